@@ -1,0 +1,1 @@
+"""circuitjax: find, prove and show the circuits inside transformers."""

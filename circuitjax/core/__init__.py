@@ -1,0 +1,1 @@
+"""Floor 0: pieces that know no transformer."""

@@ -1,0 +1,90 @@
+"""Orbax, in one place: arrays of a pytree to a directory and back.
+
+A step is written to a temporary name and renamed when complete (Orbax does that), so a crash leaves
+either the old checkpoints or the new one, never half of one.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+__all__ = ["latest_step", "load_arrays", "load_step", "save_arrays", "save_step", "write_json"]
+
+
+def _path(directory: str | os.PathLike[str]) -> pathlib.Path:
+    return pathlib.Path(directory).absolute()
+
+
+def save_arrays(directory: str | os.PathLike[str], tree: Any) -> None:
+    """Writes a pytree of arrays to a new directory, atomically; an existing one is replaced."""
+    target = _path(directory)
+    tree = jax.tree.map(np.asarray, tree)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    ocp.save_pytree(target, tree, overwrite=True)
+
+
+def load_arrays(directory: str | os.PathLike[str], like: Any) -> Any:
+    """Reads what `save_arrays` wrote.
+
+    Args:
+      directory: where it lies.
+      like: a pytree of arrays or shape structs with the expected structure, shapes and types.
+
+    Raises:
+      ValueError: nothing there, truncated or foreign content, or other shapes: one line.
+    """
+    source = _path(directory)
+    if not source.is_dir():
+        raise ValueError(f"no checkpoint at {source}")
+    # NumPy leaves ask Orbax for NumPy arrays: the caller decides where they are placed.
+    abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+    try:
+        tree = ocp.load_pytree(source, abstract)
+    except Exception as error:  # Orbax raises many kinds; all mean the same to the caller.
+        reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+        raise ValueError(f"cannot read the checkpoint {source}: {reason}") from error
+    return jax.tree.map(np.asarray, tree)
+
+
+def latest_step(directory: str | os.PathLike[str]) -> int | None:
+    """The last complete step below a directory, or None."""
+    root = _path(directory)
+    steps = [int(p.name[5:]) for p in root.glob("step_*") if p.name[5:].isdigit()]
+    return max(steps) if steps else None
+
+
+def save_step(directory: str | os.PathLike[str], step: int, tree: Any, keep: int = 2) -> None:
+    """Writes one step of a run and removes all but the last `keep`."""
+    root = _path(directory)
+    save_arrays(root / f"step_{step}", tree)
+    steps = sorted(int(p.name[5:]) for p in root.glob("step_*") if p.name[5:].isdigit())
+    for old in steps[:-keep]:
+        shutil.rmtree(root / f"step_{old}", ignore_errors=True)
+
+
+def load_step(directory: str | os.PathLike[str], step: int, like: Any) -> Any:
+    """Reads one step that `save_step` wrote; see `load_arrays`."""
+    return load_arrays(_path(directory) / f"step_{step}", like)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Writes JSON atomically: to a temporary file beside it, then renamed."""
+    target = _path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n"
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, target)
+    except BaseException:
+        pathlib.Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,144 @@
+"""The parts of one layer as pure functions of arrays; `transformer.py` puts them together.
+
+Axis letters: B sequences, T positions (keys), P positions asked for (queries), D residual channels,
+H heads, C channels per head, F neurons. Matrix products are done on two-dimensional operands
+`[B*T, D]`: XLA's CPU backend runs them about twice as fast as on `[B, T, D]`.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from circuitjax.core.magnitude import abs_top_k
+from circuitjax.model.config import TransformerConfig
+
+__all__ = [
+    "activate",
+    "attend",
+    "keep_largest",
+    "linear",
+    "normalise",
+    "replace_closed",
+    "take_positions",
+]
+
+_NEGATIVE = jnp.finfo(jnp.float32).min / 2
+
+
+def linear(
+    config: TransformerConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None
+) -> jax.Array:
+    """x `[..., D]` times kernel `[D, F]` plus bias `[F]`, accumulated in float32: `[..., F]`."""
+    rows = x.reshape(-1, x.shape[-1])
+    if config.matmul_dtype == "bfloat16":
+        rows, kernel = rows.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16)
+        out = jnp.matmul(rows, kernel, preferred_element_type=jnp.float32)
+    else:
+        out = jnp.matmul(rows, kernel, precision=lax.Precision.HIGHEST)
+    out = out.reshape(*x.shape[:-1], kernel.shape[-1])
+    return out if bias is None else out + jnp.expand_dims(bias, range(out.ndim - 1))
+
+
+def normalise(config: TransformerConfig, x: jax.Array, params: Mapping[str, jax.Array]) -> jax.Array:
+    """RMSNorm or LayerNorm of the last axis, or x itself; `params` holds `scale` and maybe `bias`."""
+    if config.norm == "none":
+        return x
+    lead = range(x.ndim - 1)
+    if config.norm == "rms":
+        eps = jnp.finfo(jnp.float32).eps if config.norm_eps is None else config.norm_eps
+        x = x * lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
+    else:
+        eps = 1e-5 if config.norm_eps is None else config.norm_eps
+        x = x - jnp.mean(x, axis=-1, keepdims=True)
+        x = x * lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
+    x = x * jnp.expand_dims(params["scale"], lead)
+    return x + jnp.expand_dims(params["bias"], lead) if "bias" in params else x
+
+
+def activate(config: TransformerConfig, x: jax.Array) -> jax.Array:
+    """The MLP's nonlinearity."""
+    if config.activation == "relu":
+        return jax.nn.relu(x)
+    return jax.nn.gelu(x, approximate=config.activation == "gelu_tanh")
+
+
+def take_positions(x: jax.Array, positions: jax.Array) -> jax.Array:
+    """x `[B, T, D]` at positions `[B, P]`: `[B, P, D]`."""
+    return jnp.take_along_axis(x, positions[:, :, None], axis=1)
+
+
+def replace_closed(
+    x: jax.Array, gate: jax.Array | None, fill: jax.Array | None, positions: jax.Array | None = None
+) -> jax.Array:
+    """m x + (1 - m) r: a closed gate's activation becomes its replacement.
+
+    Args:
+      x: activations `[B, T, W]`.
+      gate: m, `[W]`, or None (all open).
+      fill: r, `[W]` (the same for every token) or `[B, T, W]`; None means zero.
+      positions: where x holds only some positions `[B, P]`, which ones; a per-token fill is cut alike.
+    """
+    if gate is None:
+        return x
+    gate = gate[None, None, :]
+    if fill is None:
+        return x * gate
+    if fill.ndim == 1:
+        fill = fill[None, None, :]
+    elif positions is not None:
+        fill = take_positions(fill, positions)
+    return gate * x + (1 - gate) * fill
+
+
+def attend(
+    config: TransformerConfig,
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    sinks: jax.Array | None,
+    positions: jax.Array | None,
+) -> tuple[jax.Array, jax.Array]:
+    """Softmax attention, scaled by 1/sqrt(C), with an optional sink in the denominator.
+
+    Args:
+      q: `[B, P, H*C]`. k, v: `[B, T, H*C]`.
+      sinks: logits `[H]` of an extra key that every query sees and whose value is zero, or None.
+      positions: the queries' places `[B, P]`; None means P = T, in order.
+
+    Returns:
+      Output `[B, P, H*C]` and pattern `[B, H, P, T]` (rows sum to less than 1 with a sink).
+    """
+    batch, num_keys, _ = k.shape
+    num_asked = q.shape[1]
+    # Heads beside the batch, and the division after the product with v: both are faster on CPU.
+    q, k, v = (
+        x.reshape(batch, -1, config.num_heads, config.d_head).swapaxes(1, 2) for x in (q, k, v)
+    )
+    exact = lax.Precision.HIGHEST
+    scores = jnp.matmul(q * config.d_head**-0.5, k.swapaxes(-1, -2), precision=exact)
+    if config.causal:
+        places = jnp.arange(num_keys)
+        asked = places[None, :] if positions is None else positions
+        visible = places[None, None, None, :] <= asked[:, None, :, None]
+        scores = jnp.where(visible, scores, _NEGATIVE)
+    top = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
+    if sinks is not None:
+        sinks = sinks[None, :, None, None]
+        top = jnp.maximum(top, lax.stop_gradient(sinks))
+    weights = jnp.exp(scores - top)
+    total = jnp.sum(weights, axis=-1, keepdims=True)
+    if sinks is not None:
+        total = total + jnp.exp(sinks - top)
+    out = jnp.matmul(weights, v, precision=exact) / total
+    out = out.swapaxes(1, 2).reshape(batch, num_asked, config.d_attention)
+    return out, weights / total
+
+
+def keep_largest(config: TransformerConfig, x: jax.Array, site: str) -> jax.Array:
+    """AbsTopK where the config puts it, else x."""
+    k = config.top_k_at(site)
+    return x if k is None else abs_top_k(x, k)
+
+

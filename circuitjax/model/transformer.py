@@ -1,0 +1,265 @@
+"""The transformer: a pure function of (parameters, tokens, gates, fills).
+
+    x = embed(tokens) [+ positions]
+    per layer:   x += gate(W_o attend(gate(q), gate(k), gate(v)))   from  gate(norm(x))
+                 x += gate(W_out gate(act(W_in gate(norm(x)))))
+    logits = unembed(norm(x)) [+ final bias] [+ bigram row of the token]
+
+with gate(x) = m x + (1 - m) r at every node site (AbsTopK, where there is any, acts before it).
+Parameters of all layers are stacked on axis 0 and scanned, so compile time does not grow with depth.
+`gates` and `fills` are pytrees {site: [L, W]}; a site that is absent is open (gates) or zero (fills);
+a fill may also be per token, [L, B, T, W].
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from circuitjax.model import layers
+from circuitjax.model.config import SITES, TransformerConfig
+
+__all__ = ["CAPTURABLE", "Fills", "Gates", "Output", "Params", "Transformer", "apply", "init_params"]
+
+Params = Mapping[str, Any]
+Gates = Mapping[str, jax.Array]
+Fills = Mapping[str, jax.Array]
+
+# What `capture` can name: the node sites, the residual stream, and the attention pattern.
+CAPTURABLE = (*SITES, "resid.pre", "resid.mid", "resid.post", "attn.pattern")
+
+
+@flax.struct.dataclass
+class Output:
+    """What a forward pass returns.
+
+    Attributes:
+      logits: float32 `[B, T, V]`, or `[B, P, V]` at the positions asked for.
+      captured: {name: `[L, B, T, W]`} for each name in `capture` (`[L, B, H, T, T]` for patterns).
+    """
+
+    logits: jax.Array
+    captured: dict[str, jax.Array]
+
+
+class Block(nn.Module):
+    """One layer. With `positions` it computes only what those positions need."""
+
+    config: TransformerConfig
+    capture: tuple[str, ...] = ()
+
+    def _matrix(self, name: str, inputs: int, outputs: int) -> jax.Array:
+        return self.param(name, nn.initializers.normal(inputs**-0.5), (inputs, outputs))
+
+    def _bias(self, name: str, width: int) -> jax.Array | None:
+        return self.param(name, nn.initializers.zeros, (width,)) if self.config.biases else None
+
+    def _norm(self, name: str, width: int) -> dict[str, jax.Array]:
+        if self.config.norm == "none":
+            return {}
+        params = {"scale": self.param(f"{name}_scale", nn.initializers.ones, (width,))}
+        if self.config.norm == "layer" and self.config.norm_bias:
+            params["bias"] = self.param(f"{name}_bias", nn.initializers.zeros, (width,))
+        return params
+
+    def _read(self, block: str, x: jax.Array, position_embedding: jax.Array | None) -> jax.Array:
+        x = layers.normalise(self.config, x, self._norm(f"{block}_norm", self.config.d_model))
+        if position_embedding is None:
+            return x
+        norm = self._norm(f"{block}_position_norm", self.config.d_position)
+        extra = layers.normalise(self.config, position_embedding, norm)
+        return jnp.concatenate([x, extra], axis=-1)
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        position_embedding: jax.Array | None,
+        gates: Gates,
+        fills: Fills,
+        positions: jax.Array | None = None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """x `[B, T, D]` to `[B, T, D]`, or to `[B, P, D]` at `positions` `[B, P]`."""
+        config, seen = self.config, {}
+
+        def node(site: str, value: jax.Array, places: jax.Array | None) -> jax.Array:
+            value = layers.keep_largest(config, value, site)
+            seen[site] = value
+            return layers.replace_closed(value, gates.get(site), fills.get(site), places)
+
+        def at(value: jax.Array | None) -> jax.Array | None:
+            if positions is None or value is None:
+                return value
+            return layers.take_positions(value, positions)
+
+        seen["resid.pre"] = x
+        read = node("attn.act_in", self._read("attn", x, position_embedding), None)
+        width = config.d_attention
+        kernels = [self._matrix(f"attn_{name}", config.d_in, width) for name in "qkv"]
+        biases = [self._bias(f"attn_{name}_bias", width) for name in "qkv"]
+        if positions is None:
+            fused = None if biases[0] is None else jnp.concatenate(biases)
+            qkv = layers.linear(config, read, jnp.concatenate(kernels, axis=1), fused)
+            q, k, v = jnp.split(qkv, 3, axis=-1)
+        else:
+            fused = None if biases[0] is None else jnp.concatenate(biases[1:])
+            kv = layers.linear(config, read, jnp.concatenate(kernels[1:], axis=1), fused)
+            q, (k, v) = layers.linear(config, at(read), kernels[0], biases[0]), jnp.split(kv, 2, -1)
+        q = node("attn.q", q, positions)
+        k, v = node("attn.k", k, None), node("attn.v", v, None)
+        sinks = None
+        if config.attention_sinks:
+            sinks = self.param("attn_sink", nn.initializers.zeros, (config.num_heads,))
+        mixed, seen["attn.pattern"] = layers.attend(config, q, k, v, sinks, positions)
+        kernel = self._matrix("attn_out", width, config.d_model)
+        delta = layers.linear(config, mixed, kernel, self._bias("attn_out_bias", config.d_model))
+        x = self._write("attn", at(x), node("attn.resid_delta", delta, positions))
+
+        seen["resid.mid"] = x
+        read = node("mlp.act_in", self._read("mlp", x, at(position_embedding)), positions)
+        kernel = self._matrix("mlp_in", config.d_in, config.d_mlp)
+        hidden = layers.linear(config, read, kernel, self._bias("mlp_in_bias", config.d_mlp))
+        hidden = node("mlp.post_act", layers.activate(config, hidden), positions)
+        kernel = self._matrix("mlp_out", config.d_mlp, config.d_model)
+        delta = layers.linear(config, hidden, kernel, self._bias("mlp_out_bias", config.d_model))
+        x = self._write("mlp", x, node("mlp.resid_delta", delta, positions))
+        seen["resid.post"] = x
+        return x, {name: seen[name] for name in self.capture}
+
+    def _write(self, block: str, x: jax.Array, delta: jax.Array) -> jax.Array:
+        x = x + delta
+        if self.config.residual_activation == "relu":
+            x = jax.nn.relu(x)
+        return layers.keep_largest(self.config, x, f"resid.post_{block}")
+
+
+class Transformer(nn.Module):
+    """The whole model; use `apply` unless you need Flax's own machinery."""
+
+    config: TransformerConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: jax.Array,
+        gates: Gates | None = None,
+        fills: Fills | None = None,
+        *,
+        positions: jax.Array | None = None,
+        capture: tuple[str, ...] = (),
+    ) -> Output:
+        config = self.config
+        normal = nn.initializers.normal
+        table = self.param("embed", normal(1.0), (config.vocab_size, config.d_model))
+        x = table[tokens]
+        position_embedding = None
+        if config.position != "none":
+            width = config.d_position or config.d_model
+            places = self.param("positions", normal(1.0), (config.context_length, width))
+            places = places[None, : tokens.shape[1]]
+            if config.position == "learned":
+                x = x + places
+            else:
+                position_embedding = jnp.broadcast_to(places, (*tokens.shape, width))
+
+        block = Block(config, capture, parent=None)
+        stacked = self.param("layers", _init_stack, block, x[:1, :1], position_embedding)
+        gates, fills = dict(gates or {}), dict(fills or {})
+
+        def step(carry, layer):
+            params, layer_gates, layer_fills = layer
+            return block.apply(
+                {"params": params}, carry, position_embedding, layer_gates, layer_fills
+            )
+
+        everything = (stacked, gates, fills)
+        if positions is None or capture:
+            x, captured = lax.scan(step, x, everything)
+            if positions is not None:
+                x = layers.take_positions(x, positions)
+        else:
+            # The last layer needs queries, attention output and MLP only where logits are asked for.
+            x, captured = lax.scan(step, x, jax.tree.map(lambda leaf: leaf[:-1], everything))
+            params, last_gates, last_fills = jax.tree.map(lambda leaf: leaf[-1], everything)
+            x, _ = block.apply(
+                {"params": params}, x, position_embedding, last_gates, last_fills, positions
+            )
+        if config.norm != "none":
+            norm = {"scale": self.param("final_norm_scale", nn.initializers.ones, (config.d_model,))}
+            if config.norm == "layer" and config.norm_bias:
+                norm["bias"] = self.param("final_norm_bias", nn.initializers.zeros, (config.d_model,))
+            x = layers.normalise(config, x, norm)
+        if config.tied_unembedding:
+            kernel = table.T
+        else:
+            shape = (config.d_model, config.vocab_size)
+            kernel = self.param("unembed", normal(config.d_model**-0.5), shape)
+        logits = layers.linear(config, x, kernel)
+        if config.final_bias:
+            bias = self.param("final_bias", nn.initializers.zeros, (config.vocab_size,))
+            logits = logits + bias[None, None, :]
+        if config.bigram:
+            shape = (config.vocab_size, config.vocab_size)
+            bigram = self.param("bigram", nn.initializers.zeros, shape)
+            last = tokens if positions is None else jnp.take_along_axis(tokens, positions, axis=1)
+            logits = logits + bigram[last]
+        return Output(logits=logits, captured=captured)
+
+
+def _init_stack(key, block: Block, x: jax.Array, position_embedding: jax.Array | None) -> Any:
+    if position_embedding is not None:
+        position_embedding = position_embedding[:1, :1]
+
+    def init(layer_key):
+        return block.init(layer_key, x, position_embedding, {}, {})["params"]
+
+    return jax.vmap(init)(jax.random.split(key, block.config.num_layers))
+
+
+def init_params(key: jax.Array, config: TransformerConfig) -> Params:
+    """Random float32 parameters: {name: array}, with those of all layers stacked under `layers`."""
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    return Transformer(config).init(key, tokens)["params"]
+
+
+def apply(
+    config: TransformerConfig,
+    params: Params,
+    tokens: jax.Array,
+    gates: Gates | None = None,
+    fills: Fills | None = None,
+    *,
+    positions: jax.Array | None = None,
+    capture: Sequence[str] = (),
+) -> Output:
+    """Runs the model.
+
+    Args:
+      config: static description.
+      params: as from `init_params`.
+      tokens: int32 `[B, T]`, T <= context_length. Padding on the right is harmless when causal.
+      gates: {site: `[L, W]`} of values in [0, 1]; None or an absent site is open.
+      fills: {site: `[L, W]` or `[L, B, T, W]`} replacements of what is closed; absent means zero.
+      positions: int32 `[B, P]`: compute logits only there. Exact, and cheaper: the last layer is
+        worked out for those positions alone (unless something is captured).
+      capture: names from `CAPTURABLE`. Node activations are recorded after AbsTopK, before the gate.
+
+    Raises:
+      ValueError: an unknown site or capture name, or more tokens than the context length.
+    """
+    for name, known in ((gates or {}, SITES), (fills or {}, SITES), (capture, CAPTURABLE)):
+        unknown = sorted(set(name) - set(known))
+        if unknown:
+            raise ValueError(f"unknown site {unknown[0]!r}; choose from {known}")
+    if tokens.shape[1] > config.context_length:
+        raise ValueError(
+            f"{tokens.shape[1]} tokens exceed the model's context length of {config.context_length}"
+        )
+    variables = {"params": params}
+    return Transformer(config).apply(
+        variables, tokens, gates, fills, positions=positions, capture=tuple(capture)
+    )

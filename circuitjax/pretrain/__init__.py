@@ -1,0 +1,1 @@
+"""Floor 2: weight-sparse pretraining, and the corpus it reads."""

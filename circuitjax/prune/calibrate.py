@@ -1,0 +1,91 @@
+"""Logit calibration: a scale > 0 and a shift per completion, by 16 steps of L-BFGS.
+
+    minimise over (a, b):   mean softplus(-(exp(a) d + b))   for positives,
+                                 softplus(+(exp(a) d + b))   for negatives
+
+where d is the difference of the two completions' logits. A shift per completion token is, for this
+loss, the shift b of the difference; one scalar added to every logit would change nothing. The scale is
+an exponential because a circuit that answers backwards must not count as good. The differences at a
+candidate k are cached, so calibrating every candidate costs next to nothing.
+"""
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from circuitjax.prune.objective import binary_losses, calibrated_differences
+
+__all__ = ["STEPS", "Calibration", "calibrate"]
+
+STEPS = 16
+_BOUND = 60.0  # of log scale and of shift, in units of the spread of the differences
+
+
+@flax.struct.dataclass
+class Calibration:
+    """calibrated difference = scale * difference + shift, and the loss it was fitted to (nats)."""
+
+    scale: jax.Array
+    shift: jax.Array
+    loss: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def calibrate(differences: jax.Array, steps: int = STEPS) -> Calibration:
+    """Fits scale and shift.
+
+    Args:
+      differences: `[..., B, 2]` logit differences (see `objective.logit_differences`); every leading
+        index is fitted by itself.
+      steps: L-BFGS steps.
+
+    Returns:
+      scale, shift, loss, each `[...]`; never worse than scale 1, shift 0.
+    """
+    flat = differences.reshape(-1, *differences.shape[-2:])
+    fitted = jax.vmap(functools.partial(_fit, steps=steps))(flat)
+    return jax.tree.map(lambda leaf: leaf.reshape(differences.shape[:-2]), fitted)
+
+
+def _fit(differences: jax.Array, steps: int) -> Calibration:
+    # In units of their own spread the differences make a well-conditioned problem.
+    unit = jnp.std(differences) + 1e-6
+    scaled = differences / unit
+
+    def loss_of(theta):
+        return jnp.mean(binary_losses(calibrated_differences(scaled, jnp.exp(theta[0]), theta[1])))
+
+    optimizer = optax.lbfgs()
+    start = jnp.zeros(2).at[0].set(jnp.clip(jnp.log(unit), -4.0, 4.0))
+    value_and_grad = optax.value_and_grad_from_state(loss_of)
+
+    def step(carry, _):
+        theta, state, best, best_loss = carry
+        value, gradient = value_and_grad(theta, state=state)
+        better = value < best_loss
+        best, best_loss = jnp.where(better, theta, best), jnp.where(better, value, best_loss)
+        updates, state = optimizer.update(
+            gradient, state, theta, value=value, grad=gradient, value_fn=loss_of
+        )
+        moved = optax.apply_updates(theta, updates)
+        # A separable set has its optimum at an infinite scale: stop where float32 still resolves it.
+        theta = jnp.where(jnp.all(jnp.isfinite(moved)), jnp.clip(moved, -_BOUND, _BOUND), theta)
+        return (theta, state, best, best_loss), None
+
+    carry = (start, optimizer.init(start), start, jnp.asarray(jnp.inf))
+    (theta, _, best, best_loss), _ = lax.scan(step, carry, None, length=steps)
+    last = loss_of(theta)
+    best = jnp.where(last < best_loss, theta, best)
+    plain = jnp.mean(binary_losses(differences))
+    scale, shift = jnp.exp(best[0]) / unit, best[1]
+    fitted = jnp.mean(binary_losses(calibrated_differences(differences, scale, shift)))
+    improved = fitted <= plain
+    return Calibration(
+        scale=jnp.where(improved, scale, 1.0),
+        shift=jnp.where(improved, shift, 0.0),
+        loss=jnp.minimum(fitted, plain),
+    )

@@ -1,0 +1,166 @@
+"""Train, validation and test sets of a task that share no text, whatever the seeds and sizes.
+
+Each prompt falls into one split by a hash of its names: the set of its words of two letters or more
+that are neither keywords nor common built-ins. The two prompts of a pair usually have the same
+names, so a pair falls as a whole; a pair whose prompts fall apart is not used. Because the split is
+a function of the text, no two draws of different splits can share a prompt.
+
+A pool of given pairs is split in groups: pairs that share a prompt stay together, and the group
+goes where its first prompt (in the order of strings) falls. No pair is lost.
+"""
+
+import functools
+import hashlib
+import keyword
+import random
+import re
+from collections.abc import Iterator, Sequence
+
+from circuitjax.tasks.base import Encoded, Pair, Row, Task, encode_pairs, stack
+from circuitjax.tasks.tokenizer import Tokenizer
+
+__all__ = ["SHARES", "SPLITS", "draw", "draw_pairs", "split_of"]
+
+SPLITS: tuple[str, ...] = ("train", "validation", "test")
+SHARES: tuple[float, ...] = (0.70, 0.15, 0.15)
+
+_WORD = re.compile(r"[^\W\d]\w+")
+_BUILTINS = "set str int float list dict tuple open print range enumerate len self rb wb"
+_PASSED_OVER = frozenset([*keyword.kwlist, *_BUILTINS.split()])
+# Looking stops when fewer than one candidate in this many is taken, after so many to begin with.
+_ATTEMPTS = 50
+_GRACE = 2_000
+
+
+def split_of(text: str) -> str:
+    """Returns the split that a prompt belongs to: a function of the set of its names alone."""
+    words = " ".join(sorted(set(_WORD.findall(text)) - _PASSED_OVER)) or text
+    digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
+    share = int.from_bytes(digest, "big") / 2.0**64
+    if share < SHARES[0]:
+        return SPLITS[0]
+    return SPLITS[1] if share < SHARES[0] + SHARES[1] else SPLITS[2]
+
+
+@functools.lru_cache(maxsize=64)
+def _split_pool(pool: tuple[Pair, ...]) -> dict[Pair, str]:
+    """Splits a pool by groups of pairs that are linked by a prompt they share."""
+    parent: dict[str, str] = {}
+
+    def root(text: str) -> str:
+        while parent.setdefault(text, text) != text:
+            parent[text] = parent[parent[text]]
+            text = parent[text]
+        return text
+
+    for pair in pool:
+        first, second = sorted((root(pair.positive), root(pair.negative)))
+        parent[second] = first  # so a root is the first text of its group
+    return {pair: split_of(root(pair.positive)) for pair in pool}
+
+
+def _in_split(task: Task, split: str, candidates: Iterator[Pair]) -> Iterator[Pair]:
+    """Yields the candidates of one split, none twice; bounded in how many it looks at in a row."""
+    if task.pool:
+        splits = _split_pool(task.pool)
+        yield from (pair for pair in candidates if splits[pair] == split)
+        return
+    seen: set[str] = set()
+    misses = 0
+    for pair in candidates:
+        texts = (pair.positive, pair.negative)
+        misses += 1
+        if misses > _GRACE:
+            return
+        if split_of(texts[0]) == split and split_of(texts[1]) == split and seen.isdisjoint(texts):
+            seen.update(texts)
+            misses = 0
+            yield pair
+
+
+def _accepted(
+    task: Task,
+    tokenizer: Tokenizer,
+    split: str,
+    size: int | None,
+    seed: int,
+    exclude_templates: Sequence[str],
+) -> tuple[list[Pair], list[Row]]:
+    if split not in SPLITS:
+        raise ValueError(f"there is no split {split!r}: take one of {', '.join(SPLITS)}")
+    if size is None and not task.pool:
+        raise ValueError(f"task {task.name!r} has no end of pairs: give a size")
+    if size is not None and size < 1:
+        raise ValueError(f"cannot draw {size} pairs: the size must be at least 1")
+    rng = random.Random(f"{task.name}/{split}/{seed}")
+    stream = _in_split(task, split, task.candidates(rng, exclude_templates))
+    pairs: list[Pair] = []
+    rows: list[Row] = []
+    looked, reason, ended = 0, "", False
+    wanted = len(task.pool) if size is None else size
+    longest = task.longest or 10**9
+    while len(pairs) < wanted and looked < _GRACE + _ATTEMPTS * len(pairs) and not ended:
+        block = []
+        for pair in stream:
+            block.append(pair)
+            if len(block) == min(_GRACE, 16 + (wanted - len(pairs)) * 5 // 4):
+                break
+        else:
+            ended = True
+        looked += len(block)
+        for pair, row in zip(block, encode_pairs(tokenizer, block), strict=True):
+            if isinstance(row, str):
+                reason = row
+            elif not task.shortest <= len(row.positive) <= longest:
+                reason = f"a prompt of {len(row.positive)} tokens"
+            elif len(pairs) < wanted:
+                pairs.append(pair)
+                rows.append(row)
+    if (size is None and not pairs) or (size is not None and len(pairs) < size):
+        last = f"; the last one refused: {reason}" if reason else ""
+        raise ValueError(
+            f"task {task.name!r} gave {len(pairs)} {split} pairs of {size or 'any'} asked for, "
+            f"{looked} looked at{last}: ask for fewer or give more pairs"
+        )
+    return pairs, rows
+
+
+def draw_pairs(
+    task: Task,
+    tokenizer: Tokenizer,
+    split: str,
+    size: int | None,
+    seed: int,
+    exclude_templates: Sequence[str] = (),
+) -> tuple[Pair, ...]:
+    """Draws pairs as texts: the same ones, in the same order, as `draw`."""
+    return tuple(_accepted(task, tokenizer, split, size, seed, exclude_templates)[0])
+
+
+def draw(
+    task: Task,
+    tokenizer: Tokenizer,
+    split: str,
+    size: int | None,
+    seed: int,
+    exclude_templates: Sequence[str] = (),
+) -> Encoded:
+    """Draws pairs of one split as token ids.
+
+    Args:
+      task: The task to draw from.
+      tokenizer: The tokenizer of the model that will read the pairs.
+      split: "train", "validation" or "test".
+      size: The number M of pairs; None takes all of a task that has a pool.
+      seed: With the task's name and the split it decides the draw; a longer draw begins with the
+        shorter one of the same seed.
+      exclude_templates: Ids of templates to leave out.
+
+    Returns:
+      The pairs, none twice, padded to the longest prompt among them.
+
+    Raises:
+      ValueError: If the split or a template is unknown, or the task cannot give that many pairs.
+    """
+    rows = _accepted(task, tokenizer, split, size, seed, exclude_templates)[1]
+    return stack(rows, tokenizer.bos_id)

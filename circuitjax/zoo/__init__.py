@@ -1,0 +1,1 @@
+"""Floor 2: models that come with the package."""

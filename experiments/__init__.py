@@ -1,0 +1,1 @@
+"""Floor 8: short binaries that read like recipes."""

@@ -1,0 +1,81 @@
+"""Build the pretraining corpus.
+
+Example:
+    python -m experiments.corpus --out=corpus --code_megabytes=40 --idiom_megabytes=80
+"""
+
+import dataclasses
+import hashlib
+import pathlib
+import sys
+import time
+from collections.abc import Sequence
+
+from absl import app, flags
+
+from circuitjax.pretrain import bpe, corpus
+
+_OUT = flags.DEFINE_string("out", "corpus", "Folder to write.")
+_CODE = flags.DEFINE_float("code_megabytes", 40.0, "Real source, 10^6 characters.")
+_IDIOMS = flags.DEFINE_float("idiom_megabytes", 80.0, "Generated text, 10^6 characters.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of every choice.")
+_DOWNLOADS = flags.DEFINE_string(
+    "download_dir",
+    str(pathlib.Path.home() / ".cache" / "circuitjax" / "wheels"),
+    "Where downloaded packages are kept.",
+)
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", "", "A tokenizer.json to use unchanged; else one is trained."
+)
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a corpus built with another config.")
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Parse, build, report; exit code 2 with one line for bad input."""
+    try:
+        if len(arguments) > 1:
+            raise ValueError(f"unexpected argument {arguments[1]!r}: every option begins with --")
+        _build()
+    except ValueError as error:
+        print(f"corpus: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _build() -> None:
+    tokenizer = bpe.load(_TOKENIZER.value) if _TOKENIZER.value else None
+    used = (
+        hashlib.sha256(pathlib.Path(_TOKENIZER.value).read_bytes()).hexdigest() if tokenizer else ""
+    )
+    config = corpus.CorpusConfig(
+        code_megabytes=_CODE.value,
+        idiom_megabytes=_IDIOMS.value,
+        seed=_SEED.value,
+        tokenizer_sha256=used,
+    )
+    out = pathlib.Path(_OUT.value)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out={out} is a file: name a folder")
+    finished = corpus.finished_config(out)
+    if finished == dataclasses.asdict(config):
+        print(f"{out} is finished with this config; nothing to do")
+        return
+    if finished is not None and not _OVERWRITE.value:
+        raise ValueError(
+            f"{out} holds a corpus of another config: pass --overwrite or another --out"
+        )
+    began = time.monotonic()
+
+    def report(line: str) -> None:
+        print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
+
+    (out / "DONE").unlink(missing_ok=True)
+    manifest = corpus.build(config, out, pathlib.Path(_DOWNLOADS.value), report, tokenizer)
+    report(f"not one token: {manifest['not_one_token']}")
+    (out / "DONE").touch()
+    report(f"finished: {out}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,59 @@
+"""Trains a (weight-sparse) model on a corpus.
+
+    python -m experiments.pretrain --recipe=experiments/recipes/tiny-python.json \
+        --corpus=corpus --out=runs/pretrain/tiny-python
+
+The same command again resumes an unfinished run from its last checkpoint. On a GPU or TPU the same
+command uses every device (rows of the batch are spread over them).
+"""
+
+import json
+import pathlib
+
+from absl import app, flags
+from tqdm import tqdm
+
+from circuitjax.core.checkpoints import save_arrays
+from circuitjax.core.host import keep_freed_memory
+from circuitjax.pretrain.config import PretrainConfig
+from circuitjax.pretrain.packing import Corpus
+from circuitjax.pretrain.train import train
+from experiments.command import exit_on_bad_input
+
+_RECIPE = flags.DEFINE_string("recipe", None, "JSON file of a PretrainConfig.", required=True)
+_CORPUS = flags.DEFINE_string("corpus", "corpus", "Folder written by experiments.corpus.")
+_OUT = flags.DEFINE_string("out", None, "Folder of the run.", required=True)
+_STEPS = flags.DEFINE_integer("steps", None, "Overrides the recipe's number of steps.")
+_SEED = flags.DEFINE_integer("seed", None, "Overrides the recipe's seed.")
+
+
+def _read_recipe(path: str) -> PretrainConfig:
+    try:
+        fields = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"cannot read the recipe {path}: {error}") from error
+    for name, value in (("steps", _STEPS.value), ("seed", _SEED.value)):
+        if value is not None:
+            fields[name] = value
+    return PretrainConfig.from_dict(fields)
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    keep_freed_memory()
+    config = _read_recipe(_RECIPE.value)
+    corpus = Corpus.open(_CORPUS.value)
+    with tqdm(total=config.steps, unit="step", mininterval=5) as bar:
+
+        def report(step: int, metrics: dict[str, float]) -> None:
+            bar.update(step - bar.n)
+            shown = {k: f"{v:.3f}" for k, v in metrics.items() if "gradient" not in k}
+            bar.set_postfix(shown, refresh=False)
+
+        params = train(config, corpus, _OUT.value, report=report)
+    save_arrays(pathlib.Path(_OUT.value) / "params", params)
+
+
+if __name__ == "__main__":
+    app.run(main)

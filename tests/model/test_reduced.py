@@ -1,0 +1,166 @@
+"""The law of the reduction: the same function as the gated model, for every variant and density."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from circuitjax.model import transformer
+from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.reduced import apply_reduced, can_reduce, reduce_model
+from circuitjax.model.sites import shapes
+
+BASE = TransformerConfig(
+    num_layers=3, d_model=16, num_heads=3, d_head=4, d_mlp=20, vocab_size=17, context_length=9
+)
+VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "sinks and bigram": {"attention_sinks": True, "bigram": True},
+    "sinks without norm or biases": {"attention_sinks": True, "norm": "none", "biases": False},
+    "layer norm, tied": {"norm": "layer", "tied_unembedding": True, "final_bias": True},
+    "layer norm without bias": {"norm": "layer", "norm_bias": False, "activation": "relu"},
+    "concatenated positions": {"position": "concatenated", "d_position": 5, "bigram": True},
+    "bidirectional": {"position": "none", "causal": False, "attention_sinks": True},
+    "relu residual": {"residual_activation": "relu", "activation": "gelu_tanh"},
+    "residual top-k": {
+        "abs_top_k_fraction": 0.5,
+        "abs_top_k_sites": ("resid.post_attn", "resid.post_mlp"),
+        "attention_sinks": True,
+    },
+}
+TOKENS = np.random.default_rng(0).integers(0, 17, (4, 7)).astype(np.int32)
+POSITIONS = np.array([[6, 2], [5, 5], [0, 3], [1, 6]], np.int32)
+CANDIDATES = np.array([[1, 2, 16], [3, 3, 0], [5, 9, 11], [0, 1, 2]], np.int32)
+
+
+def _params(config: TransformerConfig, rng: np.random.Generator, density: float) -> dict[str, Any]:
+    """Every parameter random, biases, norms and sinks too; layers' matrices sparse."""
+    shaped = jax.eval_shape(lambda: transformer.init_params(jax.random.key(0), config))
+
+    def draw(path, leaf):
+        name = jax.tree_util.keystr(path)
+        value = rng.normal(size=leaf.shape) * (1 if leaf.ndim < 3 else leaf.shape[1] ** -0.5)
+        if "layers" in name and leaf.ndim == 3:
+            value = value * (rng.random(leaf.shape) < density)
+        return value.astype(np.float32) + np.float32("scale" in name)
+
+    return jax.tree_util.tree_map_with_path(draw, shaped)
+
+
+def _masks(config: TransformerConfig, rng: np.random.Generator, density: float) -> dict:
+    return {site: rng.random(shape) < density for site, shape in shapes(config).items()}
+
+
+def _fills(config: TransformerConfig, rng: np.random.Generator) -> dict:
+    """Random replacements, a third of them exactly zero."""
+    return {
+        site: (rng.normal(size=shape) * (rng.random(shape) < 2 / 3)).astype(np.float32)
+        for site, shape in shapes(config).items()
+    }
+
+
+def _floats(mask: dict) -> dict:
+    return {site: jnp.asarray(value, jnp.float32) for site, value in mask.items()}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_equals_the_gated_model(name):
+    config = dataclasses.replace(BASE, **VARIANTS[name])
+    rng = np.random.default_rng(list(VARIANTS).index(name))
+
+    @jax.jit
+    def full(params, gates, fills, more):
+        out = [transformer.apply(config, params, TOKENS, gates, fills).logits]
+        both = {site: gates[site] * more[site] for site in SITES}
+        out.append(transformer.apply(config, params, TOKENS, both, fills).logits)
+        return out
+
+    for weights in (1.0, 0.2):
+        params = _params(config, rng, weights)
+        for density in (0.0, 0.1, 0.4, 0.8, 1.0):
+            keep, fills = _masks(config, rng, density), _fills(config, rng)
+            more = {site: rng.random(value.shape) for site, value in keep.items()}
+            if density == 0.4:  # a soft gate is a mixture; a hard one replaces
+                more = {site: value > 0.5 for site, value in more.items()}
+            expected, further = full(params, _floats(keep), fills, _floats(more))
+            reduced = reduce_model(config, params, keep, fills)
+            at, few = POSITIONS, CANDIDATES
+            rows = np.arange(len(TOKENS))[:, None]
+            cases = (
+                (apply_reduced(reduced, TOKENS), expected),
+                (apply_reduced(reduced, TOKENS, _floats(more)), further),
+                (apply_reduced(reduced, TOKENS, positions=at), expected[rows, at]),
+                (
+                    apply_reduced(reduced, TOKENS, _floats(more), positions=at, candidates=few),
+                    np.take_along_axis(np.asarray(further[rows, at]), few[:, None, :], axis=2),
+                ),
+                (
+                    apply_reduced(reduced, TOKENS, candidates=few),
+                    np.take_along_axis(np.asarray(expected), few[:, None, :], axis=2),
+                ),
+            )
+            for found, wanted in cases:
+                np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_maps_over_gates_and_is_differentiable():
+    config = dataclasses.replace(BASE, attention_sinks=True)
+    rng = np.random.default_rng(1)
+    params, keep, fills = _params(config, rng, 1.0), _masks(config, rng, 0.5), _fills(config, rng)
+    reduced = reduce_model(config, params, keep, fills)
+    more = {site: rng.random((2, *m.shape)).astype(np.float32) for site, m in keep.items()}
+
+    def total(gates, run):
+        return jnp.sum(run(gates) ** 2)
+
+    def small(gates):
+        return apply_reduced(reduced, TOKENS, gates)
+
+    def full(gates):
+        both = {site: gates[site] * keep[site] for site in SITES}
+        return transformer.apply(config, params, TOKENS, both, fills).logits
+
+    mapped = jax.jit(jax.vmap(jax.grad(total), (0, None)), static_argnums=1)
+    found, expected = mapped(more, small), mapped(more, full)
+    for site in SITES:
+        scale = float(np.max(np.abs(expected[site]))) + 1
+        np.testing.assert_allclose(found[site] / scale, expected[site] / scale, atol=1e-4)
+
+
+def test_padding_follows_what_is_kept():
+    config = dataclasses.replace(BASE, attention_sinks=True)
+    params = _params(config, np.random.default_rng(2), 1.0)
+    keep = {site: np.zeros(shape, bool) for site, shape in shapes(config).items()}
+    assert set(reduce_model(config, params, keep).widths.values()) == {0}
+    # One neuron that reads one channel and writes one; a second neuron that writes nowhere.
+    keep["mlp.act_in"][1, 3] = keep["mlp.post_act"][1, 7] = keep["mlp.resid_delta"][1, 2] = True
+    keep["mlp.post_act"][0, 4] = True
+    widths = reduce_model(config, params, keep).widths
+    assert widths == {"heads": 0, "channels": 0, "neurons": 8, "attn.reads": 0, "mlp.reads": 8}
+
+
+def test_top_k_at_a_node_site_is_refused():
+    config = dataclasses.replace(
+        BASE, abs_top_k_fraction=0.25, abs_top_k_sites=("mlp.post_act", "resid.post_mlp")
+    )
+    assert not can_reduce(config)
+    params = _params(config, np.random.default_rng(3), 1.0)
+    keep = {site: np.ones(shape, bool) for site, shape in shapes(config).items()}
+    with pytest.raises(ValueError, match="AbsTopK needs"):
+        reduce_model(config, params, keep)
+
+
+@pytest.mark.parametrize(
+    ("keep", "message"),
+    [
+        ({"attn.z": np.ones((3, 4))}, "unknown site 'attn.z'"),
+        ({"attn.q": np.ones((3, 4))}, r"attn.q is shaped \(3, 4\); it must be \(3, 12\)"),
+    ],
+)
+def test_bad_masks_are_named(keep, message):
+    params = _params(BASE, np.random.default_rng(4), 1.0)
+    with pytest.raises(ValueError, match=message):
+        reduce_model(BASE, params, keep)
