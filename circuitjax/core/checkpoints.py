@@ -27,7 +27,17 @@ def save_arrays(directory: str | os.PathLike[str], tree: Any) -> None:
     target = _path(directory)
     tree = jax.tree.map(np.asarray, tree)
     target.parent.mkdir(parents=True, exist_ok=True)
-    ocp.save_pytree(target, tree, overwrite=True)
+    if not target.exists():
+        ocp.save(target, tree)
+        return
+    # Orbax would remove the old one first; here it stays until the new one is complete.
+    new, old = (target.with_name(f".{target.name}.{word}") for word in ("new", "old"))
+    ocp.save(new, tree, overwrite=True)
+    if jax.process_index() == 0:
+        shutil.rmtree(old, ignore_errors=True)
+        target.rename(old)
+        new.rename(target)
+        shutil.rmtree(old)
 
 
 def load_arrays(directory: str | os.PathLike[str], like: Any) -> Any:
@@ -46,11 +56,24 @@ def load_arrays(directory: str | os.PathLike[str], like: Any) -> Any:
     # NumPy leaves ask Orbax for NumPy arrays: the caller decides where they are placed.
     abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
     try:
-        tree = ocp.load_pytree(source, abstract)
+        found = _kinds(ocp.metadata(source).metadata)
+        # Orbax itself would hand out what lies there, whatever its shape, and cast its type.
+        for name, kind in _kinds(like).items():
+            if found.get(name) != kind:
+                raise ValueError(f"{name} should be {kind} and is {found.get(name, 'missing')}")
+        tree = ocp.load(source, abstract)
     except Exception as error:  # Orbax raises many kinds; all mean the same to the caller.
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
         raise ValueError(f"cannot read the checkpoint {source}: {reason}") from error
     return jax.tree.map(np.asarray, tree)
+
+
+def _kinds(tree: Any) -> dict[str, str]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="."): f"{leaf.dtype}{list(leaf.shape)}"
+        for path, leaf in leaves
+    }
 
 
 def latest_step(directory: str | os.PathLike[str]) -> int | None:

@@ -1,10 +1,13 @@
 """What a binary sets up on the host before it computes."""
 
 import ctypes
+import os
 import platform
 import sys
 
-__all__ = ["keep_freed_memory"]
+import jax
+
+__all__ = ["cache_compilations", "keep_freed_memory"]
 
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -13,10 +16,10 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Asks glibc to keep freed memory instead of handing it back to the kernel.
 
-    XLA's CPU backend allocates the temporaries of a program anew at each call. By default glibc maps
-    and unmaps them every time, and the page faults cost more than the arithmetic of an elementwise
-    operation: an attention forward ran 2 to 4 times slower. To be called once, early, by a binary;
-    a library must not decide this for its host.
+    XLA's CPU backend allocates the temporaries of a program anew at each call. By default glibc
+    maps and unmaps them every time, and the page faults cost more than the arithmetic of an
+    elementwise operation: an attention forward ran 2 to 4 times slower. To be called once, early,
+    by a binary; a library must not decide this for its host.
 
     Returns:
       Whether it took effect (Linux with glibc only).
@@ -25,4 +28,15 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     settings = ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, -1), (_M_TOP_PAD, 2**29))
-    return all([mallopt(ctypes.c_int(key), ctypes.c_int(value)) == 1 for key, value in settings])
+    return all(mallopt(ctypes.c_int(key), ctypes.c_int(value)) == 1 for key, value in settings)
+
+
+def cache_compilations(directory: str | None = None) -> None:
+    """Keeps compiled programs on disk, so that the next run of a binary starts at once.
+
+    Args:
+      directory: where; None means `$XDG_CACHE_HOME/circuitjax/xla`, by default under `~/.cache`.
+    """
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    jax.config.update("jax_compilation_cache_dir", directory or f"{root}/circuitjax/xla")
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -31,8 +31,6 @@ def map_jobs(fn: Callable[..., Any], *, side_by_side: bool | None = None) -> Cal
     return mapped
 
 
-def scan_steps(
-    step: Callable[[Any], tuple[Any, Any]], state: Any, length: int
-) -> tuple[Any, Any]:
+def scan_steps(step: Callable[[Any], tuple[Any, Any]], state: Any, length: int) -> tuple[Any, Any]:
     """Applies `step` `length` times; the outputs are stacked on axis 0."""
     return lax.scan(lambda carry, _: step(carry), state, None, length=length)

@@ -27,11 +27,11 @@ def top_magnitude_mask(x: jax.Array, k: jax.Array | int, axes: tuple[int, ...]) 
     bits = lax.bitcast_convert_type(jnp.abs(lax.stop_gradient(x)).astype(jnp.float32), jnp.int32)
     k = jnp.asarray(k, jnp.int32)
 
-    def unsettled(carry):
+    def unsettled(carry: tuple[jax.Array, jax.Array]) -> jax.Array:
         low, high = carry
         return jnp.any(high - low > 1)
 
-    def halve(carry):
+    def halve(carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         # Invariant: count(bits >= low) >= k > count(bits >= high), or the slice is settled.
         low, high = carry
         middle = low + (high - low) // 2

@@ -1,6 +1,8 @@
 """Schedules whose lengths may be traced (optax's need static ones, which would recompile per job).
 
     linear(n) = min(1, (n + 1) / w) * (1 - max(0, n - w) / (N - w)),   w = warmup_frac * N
+
+at step n, from 0, of N.
 """
 
 import jax

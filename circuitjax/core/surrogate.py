@@ -1,7 +1,9 @@
 """Heaviside step forward, sigmoid derivative backward (Gao et al. 2025, section 2.2 and A.5).
 
     forward   m = 1 if tau > 0 else 0
-    backward  dm/dtau := s(tau / T) (1 - s(tau / T)) / T,   s the logistic function, T the temperature
+    backward  dm/dtau := s(tau / T) (1 - s(tau / T)) / T
+
+where s is the logistic function and T the temperature.
 """
 
 import jax
@@ -12,8 +14,9 @@ __all__ = ["heaviside", "surrogate_slope"]
 
 def surrogate_slope(tau: jax.Array, temperature: jax.Array | float) -> jax.Array:
     """The derivative that stands in for the step's: s(tau/T) (1 - s(tau/T)) / T."""
-    s = jax.nn.sigmoid(tau / temperature)
-    return s * (1 - s) / temperature
+    x = tau / temperature
+    # 1 - s(x) as s(-x): in float32 the former is 0 from x = 17 on, the latter symmetric.
+    return jax.nn.sigmoid(x) * jax.nn.sigmoid(-x) / temperature
 
 
 @jax.custom_vjp
@@ -31,11 +34,15 @@ def heaviside(tau: jax.Array, temperature: jax.Array | float) -> jax.Array:
     return (tau > 0).astype(tau.dtype)
 
 
-def _forward(tau, temperature):
+def _forward(
+    tau: jax.Array, temperature: jax.Array | float
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array | float]]:
     return heaviside(tau, temperature), (tau, temperature)
 
 
-def _backward(residuals, cotangent):
+def _backward(
+    residuals: tuple[jax.Array, jax.Array | float], cotangent: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     tau, temperature = residuals
     return cotangent * surrogate_slope(tau, temperature), jnp.zeros_like(temperature)
 

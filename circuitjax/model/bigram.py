@@ -2,8 +2,8 @@
 
     table[a, b] = log (n(a, b) + s p(b)) / (n(a) + s)
 
-with counts n, the add-one unigram distribution p, and s = `smoothing` prior counts. Stored as sparse
-counts: the dense table of a 2,048-token vocabulary is 16 MiB, its counts well below one.
+with counts n, the add-one unigram distribution p, and s = `smoothing` prior counts. Stored as
+sparse counts: the dense table of a 2,048-token vocabulary is 16 MiB, its counts well below one.
 """
 
 import numpy as np
@@ -15,8 +15,8 @@ def count_bigrams(streams: list[tuple[np.ndarray, float]], vocab_size: int) -> n
     """Counts adjacent token pairs.
 
     Args:
-      streams: flat token arrays with the weight of each: how often the training reads it relative to
-        its length.
+      streams: flat token arrays with the weight of each: how often the training reads it relative
+        to its length.
       vocab_size: V.
 
     Returns:

@@ -41,7 +41,8 @@ class TransformerConfig:
       vocab_size: V.
       context_length: longest sequence, in tokens.
       norm: pre-normalisation of both blocks and before the unembedding.
-      norm_eps: None means the family's own: float32's machine epsilon for RMSNorm, 1e-5 for LayerNorm.
+      norm_eps: None means the family's own: float32's machine epsilon for RMSNorm, 1e-5 for
+        LayerNorm.
       norm_bias: whether LayerNorm has a bias.
       activation: `gelu` is the exact one.
       position: `learned` is added to the token embedding; `concatenated` is normalised by a norm of
@@ -99,9 +100,11 @@ class TransformerConfig:
             )
         unknown = sorted(set(self.abs_top_k_sites) - {*SITES, *RESIDUAL_SITES})
         if unknown:
-            raise ValueError(f"abs_top_k_sites holds {unknown}; choose from {SITES + RESIDUAL_SITES}")
-        if self.abs_top_k_fraction is not None and not 0 < self.abs_top_k_fraction <= 1:
-            raise ValueError(f"abs_top_k_fraction is {self.abs_top_k_fraction}; it must be in (0, 1]")
+            choices = SITES + RESIDUAL_SITES
+            raise ValueError(f"abs_top_k_sites holds {unknown}; choose from {choices}")
+        fraction = self.abs_top_k_fraction
+        if fraction is not None and not 0 < fraction <= 1:
+            raise ValueError(f"abs_top_k_fraction is {fraction}; it must be in (0, 1]")
 
     @property
     def d_in(self) -> int:
@@ -148,7 +151,8 @@ class TransformerConfig:
         known = {f.name: f for f in dataclasses.fields(cls)}
         unknown = sorted(set(fields) - set(known))
         if unknown:
-            raise ValueError(f"model config has unknown fields {unknown}; known are {sorted(known)}")
+            names = sorted(known)
+            raise ValueError(f"model config has unknown fields {unknown}; known are {names}")
         missing = [
             name
             for name, field in known.items()

@@ -41,8 +41,10 @@ def linear(
     return out if bias is None else out + jnp.expand_dims(bias, range(out.ndim - 1))
 
 
-def normalise(config: TransformerConfig, x: jax.Array, params: Mapping[str, jax.Array]) -> jax.Array:
-    """RMSNorm or LayerNorm of the last axis, or x itself; `params` holds `scale` and maybe `bias`."""
+def normalise(
+    config: TransformerConfig, x: jax.Array, params: Mapping[str, jax.Array]
+) -> jax.Array:
+    """RMSNorm or LayerNorm of the last axis, or x; `params` holds `scale` and maybe `bias`."""
     if config.norm == "none":
         return x
     lead = range(x.ndim - 1)
@@ -78,7 +80,8 @@ def replace_closed(
       x: activations `[B, T, W]`.
       gate: m, `[W]`, or None (all open).
       fill: r, `[W]` (the same for every token) or `[B, T, W]`; None means zero.
-      positions: where x holds only some positions `[B, P]`, which ones; a per-token fill is cut alike.
+      positions: where x holds only some positions `[B, P]`, which ones; a per-token fill is cut
+        alike.
     """
     if gate is None:
         return x
@@ -140,5 +143,3 @@ def keep_largest(config: TransformerConfig, x: jax.Array, site: str) -> jax.Arra
     """AbsTopK where the config puts it, else x."""
     k = config.top_k_at(site)
     return x if k is None else abs_top_k(x, k)
-
-

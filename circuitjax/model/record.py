@@ -46,7 +46,7 @@ class Model:
       config: static description.
       params: float32 NumPy arrays; see `transformer.init_params`.
       tokenizer_json: the tokenizer as JSON text (empty where there is none).
-      means: {site: `[L, W]`} activations' means over pretraining tokens, or None where not computed.
+      means: {site: `[L, W]`} mean activations over pretraining tokens, or None if not computed.
       provenance: JSON-able facts: recipe, data, seeds, versions, how the means were taken.
     """
 
@@ -68,7 +68,7 @@ class Model:
                 )
         if self.means is not None:
             for site, shape in shapes(self.config).items():
-                if np.shape(self.means.get(site)) != shape:
+                if site not in self.means or np.shape(self.means[site]) != shape:
                     raise ValueError(f"model {self.name!r}: means of {site} must be shaped {shape}")
 
     @functools.cached_property
@@ -115,7 +115,7 @@ class Model:
                 raise ValueError(f"its format is {record.get('format')!r}, not {FORMAT!r}")
             config = TransformerConfig.from_dict(record["config"])
             tokenizer_json = (root / "tokenizer.json").read_text(encoding="utf-8")
-        except (OSError, ValueError, KeyError, AttributeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{root} holds no readable model: {error}") from error
         like: dict[str, Any] = {"params": _abstract(config)}
         if record.get("has_means"):
@@ -133,7 +133,7 @@ class Model:
             provenance=record.get("provenance", {}),
         )
         if model.hash != record.get("hash"):
-            raise ValueError(f"{root} is damaged: its content does not match the hash in model.json")
+            raise ValueError(f"{root} is damaged: its content is not what model.json's hash says")
         return model
 
 

@@ -18,7 +18,7 @@ from circuitjax.model.config import SITES, TransformerConfig
 __all__ = ["address", "flatten", "kept_addresses", "parse_address", "shapes", "unflatten"]
 
 _HEADED = ("attn.q", "attn.k", "attn.v")
-_ADDRESS = re.compile(r"^(\d+)\.(attn|mlp)\.(\w+)\.(?:h(\d+)\.c)?(\d+)$")
+_ADDRESS = re.compile(r"(\d+)\.(attn|mlp)\.(\w+)\.(?:h(\d+)\.c)?(\d+)")
 
 
 def shapes(config: TransformerConfig) -> dict[str, tuple[int, int]]:
@@ -34,6 +34,8 @@ def flatten(tree: Mapping[str, jax.Array]) -> jax.Array:
 
 def unflatten(config: TransformerConfig, flat: Any) -> dict[str, Any]:
     """`[..., N]` to {site: `[..., L, W]`}: the inverse of `flatten`, for NumPy or JAX arrays."""
+    if flat.shape[-1] != config.num_nodes:
+        raise ValueError(f"{flat.shape[-1]} values do not fit a model of {config.num_nodes} nodes")
     tree, start = {}, 0
     for site, (num_layers, width) in shapes(config).items():
         stop = start + num_layers * width
@@ -56,7 +58,7 @@ def parse_address(config: TransformerConfig, name: str) -> tuple[int, str, int]:
     Raises:
       ValueError: it is malformed or names no node of this model.
     """
-    match = _ADDRESS.match(name)
+    match = _ADDRESS.fullmatch(name)
     if match:
         layer, site = int(match[1]), f"{match[2]}.{match[3]}"
         index = int(match[5])
@@ -78,5 +80,6 @@ def kept_addresses(config: TransformerConfig, mask: Mapping[str, np.ndarray]) ->
     found = []
     for layer in range(config.num_layers):
         for site in SITES:
-            found += [address(config, layer, site, int(i)) for i in np.flatnonzero(mask[site][layer])]
+            kept = np.flatnonzero(mask[site][layer])
+            found += [address(config, layer, site, int(index)) for index in kept]
     return found

@@ -6,9 +6,9 @@
     logits = unembed(norm(x)) [+ final bias] [+ bigram row of the token]
 
 with gate(x) = m x + (1 - m) r at every node site (AbsTopK, where there is any, acts before it).
-Parameters of all layers are stacked on axis 0 and scanned, so compile time does not grow with depth.
-`gates` and `fills` are pytrees {site: [L, W]}; a site that is absent is open (gates) or zero (fills);
-a fill may also be per token, [L, B, T, W].
+Parameters of all layers are stacked on axis 0 and scanned, so compile time does not grow with
+depth. `gates` and `fills` are pytrees {site: [L, W]}; a site that is absent is open (gates) or zero
+(fills); a fill may also be per token, [L, B, T, W].
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,16 @@ from jax import lax
 from circuitjax.model import layers
 from circuitjax.model.config import SITES, TransformerConfig
 
-__all__ = ["CAPTURABLE", "Fills", "Gates", "Output", "Params", "Transformer", "apply", "init_params"]
+__all__ = [
+    "CAPTURABLE",
+    "Fills",
+    "Gates",
+    "Output",
+    "Params",
+    "Transformer",
+    "apply",
+    "init_params",
+]
 
 Params = Mapping[str, Any]
 Gates = Mapping[str, jax.Array]
@@ -91,23 +100,21 @@ class Block(nn.Module):
             seen[site] = value
             return layers.replace_closed(value, gates.get(site), fills.get(site), places)
 
-        def at(value: jax.Array | None) -> jax.Array | None:
-            if positions is None or value is None:
-                return value
-            return layers.take_positions(value, positions)
+        def at(value: jax.Array) -> jax.Array:
+            return value if positions is None else layers.take_positions(value, positions)
 
         seen["resid.pre"] = x
         read = node("attn.act_in", self._read("attn", x, position_embedding), None)
         width = config.d_attention
         kernels = [self._matrix(f"attn_{name}", config.d_in, width) for name in "qkv"]
         biases = [self._bias(f"attn_{name}_bias", width) for name in "qkv"]
+        joined = jnp.concatenate([b for b in biases if b is not None]) if config.biases else None
         if positions is None:
-            fused = None if biases[0] is None else jnp.concatenate(biases)
-            qkv = layers.linear(config, read, jnp.concatenate(kernels, axis=1), fused)
+            qkv = layers.linear(config, read, jnp.concatenate(kernels, axis=1), joined)
             q, k, v = jnp.split(qkv, 3, axis=-1)
         else:
-            fused = None if biases[0] is None else jnp.concatenate(biases[1:])
-            kv = layers.linear(config, read, jnp.concatenate(kernels[1:], axis=1), fused)
+            kv_bias = None if joined is None else joined[width:]
+            kv = layers.linear(config, read, jnp.concatenate(kernels[1:], axis=1), kv_bias)
             q, (k, v) = layers.linear(config, at(read), kernels[0], biases[0]), jnp.split(kv, 2, -1)
         q = node("attn.q", q, positions)
         k, v = node("attn.k", k, None), node("attn.v", v, None)
@@ -120,7 +127,9 @@ class Block(nn.Module):
         x = self._write("attn", at(x), node("attn.resid_delta", delta, positions))
 
         seen["resid.mid"] = x
-        read = node("mlp.act_in", self._read("mlp", x, at(position_embedding)), positions)
+        if position_embedding is not None:
+            position_embedding = at(position_embedding)
+        read = node("mlp.act_in", self._read("mlp", x, position_embedding), positions)
         kernel = self._matrix("mlp_in", config.d_in, config.d_mlp)
         hidden = layers.linear(config, read, kernel, self._bias("mlp_in_bias", config.d_mlp))
         hidden = node("mlp.post_act", layers.activate(config, hidden), positions)
@@ -170,11 +179,12 @@ class Transformer(nn.Module):
         stacked = self.param("layers", _init_stack, block, x[:1, :1], position_embedding)
         gates, fills = dict(gates or {}), dict(fills or {})
 
-        def step(carry, layer):
+        def step(carry: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             params, layer_gates, layer_fills = layer
-            return block.apply(
+            result: Any = block.apply(
                 {"params": params}, carry, position_embedding, layer_gates, layer_fills
             )
+            return result
 
         everything = (stacked, gates, fills)
         if positions is None or capture:
@@ -182,16 +192,17 @@ class Transformer(nn.Module):
             if positions is not None:
                 x = layers.take_positions(x, positions)
         else:
-            # The last layer needs queries, attention output and MLP only where logits are asked for.
+            # The last layer needs queries, attention output, MLP only where logits are asked for.
             x, captured = lax.scan(step, x, jax.tree.map(lambda leaf: leaf[:-1], everything))
             params, last_gates, last_fills = jax.tree.map(lambda leaf: leaf[-1], everything)
             x, _ = block.apply(
                 {"params": params}, x, position_embedding, last_gates, last_fills, positions
             )
         if config.norm != "none":
-            norm = {"scale": self.param("final_norm_scale", nn.initializers.ones, (config.d_model,))}
+            ones, zeros, width = nn.initializers.ones, nn.initializers.zeros, config.d_model
+            norm = {"scale": self.param("final_norm_scale", ones, (width,))}
             if config.norm == "layer" and config.norm_bias:
-                norm["bias"] = self.param("final_norm_bias", nn.initializers.zeros, (config.d_model,))
+                norm["bias"] = self.param("final_norm_bias", zeros, (width,))
             x = layers.normalise(config, x, norm)
         if config.tied_unembedding:
             kernel = table.T
@@ -210,11 +221,13 @@ class Transformer(nn.Module):
         return Output(logits=logits, captured=captured)
 
 
-def _init_stack(key, block: Block, x: jax.Array, position_embedding: jax.Array | None) -> Any:
+def _init_stack(
+    key: jax.Array, block: Block, x: jax.Array, position_embedding: jax.Array | None
+) -> Any:
     if position_embedding is not None:
         position_embedding = position_embedding[:1, :1]
 
-    def init(layer_key):
+    def init(layer_key: jax.Array) -> Any:
         return block.init(layer_key, x, position_embedding, {}, {})["params"]
 
     return jax.vmap(init)(jax.random.split(key, block.config.num_layers))
@@ -241,25 +254,35 @@ def apply(
     Args:
       config: static description.
       params: as from `init_params`.
-      tokens: int32 `[B, T]`, T <= context_length. Padding on the right is harmless when causal.
+      tokens: int32 `[B, T]`, T <= context_length. Padding on the right is harmless if causal.
       gates: {site: `[L, W]`} of values in [0, 1]; None or an absent site is open.
       fills: {site: `[L, W]` or `[L, B, T, W]`} replacements of what is closed; absent means zero.
       positions: int32 `[B, P]`: compute logits only there. Exact, and cheaper: the last layer is
         worked out for those positions alone (unless something is captured).
-      capture: names from `CAPTURABLE`. Node activations are recorded after AbsTopK, before the gate.
+      capture: names from `CAPTURABLE`. Nodes are recorded after AbsTopK, before the gate.
 
     Raises:
-      ValueError: an unknown site or capture name, or more tokens than the context length.
+      ValueError: an unknown site or capture name, a gate or fill of another shape, tokens that are
+        not `[B, T]`, or more of them than the context length.
     """
     for name, known in ((gates or {}, SITES), (fills or {}, SITES), (capture, CAPTURABLE)):
         unknown = sorted(set(name) - set(known))
         if unknown:
             raise ValueError(f"unknown site {unknown[0]!r}; choose from {known}")
+    for name, tree, ranks in (("gate", gates, (2,)), ("fill", fills, (2, 4))):
+        for site, value in (tree or {}).items():
+            found, fits = jnp.shape(value), (config.num_layers, config.width(site))
+            if len(found) not in ranks or (found[0], found[-1]) != fits:
+                raise ValueError(f"the {name} of {site} is shaped {found}; it must be {fits}")
+    if tokens.ndim != 2:
+        raise ValueError(f"tokens are shaped {tokens.shape}; they must be [sequences, positions]")
     if tokens.shape[1] > config.context_length:
         raise ValueError(
             f"{tokens.shape[1]} tokens exceed the model's context length of {config.context_length}"
         )
     variables = {"params": params}
-    return Transformer(config).apply(
+    output = Transformer(config).apply(
         variables, tokens, gates, fills, positions=positions, capture=tuple(capture)
     )
+    assert isinstance(output, Output)  # Flax types it more widely
+    return output

@@ -54,11 +54,24 @@ class PretrainConfig:
     eval_rows: int = 128
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "length", "eval_every", "checkpoint_every", "eval_rows"):
+        kinds: dict[Any, Any] = {int: int, float: (int, float), bool: bool}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not isinstance(value, kinds.get(field.type, object)):
+                kind = getattr(field.type, "__name__", field.type)
+                raise ValueError(f"{field.name} is {value!r}; it must be of type {kind}")
+        every = ("eval_every", "checkpoint_every", "eval_rows")
+        for name in ("steps", "batch_size", "length", *every):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if not 0 < self.density <= 1:
             raise ValueError(f"density is {self.density}; it must be in (0, 1]")
+        for name in ("b1", "b2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1)")
+        for name in ("weight_decay", "min_per_neuron", "bigram_smoothing", "seed"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0")
         for name in ("anneal_fraction", "warmup_fraction", "idiom_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be in [0, 1]")
@@ -76,7 +89,9 @@ class PretrainConfig:
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "PretrainConfig":
-        """Builds a config; an unknown field is a ValueError that names it."""
+        """Builds a config; a field unknown or of the wrong type is a ValueError that names it."""
+        if not isinstance(fields, dict) or not isinstance(fields.get("model"), dict):
+            raise ValueError("a pretraining config is an object whose field `model` is one too")
         unknown = sorted(set(fields) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
             raise ValueError(f"pretraining config has unknown fields {unknown}")

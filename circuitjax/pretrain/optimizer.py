@@ -1,6 +1,8 @@
 """The pretraining optimiser: RMS-normalised gradients, AdamW, the sharkfin schedule, projection.
 
     lr(n) = peak * warmup_linear_decay(n) / sqrt(density(n))        (Gao et al. 2025, A.2)
+
+The division by sqrt(density) on the way down to the final density is the "sharkfin".
 """
 
 import jax
@@ -23,7 +25,9 @@ def scale_to_rms(limit: float = 1.0, always: bool = True) -> optax.GradientTrans
         model's gradient is about 3e-4, so a mere clip to 1 never acts.
     """
 
-    def update(updates, state, params=None):
+    def update(
+        updates: optax.Updates, state: optax.EmptyState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, optax.EmptyState]:
         del params
         size = sum(leaf.size for leaf in jax.tree.leaves(updates))
         rms = optax.tree.norm(updates) / size**0.5
@@ -38,14 +42,14 @@ def scale_to_rms(limit: float = 1.0, always: bool = True) -> optax.GradientTrans
 def make_optimizer(config: PretrainConfig) -> optax.GradientTransformation:
     """The whole chain; its last link keeps the parameters sparse."""
 
-    def density_at(step):
+    def density_at(step: jax.Array) -> jax.Array:
         return anneal_density(step, config.steps, config.density, config.anneal_fraction)
 
-    def rate_at(step):
+    def rate_at(step: jax.Array) -> jax.Array:
         decay = warmup_linear_decay(step, config.steps, config.warmup_fraction)
         return config.learning_rate * decay / jnp.sqrt(density_at(step))
 
-    def decayed(params):
+    def decayed(params: optax.Params) -> optax.Params:
         return jax.tree_util.tree_map_with_path(lambda path, _: is_sparse(path), params)
 
     return optax.chain(

@@ -1,8 +1,9 @@
 """Weight sparsity by projection after every step, as an optax transformation.
 
-After the optimiser's step each matrix keeps only its largest entries by magnitude, the same fraction
-in every matrix, embeddings and biases included (Gao et al. 2025, A.1). The density is traced, so
-annealing it never recompiles. Norm scales, attention sinks and the bigram table are left dense.
+After the optimiser's step each matrix keeps only its largest entries by magnitude, the same
+fraction in every matrix, embeddings and biases included (Gao et al. 2025, A.1). The density is
+traced, so annealing it never recompiles. Norm scales, attention sinks and the bigram table are left
+dense.
 """
 
 from collections.abc import Callable
@@ -37,7 +38,9 @@ def is_sparse(path: tuple) -> bool:
     return not _names(path)[-1].endswith(_DENSE_SUFFIXES)
 
 
-def project(params: optax.Params, density: jax.Array | float, min_per_neuron: int = 0):
+def project(
+    params: optax.Params, density: jax.Array | float, min_per_neuron: int = 0
+) -> optax.Params:
     """Keeps the largest `density` of every matrix.
 
     Args:
@@ -50,7 +53,7 @@ def project(params: optax.Params, density: jax.Array | float, min_per_neuron: in
       A tree like `params` with the other entries set to 0.
     """
 
-    def cut(path, value):
+    def cut(path: tuple, value: jax.Array) -> jax.Array:
         if not is_sparse(path):
             return value
         names = _names(path)
@@ -89,7 +92,9 @@ def sparsify(
         del params
         return SparsifyState(jnp.zeros((), jnp.int32))
 
-    def update(updates, state, params=None):
+    def update(
+        updates: optax.Updates, state: SparsifyState, params: optax.Params | None = None
+    ) -> tuple[optax.Updates, SparsifyState]:
         if params is None:
             raise ValueError("sparsify needs the parameters: pass them to update()")
         new = project(optax.apply_updates(params, updates), density_at(state.step), min_per_neuron)

@@ -2,8 +2,8 @@
 
     batch (a pure function of seed and step) -> gradient -> optimiser -> projection -> parameters
 
-Everything the loop needs to go on is in the checkpoint: parameters, optimiser state, step. A resumed
-run therefore equals the uninterrupted one, bit for bit, on the same machine.
+Everything the loop needs to go on is in the checkpoint: parameters, optimiser state, step. A
+resumed run therefore equals the uninterrupted one, bit for bit, on the same machine.
 """
 
 import functools
@@ -21,8 +21,8 @@ import optax
 
 from circuitjax.core import checkpoints
 from circuitjax.core.mesh import data_mesh, replicated, shard_rows
-from circuitjax.model.transformer import Params, apply, init_params
 from circuitjax.model.bigram import bigram_table, count_bigrams
+from circuitjax.model.transformer import Params, apply, init_params
 from circuitjax.pretrain.config import PretrainConfig
 from circuitjax.pretrain.optimizer import make_optimizer
 from circuitjax.pretrain.packing import Corpus
@@ -72,8 +72,10 @@ def make_step(
     """
     optimizer = make_optimizer(config)
 
-    def step(state: TrainState, rows: jax.Array, fixed: Params):
-        def loss_of(params):
+    def step(
+        state: TrainState, rows: jax.Array, fixed: Params
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        def loss_of(params: Params) -> jax.Array:
             return next_token_loss(config, {**params, **fixed}, rows)
 
         loss, gradient = jax.value_and_grad(loss_of)(state.params)
@@ -145,7 +147,8 @@ def train(
 
     Raises:
       ValueError: another run's directory, or a batch that does not divide by the devices.
-      FloatingPointError: the loss is not finite; the last good checkpoint stays.
+      FloatingPointError: loss, gradient or parameters are not finite; the last good checkpoint
+        stays.
     """
     root = pathlib.Path(directory)
     _claim(root, config)
@@ -166,10 +169,11 @@ def train(
         )
         state, metrics = step_fn(state, shard_rows(mesh, rows))
         values = {name: float(value) for name, value in metrics.items()}
-        if not np.isfinite(values["loss"]):
+        # A bad gradient counts too: it has already spoilt the parameters.
+        if not np.isfinite([values["loss"], values["gradient_norm"]]).all():
             raise FloatingPointError(
-                f"the loss is {values['loss']} at step {step}; the last good state is "
-                f"{root / 'checkpoints'}: resume from it with a lower learning_rate"
+                f"loss {values['loss']}, gradient norm {values['gradient_norm']} at step {step}; "
+                f"the last good state is in {root / 'checkpoints'}: lower learning_rate"
             )
         values["seconds"] = time.perf_counter() - started
         finished = step + 1
@@ -178,6 +182,11 @@ def train(
         log.write(finished, values)
         report(finished, values)
         if finished % config.checkpoint_every == 0 or finished == last:
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params)):
+                raise FloatingPointError(
+                    f"parameters are not finite after step {step}; the last good state is in "
+                    f"{root / 'checkpoints'}: lower learning_rate"
+                )
             checkpoints.save_step(root / "checkpoints", finished, state)
     return jax.tree.map(np.asarray, {**state.params, **fixed})
 
@@ -185,21 +194,25 @@ def train(
 def _claim(root: pathlib.Path, config: PretrainConfig) -> None:
     path = root / "config.json"
     if path.exists():
-        if json.loads(path.read_text()) != json.loads(json.dumps(config.to_dict())):
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged: {error}; choose another directory") from error
+        if found != json.loads(json.dumps(config.to_dict())):
             raise ValueError(f"{root} holds another run: choose another directory or remove it")
         return
     checkpoints.write_json(path, config.to_dict())
 
 
 class _MetricsLog:
-    """Appends to metrics.jsonl and TensorBoard events; lines beyond the resumed step are dropped."""
+    """Appends to metrics.jsonl and TensorBoard events; what lies beyond the step is dropped."""
 
     def __init__(self, root: pathlib.Path, step: int) -> None:
         self._path = root / "metrics.jsonl"
         if self._path.exists():
-            lines = self._path.read_text().splitlines()
-            kept = [line for line in lines if json.loads(line)["step"] <= step]
-            self._path.write_text("".join(line + "\n" for line in kept))
+            # A line without its end was being written when the run was killed.
+            lines = [x for x in self._path.read_text().splitlines(True) if x.endswith("\n")]
+            self._path.write_text("".join(x for x in lines if json.loads(x)["step"] <= step))
         try:
             from tensorboardX import SummaryWriter
 

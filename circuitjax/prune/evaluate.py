@@ -14,6 +14,7 @@ from jax import lax
 
 from circuitjax.core.jobs import map_jobs
 from circuitjax.model.config import TransformerConfig
+from circuitjax.model.reduced import Reduced, apply_reduced, can_reduce, reduce_model
 from circuitjax.model.transformer import Fills, Gates, Params
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.gates import flatten_units, gates_from_ranks, gates_of, tie
@@ -89,23 +90,60 @@ def mean_binary_loss(values: jax.Array) -> jax.Array:
     return jnp.mean(binary_losses(values), axis=(-2, -1))
 
 
-def probe(problem: Problem, pairs: Pairs, ranks: np.ndarray, ks: np.ndarray) -> jax.Array:
-    """Differences `[K, M, 2]` of the circuits of the first k units, for each k in `ks` `[K]`."""
-    return _probe(
-        problem.config,
-        problem.prune.tie_qk,
-        problem.params,
-        problem.fills,
-        pairs,
-        jnp.asarray(ranks),
-        jnp.asarray(ks, jnp.int32),
-    )
+def probe(
+    problem: Problem,
+    pairs: Pairs,
+    ranks: np.ndarray,
+    ks: np.ndarray,
+    *,
+    reduce: bool | None = None,
+) -> jax.Array:
+    """Differences `[K, M, 2]` of the circuits of the first k units, for each k in `ks` `[K]`.
+
+    Args:
+      problem: model and replacement values.
+      pairs: what to evaluate on.
+      ranks: `[U]`, 0 is the most important unit.
+      ks: candidates.
+      reduce: True runs each candidate as the smaller model that its open nodes make (exact, and the
+        fewer nodes the quicker); False runs all candidates side by side through the whole model;
+        None reduces on CPU, where arithmetic is what costs, and not on an accelerator.
+    """
+    config, tie_qk = problem.config, problem.prune.tie_qk
+    if reduce is None:
+        reduce = jax.default_backend() == "cpu" and can_reduce(config)
+    ranks = jnp.asarray(ranks)
+    if not reduce:
+        ks = jnp.asarray(ks, jnp.int32)
+        return _probe(config, tie_qk, problem.params, problem.fills, pairs, ranks, ks)
+    params, fills = (jax.tree.map(np.asarray, dict(t)) for t in (problem.params, problem.fills))
+    values = []
+    for k in ks:
+        gates = gates_from_ranks(config, ranks, int(k), tie_qk)
+        keep = {site: np.asarray(m) > 0.5 for site, m in gates.items()}
+        values.append(_reduced_differences(reduce_model(config, params, keep, fills), pairs))
+    return jnp.stack(values)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "tie_qk"))
 def _probe(config, tie_qk, params, fills, pairs, ranks, ks):
     gates = jax.vmap(lambda k: gates_from_ranks(config, ranks, k, tie_qk))(ks)
     return differences(config, params, fills, pairs, gates)
+
+
+@jax.jit
+def _reduced_differences(reduced: Reduced, pairs: Pairs) -> jax.Array:
+    def one_batch(batch: Pairs) -> jax.Array:
+        size, _, length = batch.tokens.shape
+        logits = apply_reduced(
+            reduced,
+            batch.tokens.reshape(size * 2, length),
+            positions=batch.last.reshape(size * 2, 1),
+            candidates=jnp.repeat(batch.answers, 2, axis=0),
+        ).reshape(size, 2, 2)
+        return logits[..., 0] - logits[..., 1]
+
+    return lax.map(one_batch, batches(pairs)).reshape(-1, 2)[: pairs.size]
 
 
 def attribution(problem: Problem, state: MaskState, pairs: Pairs) -> jax.Array:

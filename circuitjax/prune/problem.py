@@ -20,6 +20,10 @@ from circuitjax.tasks.tokenizer import Tokenizer
 __all__ = ["Problem", "fills_for", "make_problem", "to_pairs"]
 
 
+# Prompts are padded to a multiple of this, so that tasks of similar length share compiled programs.
+_LENGTH_STEP = 8
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
     """What training, selection, calibration and audit look at.
@@ -88,8 +92,12 @@ def make_problem(model: Model, task: Task, prune: PruneConfig, data_seed: int = 
         "validation": prune.validation_pairs,
         "test": prune.test_pairs,
     }
-    sets = {split: draw(task, tokenizer, split, n, data_seed) for split, n in sizes.items()}
+    sets = {
+        split: draw(task, tokenizer, split, None if task.pool else size, data_seed)
+        for split, size in sizes.items()
+    }
     length = max(encoded.tokens.shape[-1] for encoded in sets.values())
+    length = min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, max(length, model.config.context_length))
     if length > model.config.context_length:
         raise ValueError(
             f"task {task.name!r} has prompts of {length} tokens, above the context length of "

@@ -1,7 +1,8 @@
 """Ordinary lines of Python to stand before the part of a prompt that decides the answer.
 
 A frame is such a text together with the indentation at which the next line may stand: at the
-margin, in a function, in a method, or in a block. All randomness comes from the generator handed in.
+margin, in a function, in a method, or in a block. All randomness comes from the
+generator handed in.
 """
 
 import random

@@ -77,7 +77,7 @@ SET_OR_STRING = Task(
     "A variable that began as a set is added to, one that began as a string is extended with +=.",
     (in_loop, in_filtered_loop, converted, beside_another, after_statements, in_while),
     shortest=8,
-    longest=100,
+    longest=47,
 )
 
 
@@ -117,19 +117,40 @@ SET_OR_STRING_FIXEDVARNAME = Task(
         current_in_while,
     ),
     shortest=8,
-    longest=100,
+    longest=47,
 )
+
+
+# With a dot before it a name is one token where it is common so, else two. The names that decide a
+# pair are both of one kind, or the prompts would differ in length.
+_DOTTED: tuple[str, ...] = (
+    "value",
+    "count",
+    "name",
+    "data",
+    "index",
+    "path",
+    "text",
+    "key",
+    "size",
+    "start",
+    "time",
+    "config",
+    "error",
+)
+_UNDOTTED: tuple[str, ...] = tuple(name for name in words.COMMON if name not in _DOTTED)
 
 
 def _init(rng: random.Random, count: int, done: int, extra: str = "") -> Pair:
     """A constructor of `count` parameters, `done` of them assigned already."""
-    names = distinct(rng, count, words.COMMON)
+    left = distinct(rng, 2, _DOTTED if rng.random() < 0.3 else _UNDOTTED)
+    others = distinct(rng, count - 2, [name for name in words.COMMON if name not in left])
+    names = others[:done] + rng.sample(others[done:] + left, count - done)
     before = lines(rng, 0, 3)
     base = f"({pick(rng, words.CLASSES)})" if rng.random() < 0.2 else ""
     header = f"class {pick(rng, words.CLASSES)}{base}:\n"
     header += f"    def __init__(self, {', '.join(names)}{extra}):\n"
     header += "".join(f"        self.{name} = {name}\n" for name in names[:done])
-    left = rng.sample(names[done:], 2)
     return Pair(
         f"{before}{header}        self.{left[0]} =",
         f"{before}{header}        self.{left[1]} =",
@@ -169,7 +190,7 @@ CLASS_INIT = Task(
     "In a constructor an attribute is set to the parameter of the same name.",
     (first_of_two, first_of_three, second_of_three, second_of_four, third_of_four, with_default),
     shortest=8,
-    longest=100,
+    longest=47,
 )
 
 
@@ -223,7 +244,7 @@ VAR_SWAP = Task(
     "In a swap of two variables the right side names them in the other order.",
     (plain_swap, assigned_before, in_comparison, of_parameters, in_while_loop),
     shortest=8,
-    longest=100,
+    longest=47,
 )
 
 
@@ -303,5 +324,5 @@ VAR_IF = Task(
         beside_other_flag,
     ),
     shortest=8,
-    longest=100,
+    longest=47,
 )

@@ -37,7 +37,8 @@ def load_model(name: str | os.PathLike[str]) -> Model:
         return Model.load(path)
     near = difflib.get_close_matches(text, BUILT_IN, n=3, cutoff=0.3) or list(BUILT_IN)
     raise ValueError(
-        f"no model {text!r}: it is neither a directory nor built in; did you mean {', '.join(near)}?"
+        f"no model {text!r}: it is neither a file, a directory nor built in; "
+        f"did you mean {', '.join(near)}?"
     )
 
 

@@ -1,15 +1,13 @@
 """Compressed storage of a (weight-sparse) model in one `.npz`, exact to the bit, without pickle.
 
 A mostly-zero array is stored as the gaps between its nonzero entries and their float32 values; the
-bigram table, which is a function of integer counts, as those counts. Everything else is stored as it
-is. `numpy.savez_compressed` does the rest.
+bigram table, which is a function of integer counts, as those counts. Everything else is stored as
+it is. `numpy.savez_compressed` does the rest.
 """
 
 import json
 import os
 import pathlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,9 +24,10 @@ _SPARSE_BELOW = 0.5  # density under which gaps and values are smaller than the 
 
 
 def _encode(array: np.ndarray) -> dict[str, np.ndarray]:
-    if array.size == 0 or np.count_nonzero(array) > _SPARSE_BELOW * array.size:
+    array = np.ascontiguousarray(array)
+    where = np.flatnonzero(array.view(np.uint32))  # as bits: a -0.0 is kept
+    if len(where) > _SPARSE_BELOW * array.size:
         return {"dense": array}
-    where = np.flatnonzero(array)
     gaps = np.diff(where, prepend=0)
     # Gaps are short; the rare long ones are escaped with 65535s, each worth 65535 steps.
     escapes = gaps // 65535
@@ -73,9 +72,11 @@ def pack(
     params = dict(model.params)
     arrays: dict[str, np.ndarray] = {}
     if "bigram" in params:
-        if counts is None or not np.array_equal(bigram_table(counts, smoothing), params["bigram"]):
-            raise ValueError("the model's bigram table is not the one the counts give: pass its own")
-        params.pop("bigram")
+        table = params.pop("bigram")
+        if counts is None or not np.array_equal(np.asarray(counts, np.int32), counts):
+            raise ValueError("the model has a bigram table: pass the integer counts it is made of")
+        if not np.array_equal(bigram_table(counts, smoothing), table):
+            raise ValueError("the model's bigram table is not what the counts give: pass its own")
         for part, value in _encode(np.asarray(counts, np.int32)).items():
             arrays[f"counts/{part}"] = value
     leaves = jax.tree_util.tree_flatten_with_path({"params": params, "means": model.means})[0]
@@ -97,7 +98,7 @@ def pack(
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.tmp")
     with temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        np.savez_compressed(file, allow_pickle=False, **arrays)
     os.replace(temporary, target)
     return target.stat().st_size
 
@@ -136,8 +137,12 @@ def unpack(path: str | os.PathLike[str]) -> Model:
             means=tree.get("means"),
             provenance=record["provenance"],
         )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is no readable packed model: {error}") from error
-    if model.hash != record["hash"]:
+        expected = record["hash"]
+    except (
+        Exception
+    ) as error:  # zip, NumPy, JSON raise many kinds; all mean the same to the caller.
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ValueError(f"{path} is no readable packed model: {reason}") from error
+    if model.hash != expected:
         raise ValueError(f"{path} is damaged: its content does not match its hash")
     return model

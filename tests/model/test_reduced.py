@@ -66,44 +66,36 @@ def _floats(mask: dict) -> dict:
     return {site: jnp.asarray(value, jnp.float32) for site, value in mask.items()}
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_equals_the_gated_model(name):
+run_reduced = jax.jit(apply_reduced)
+
+
+@pytest.mark.parametrize(
+    ("name", "sparsity", "density"),
+    [(name, i % 2, 0.4) for i, name in enumerate(VARIANTS)]
+    + [("sinks and bigram", i % 2, density) for i, density in enumerate((0.0, 0.1, 0.8, 1.0))],
+)
+def test_equals_the_gated_model(name, sparsity, density):
     config = dataclasses.replace(BASE, **VARIANTS[name])
     rng = np.random.default_rng(list(VARIANTS).index(name))
+    params = _params(config, rng, (1.0, 0.2)[sparsity])
+    keep, fills = _masks(config, rng, density), _fills(config, rng)
+    # Gates in [0, 1], about half of them exactly 0 or 1: mixtures and replacements.
+    more = _floats({site: np.clip(2 * rng.random(m.shape) - 0.5, 0, 1) for site, m in keep.items()})
 
-    @jax.jit
-    def full(params, gates, fills, more):
-        out = [transformer.apply(config, params, TOKENS, gates, fills).logits]
-        both = {site: gates[site] * more[site] for site in SITES}
-        out.append(transformer.apply(config, params, TOKENS, both, fills).logits)
-        return out
+    def full(gates):
+        return transformer.apply(config, params, TOKENS, gates, fills).logits
 
-    for weights in (1.0, 0.2):
-        params = _params(config, rng, weights)
-        for density in (0.0, 0.1, 0.4, 0.8, 1.0):
-            keep, fills = _masks(config, rng, density), _fills(config, rng)
-            more = {site: rng.random(value.shape) for site, value in keep.items()}
-            if density == 0.4:  # a soft gate is a mixture; a hard one replaces
-                more = {site: value > 0.5 for site, value in more.items()}
-            expected, further = full(params, _floats(keep), fills, _floats(more))
-            reduced = reduce_model(config, params, keep, fills)
-            at, few = POSITIONS, CANDIDATES
-            rows = np.arange(len(TOKENS))[:, None]
-            cases = (
-                (apply_reduced(reduced, TOKENS), expected),
-                (apply_reduced(reduced, TOKENS, _floats(more)), further),
-                (apply_reduced(reduced, TOKENS, positions=at), expected[rows, at]),
-                (
-                    apply_reduced(reduced, TOKENS, _floats(more), positions=at, candidates=few),
-                    np.take_along_axis(np.asarray(further[rows, at]), few[:, None, :], axis=2),
-                ),
-                (
-                    apply_reduced(reduced, TOKENS, candidates=few),
-                    np.take_along_axis(np.asarray(expected), few[:, None, :], axis=2),
-                ),
-            )
-            for found, wanted in cases:
-                np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    gates = _floats(keep)
+    both = {site: gates[site] * more[site] for site in SITES}
+    expected, further = np.asarray(
+        jax.jit(jax.vmap(full))({site: jnp.stack([gates[site], both[site]]) for site in SITES})
+    )
+    reduced = reduce_model(config, params, keep, fills)
+    rows, at, few = np.arange(len(TOKENS))[:, None], POSITIONS, CANDIDATES
+    np.testing.assert_allclose(run_reduced(reduced, TOKENS), expected, rtol=1e-4, atol=1e-4)
+    found = run_reduced(reduced, TOKENS, more, positions=at, candidates=few)
+    wanted = np.take_along_axis(further[rows, at], few[:, None, :], axis=2)
+    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_maps_over_gates_and_is_differentiable():

@@ -1,0 +1,1 @@
+"""Floor 5: how far to trust a circuit."""

@@ -1,0 +1,145 @@
+"""The evidence for one circuit, on the test split: sufficiency, necessity, faithfulness.
+
+All losses in nats, under the circuit's own replacement values:
+
+    loss_unpruned          the whole model
+    loss_empty             nothing kept (calibrated on validation): what no gate touches does this
+    loss_circuit           only the circuit kept, calibrated as stored (and uncalibrated)
+    loss_without_circuit   the whole model with only the circuit replaced (inverse pruning)
+    loss_without_random    the same for random node sets of the same size at every layer and site
+    kl_to_model            KL(model || circuit) over the whole vocabulary at the answer positions
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.model.config import TransformerConfig
+from circuitjax.model.transformer import Fills, Gates, Params
+from circuitjax.prune.calibrate import calibrate
+from circuitjax.prune.evaluate import batches, differences, full_losses, mean_binary_loss
+from circuitjax.prune.gates import all_gates
+from circuitjax.prune.objective import Pairs, answer_logits, calibrated_differences
+from circuitjax.prune.problem import Problem
+
+__all__ = ["baseline", "evidence", "faithfulness", "matched_random_masks"]
+
+
+def _stack(masks: list[Mapping[str, Any]]) -> dict[str, jax.Array]:
+    return {
+        site: jnp.stack([jnp.asarray(mask[site], jnp.float32) for mask in masks])
+        for site in masks[0]
+    }
+
+
+def _differences(problem: Problem, fills: Fills, pairs: Pairs, masks: list[Any]) -> jax.Array:
+    return differences(problem.config, problem.params, fills, pairs, _stack(masks))
+
+
+def _accuracy(values: jax.Array) -> float:
+    """Share of prompts whose right completion is preferred, from differences `[M, 2]`."""
+    return float(jnp.mean((values * jnp.array([[1.0, -1.0]])) > 0))
+
+
+def baseline(problem: Problem) -> dict[str, float]:
+    """Test loss and accuracy of the whole model, and the calibrated loss of the empty circuit."""
+    whole, empty = all_gates(problem.config, 1.0), all_gates(problem.config, 0.0)
+    test = _differences(problem, problem.fills, problem.test, [whole, empty])
+    fit = calibrate(_differences(problem, problem.fills, problem.validation, [empty]))
+    fitted = calibrated_differences(test[1], fit.scale[0], fit.shift[0])
+    losses = full_losses(
+        problem.config, problem.prune, problem.params, problem.fills, problem.test,
+        _stack([whole, empty]),
+    )
+    binary = problem.prune.loss == "binary"
+    return {
+        "loss_unpruned": float(losses[0]),
+        "loss_empty": float(mean_binary_loss(fitted) if binary else losses[1]),
+        "accuracy_unpruned": _accuracy(test[0]),
+    }
+
+
+def matched_random_masks(
+    circuit: Circuit, count: int, seed: int
+) -> list[dict[str, np.ndarray]]:
+    """Random node sets with as many nodes as the circuit at every layer and site."""
+    rng = np.random.default_rng(seed)
+    sets = []
+    for _ in range(count):
+        chosen = {site: np.zeros_like(mask, bool) for site, mask in circuit.mask.items()}
+        for site, mask in circuit.mask.items():
+            for layer, row in enumerate(mask):
+                size = int(row.sum())
+                chosen[site][layer, rng.choice(row.size, size, replace=False)] = True
+        sets.append(chosen)
+    return sets
+
+
+def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any]:
+    """Sufficiency, necessity and faithfulness of a circuit, on the test pairs.
+
+    Args:
+      problem: the model and the task's data; its fills replace what is removed for necessity.
+      circuit: a circuit of that model.
+      seed: of the random controls.
+
+    Returns:
+      JSON-able figures; see the module docstring. `beats_model` flags a circuit that does the task
+      better than the model it was cut from: then it is not the model's way of doing it.
+    """
+    prune = problem.prune
+    own_fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
+    kept = circuit.gates()
+    values = _differences(problem, own_fills, problem.test, [kept])[0]
+    fitted = calibrated_differences(values, circuit.scale, circuit.shift)
+    removed = [{site: 1.0 - np.asarray(m, np.float32) for site, m in kept.items()}]
+    controls = matched_random_masks(circuit, prune.random_controls, seed)
+    removed += [{site: ~mask for site, mask in control.items()} for control in controls]
+
+    def loss_of(masks: list[Any], fills: Fills) -> np.ndarray:
+        return np.asarray(
+            full_losses(problem.config, prune, problem.params, fills, problem.test, _stack(masks))
+        )
+
+    without = loss_of(removed, problem.fills)
+    uncalibrated = float(loss_of([kept], own_fills)[0])
+    calibrated = prune.loss == "binary" and prune.calibrate != "off"
+    random = [float(loss) for loss in without[1:]]
+    figures = {
+        "loss_circuit": float(mean_binary_loss(fitted)) if calibrated else uncalibrated,
+        "loss_circuit_uncalibrated": uncalibrated,
+        "accuracy_circuit": _accuracy(fitted),
+        "loss_without_circuit": float(without[0]),
+        "loss_without_random": random,
+        # Share of the random sets whose removal hurts less than the circuit's.
+        "necessity_percentile": float(np.mean(np.array(random) < without[0])),
+    }
+    return figures | faithfulness(problem, kept, own_fills)
+
+
+def faithfulness(problem: Problem, gates: Gates, fills: Fills) -> dict[str, float]:
+    """KL(model || circuit) in nats and agreement of the argmax, over the whole vocabulary."""
+    gates = {site: jnp.asarray(m, jnp.float32) for site, m in gates.items()}
+    kl, agree = _faithfulness(problem.config, problem.params, fills, problem.test, gates)
+    return {"kl_to_model": float(kl), "argmax_agreement": float(agree)}
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _faithfulness(
+    config: TransformerConfig, params: Params, fills: Fills, pairs: Pairs, gates: Gates
+) -> tuple[jax.Array, jax.Array]:
+    def one_batch(batch: Pairs) -> tuple[jax.Array, jax.Array]:
+        full = jax.nn.log_softmax(answer_logits(config, params, batch, None, None))
+        part = jax.nn.log_softmax(answer_logits(config, params, batch, gates, fills))
+        kl = jnp.sum(jnp.exp(full) * (full - part), axis=-1)
+        return kl, jnp.argmax(full, axis=-1) == jnp.argmax(part, axis=-1)
+
+    kl, agree = lax.map(one_batch, batches(pairs))
+    kl, agree = (x.reshape(-1, 2)[: pairs.size] for x in (kl, agree))
+    return jnp.mean(kl), jnp.mean(agree)

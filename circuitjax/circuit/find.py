@@ -1,0 +1,241 @@
+"""Finding a circuit: train masks, select, clean up, and keep the smallest one that does the task.
+
+    problem -> train_masks (J jobs, one program) -> choose, per job -> clean -> best by edges -> Circuit
+
+Jobs are the product of seeds and settings: one fixed `k_coef` fails some task, so by default a few
+of them run as jobs of one program and the smallest circuit that meets the target on validation wins.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.circuit.cleanup import cleanup
+from circuitjax.circuit.graph import count_edges
+from circuitjax.model.record import Model
+from circuitjax.prune.calibrate import calibrate
+from circuitjax.prune.config import Hyper, PruneConfig, default_hyper, stack_hypers
+from circuitjax.prune.evaluate import differences, mean_binary_loss
+from circuitjax.prune.gates import all_gates
+from circuitjax.prune.masks import Choice, choose
+from circuitjax.prune.problem import Problem, make_problem
+from circuitjax.prune.select import Selection
+from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
+from circuitjax.tasks.base import Task
+
+__all__ = [
+    "Candidate",
+    "Job",
+    "as_circuit",
+    "candidate",
+    "default_jobs",
+    "empty_candidate",
+    "find_circuit",
+    "initial_state",
+    "pick",
+    "train_masks",
+]
+
+# Multiples of the published centre 18 / N that are tried side by side by default.
+K_COEF_MULTIPLES = (0.5, 1.0, 2.0, 4.0)
+
+OnChunk = Callable[[MaskState, Mapping[str, np.ndarray]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One pruning run: a seed and its hyperparameters."""
+
+    seed: int
+    hyper: Hyper
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidate:
+    """A job's outcome; losses on validation pairs.
+
+    Attributes:
+      job: what was run.
+      choice: mask, calibration and curve before cleanup.
+      mask, fills: after cleanup; the same function.
+      removed: what cleanup took away, by kind.
+      edges: number of edges after cleanup.
+    """
+
+    job: Job
+    choice: Choice
+    mask: Mapping[str, np.ndarray]
+    fills: Mapping[str, np.ndarray]
+    removed: Mapping[str, int]
+    edges: int
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes after cleanup."""
+        return sum(int(m.sum()) for m in self.mask.values())
+
+
+def default_jobs(num_nodes: int, seeds: Sequence[int], **changes: float) -> list[Job]:
+    """Seeds times settings: every `k_coef` multiple, or just the one in `changes`.
+
+    Raises:
+      ValueError: a hyperparameter out of range.
+    """
+    if "k_coef" in changes:
+        settings = [default_hyper(num_nodes, **changes)]
+    else:
+        centre = 18.0 / num_nodes
+        settings = [
+            default_hyper(num_nodes, k_coef=centre * multiple, **changes)
+            for multiple in K_COEF_MULTIPLES
+        ]
+    return [Job(seed, hyper) for seed in seeds for hyper in settings]
+
+
+def initial_state(problem: Problem, jobs: Sequence[Job]) -> MaskState:
+    """J jobs before their first step."""
+    hypers = stack_hypers([job.hyper for job in jobs])
+    return init_jobs(jnp.array([job.seed for job in jobs]), problem.config, problem.prune, hypers)
+
+
+def train_masks(
+    problem: Problem, state: MaskState, on_chunk: OnChunk = lambda state, metrics: None
+) -> MaskState:
+    """Runs what is left of the training, in chunks.
+
+    Args:
+      problem: model, task, data.
+      state: J jobs, fresh or restored.
+      on_chunk: called after each chunk with the state and the metrics `[J, chunk]`.
+
+    Raises:
+      FloatingPointError: a loss that is not finite, with the step; the state handed to the last
+        `on_chunk` is good.
+    """
+    prune = problem.prune
+    train_chunk = make_train_chunk(problem.config, prune)
+    done = int(state.step[0])
+    while done < prune.steps:
+        length = min(prune.chunk - done % prune.chunk, prune.steps - done)
+        state, metrics = train_chunk(state, length, problem.params, problem.fills, problem.train)
+        values = {name: np.asarray(value) for name, value in metrics.items()}
+        bad = ~np.isfinite(values["loss"])
+        if bad.any():
+            job, step = (int(i) for i in np.argwhere(bad)[0])
+            raise FloatingPointError(
+                f"the pruning loss of job {job} is not finite at step {done + step}: "
+                f"the last good state is that of step {done}; try a lower lr"
+            )
+        done += length
+        on_chunk(state, values)
+    return state
+
+
+def candidate(problem: Problem, job: Job, state: MaskState) -> Candidate:
+    """Selects and cleans one trained job (`state` without a job axis)."""
+    choice = choose(problem, state)
+    params = jax.tree.map(np.asarray, dict(problem.params))
+    fills = {site: np.asarray(fill) for site, fill in problem.fills.items()}
+    mask, fills, removed = cleanup(problem.config, params, choice.mask, fills)
+    edges = count_edges(problem.config, params, mask)
+    return Candidate(job, choice, mask, fills, removed, edges)
+
+
+def empty_candidate(problem: Problem, job: Job) -> Candidate:
+    """The circuit that keeps nothing, calibrated: what a trivial task is solved by."""
+    closed = all_gates(problem.config, 0.0)
+    one = jax.tree.map(lambda leaf: leaf[None], closed)
+    values = differences(problem.config, problem.params, problem.fills, problem.validation, one)
+    fit, raw = calibrate(values), float(mean_binary_loss(values)[0])
+    loss = float(fit.loss[0])
+    mask = {site: np.asarray(m) > 0.5 for site, m in closed.items()}
+    choice = Choice(
+        mask=mask,
+        selection=Selection(k=0, reached=loss <= problem.prune.target_loss, loss=loss, curve=()),
+        scale=float(fit.scale[0]),
+        shift=float(fit.shift[0]),
+        loss=loss,
+        loss_uncalibrated=raw,
+        k_inside=0,
+        k_after=0 if raw <= problem.prune.target_loss else None,
+        curve=((0, raw, loss),),
+    )
+    fills = {site: np.asarray(fill) for site, fill in problem.fills.items()}
+    return Candidate(job, choice, mask, fills, {}, 0)
+
+
+def pick(candidates: Sequence[Candidate]) -> Candidate:
+    """The fewest edges among those that meet the target; else the lowest validation loss."""
+
+    def cost(found: Candidate) -> tuple[float, ...]:
+        if found.choice.reached:
+            return (0, found.edges, found.nodes)
+        return (1, found.choice.loss, found.edges)
+
+    return min(candidates, key=cost)
+
+
+def as_circuit(model: Model, found: Candidate, provenance: Mapping[str, Any]) -> Circuit:
+    """The candidate as a value that can be saved and run."""
+    return Circuit(
+        model_name=model.name,
+        model_hash=model.hash,
+        config=model.config,
+        mask=found.mask,
+        fills=found.fills,
+        scale=found.choice.scale,
+        shift=found.choice.shift,
+        provenance=dict(provenance),
+    )
+
+
+def find_circuit(
+    model: Model,
+    task: Task,
+    prune: PruneConfig | None = None,
+    *,
+    seed: int = 0,
+    jobs: Sequence[Job] | None = None,
+    on_chunk: OnChunk = lambda state, metrics: None,
+) -> Circuit:
+    """Finds the smallest circuit of a task, in one call.
+
+    Args:
+      model: the frozen network.
+      task: binary task.
+      prune: static configuration; None for the defaults.
+      seed: of masks and batches; the data sets have their own fixed seed.
+      jobs: pruning runs to choose from; None for the default settings at `seed`.
+      on_chunk: see `train_masks`.
+
+    Returns:
+      The circuit; `provenance["reached"]` says whether it meets the target on validation.
+    """
+    prune = prune or PruneConfig()
+    jobs = jobs or default_jobs(model.config.num_nodes, [seed])
+    problem = make_problem(model, task, prune)
+    state = train_masks(problem, initial_state(problem, jobs), on_chunk)
+    found = pick(
+        [
+            candidate(problem, job, jax.tree.map(lambda leaf, i=i: leaf[i], state))
+            for i, job in enumerate(jobs)
+        ]
+    )
+    return as_circuit(
+        model,
+        found,
+        {
+            "task": task.name,
+            "seed": found.job.seed,
+            "reached": found.choice.reached,
+            "config": prune.to_dict(),
+            "hyper": found.job.hyper.to_dict(),
+            "validation_loss": found.choice.loss if math.isfinite(found.choice.loss) else None,
+        },
+    )

@@ -1,0 +1,141 @@
+"""The edges of a circuit: nonzero weights between two kept nodes, in six families per layer.
+
+    act_in -> q,  act_in -> k,  act_in -> v,  v -> resid_delta (through the head's output matrix),
+    act_in -> post_act,  post_act -> resid_delta
+
+A neuron that reads one channel and writes one is 3 nodes and 2 edges. The residual stream itself,
+products of q and k, biases, embedding and unembedding are no edges; the nonzero weights that join
+the circuit to tokens and logits are counted apart.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.sites import address, shapes
+from circuitjax.model.transformer import Params
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "check_mask",
+    "count_edges",
+    "count_outer_weights",
+    "edge_list",
+    "edge_masks",
+    "total_edges",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One kind of edge: from nodes at `source` to those at `target` by `kernel` `[L, in, out]`."""
+
+    name: str
+    source: str
+    target: str
+    kernel: str
+
+
+FAMILIES = (
+    Family("act_in->q", "attn.act_in", "attn.q", "attn_q"),
+    Family("act_in->k", "attn.act_in", "attn.k", "attn_k"),
+    Family("act_in->v", "attn.act_in", "attn.v", "attn_v"),
+    Family("v->resid_delta", "attn.v", "attn.resid_delta", "attn_out"),
+    Family("act_in->post_act", "mlp.act_in", "mlp.post_act", "mlp_in"),
+    Family("post_act->resid_delta", "mlp.post_act", "mlp.resid_delta", "mlp_out"),
+)
+
+
+def check_mask(config: TransformerConfig, mask: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{site: bool `[L, W]`} for every site, as NumPy.
+
+    Raises:
+      ValueError: a site is missing or unknown, or has another shape.
+    """
+    unknown = sorted(set(mask) - set(SITES))
+    if unknown:
+        raise ValueError(f"the mask has an unknown site {unknown[0]!r}; choose from {SITES}")
+    checked = {}
+    for site, shape in shapes(config).items():
+        found = np.shape(mask[site]) if site in mask else None
+        if found != shape:
+            raise ValueError(f"the mask of {site} is shaped {found}; this model's is {shape}")
+        checked[site] = np.asarray(mask[site], bool)
+    return checked
+
+
+def edge_masks(
+    config: TransformerConfig, params: Params, mask: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Which weights are edges of the circuit.
+
+    Args:
+      config, params: the model.
+      mask: {site: bool `[L, W]`} of kept nodes.
+
+    Returns:
+      {family name: bool `[L, in, out]`}, in the order of `FAMILIES`.
+    """
+    mask = check_mask(config, mask)
+    return {
+        family.name: (np.asarray(params["layers"][family.kernel]) != 0)
+        & mask[family.source][:, :, None]
+        & mask[family.target][:, None, :]
+        for family in FAMILIES
+    }
+
+
+def count_edges(config: TransformerConfig, params: Params, mask: Mapping[str, np.ndarray]) -> int:
+    """E: how many edges the circuit has."""
+    return sum(int(edges.sum()) for edges in edge_masks(config, params, mask).values())
+
+
+def total_edges(config: TransformerConfig, params: Params) -> int:
+    """How many edges the whole model has: the nonzero weights of the six families."""
+    stack = params["layers"]
+    return sum(int(np.count_nonzero(np.asarray(stack[family.kernel]))) for family in FAMILIES)
+
+
+def edge_list(
+    config: TransformerConfig, params: Params, mask: Mapping[str, np.ndarray]
+) -> list[tuple[str, str, float]]:
+    """(source address, target address, weight) of every edge, layer by layer, family by family."""
+    masks = edge_masks(config, params, mask)
+    found = []
+    for layer in range(config.num_layers):
+        for family in FAMILIES:
+            kernel = np.asarray(params["layers"][family.kernel][layer])
+            for source, target in np.argwhere(masks[family.name][layer]):
+                found.append(
+                    (
+                        address(config, layer, family.source, int(source)),
+                        address(config, layer, family.target, int(target)),
+                        float(kernel[source, target]),
+                    )
+                )
+    return found
+
+
+def count_outer_weights(
+    config: TransformerConfig, params: Params, mask: Mapping[str, np.ndarray]
+) -> dict[str, int]:
+    """Nonzero weights that join the circuit to tokens, positions and logits.
+
+    Returns:
+      `embed` and `positions`: on channels that some kept act_in reads (0 positions where the model
+      has none); `unembed`: on residual channels that some kept resid_delta writes.
+    """
+    mask = check_mask(config, mask)
+    reads = np.any([mask["attn.act_in"], mask["mlp.act_in"]], axis=(0, 1))
+    writes = np.any([mask["attn.resid_delta"], mask["mlp.resid_delta"]], axis=(0, 1))
+    embed = np.asarray(params["embed"])
+    unembed = embed.T if config.tied_unembedding else np.asarray(params["unembed"])
+    counts = {"embed": int(np.count_nonzero(embed[:, reads[: config.d_model]])), "positions": 0}
+    if config.position != "none":
+        concatenated = config.position == "concatenated"
+        seen = reads[config.d_model :] if concatenated else reads[: config.d_model]
+        counts["positions"] = int(np.count_nonzero(np.asarray(params["positions"])[:, seen]))
+    return counts | {"unembed": int(np.count_nonzero(unembed[writes]))}

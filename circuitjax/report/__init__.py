@@ -1,0 +1,1 @@
+"""Floor 6: tables, plots, and the directory a run writes."""

@@ -1,0 +1,109 @@
+"""The two pictures of a pruning run, and a drawing of the circuit for people's eyes."""
+
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg", force=False)
+import matplotlib.pyplot as plt
+import numpy as np
+
+__all__ = ["plot_loss_vs_k", "plot_training"]
+
+# Okabe and Ito's palette: told apart by readers who do not see all colours.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+
+
+def _save(figure: Any, path: str | pathlib.Path) -> None:
+    path = pathlib.Path(path)
+    temporary = path.with_name(f".{path.name}.tmp.png")
+    figure.savefig(temporary, dpi=150, bbox_inches="tight")
+    plt.close(figure)
+    temporary.replace(path)
+
+
+def plot_loss_vs_k(
+    path: str | pathlib.Path,
+    curves: Sequence[Mapping[str, Any]],
+    *,
+    target: float,
+    title: str,
+    unpruned: float,
+    chosen: int,
+) -> None:
+    """Validation loss against the number of kept nodes, for every job.
+
+    Args:
+      path: PNG to write.
+      curves: per job `label`, `curve` [(k, loss, calibrated loss)], `k` (where it was cut).
+      target: the loss asked for, in nats.
+      title: of the figure.
+      unpruned: loss of the whole model, in nats.
+      chosen: index of the job that became the circuit.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    for index, job in enumerate(curves):
+        points = np.array(job["curve"], float)
+        colour = _COLOURS[index % len(_COLOURS)]
+        strong = index == chosen
+        axes.plot(
+            points[:, 0],
+            points[:, 2],
+            marker="o",
+            markersize=3,
+            color=colour,
+            linewidth=2.2 if strong else 1,
+            alpha=1 if strong else 0.55,
+            label=f"{job['label']}{' (chosen)' if strong else ''}",
+        )
+        if strong:
+            axes.plot(points[:, 0], points[:, 1], ":", color=colour, label="the same, uncalibrated")
+            axes.axvline(job["k"], color=colour, linewidth=0.8)
+            axes.annotate(f" k = {job['k']}", (job["k"], 0.98), xycoords=("data", "axes fraction"),
+                          va="top", fontsize=9, color=colour)
+    axes.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
+    axes.axhline(np.log(2), color="grey", linestyle="-.", linewidth=0.8, label="chance (ln 2)")
+    axes.axhline(max(unpruned, 1e-4), color="grey", linewidth=0.8, label="whole model")
+    axes.set(xscale="log", yscale="log", xlabel="nodes kept, k", ylabel="task loss (nats)",
+             title=title)
+    top = max(2.0, min(20.0, max(float(np.max(np.array(j["curve"])[:, 2])) for j in curves) * 1.5))
+    low = min(target, max(unpruned, 1e-4)) / 2
+    axes.set_ylim(low, top)
+    axes.legend(fontsize=7, loc="lower left")
+    axes.grid(alpha=0.25, which="both", linewidth=0.4)
+    _save(figure, path)
+
+
+def plot_training(
+    path: str | pathlib.Path,
+    history: Mapping[str, np.ndarray],
+    labels: Sequence[str],
+    *,
+    target: float,
+    title: str,
+) -> None:
+    """Task loss and open nodes during mask training.
+
+    Args:
+      path: PNG to write.
+      history: `task` (nats) and `k` (nodes), each `[J, steps]`.
+      labels: one per job.
+      target: loss asked for, in nats.
+      title: of the figure.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+    for index, label in enumerate(labels):
+        colour = _COLOURS[index % len(_COLOURS)]
+        steps = np.arange(1, history["k"].shape[1] + 1)
+        left.plot(steps, history["task"][index], color=colour, linewidth=1, label=label)
+        right.plot(steps, history["k"][index], color=colour, linewidth=1.4, label=label)
+    left.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
+    left.set(xlabel="step", ylabel="task loss on the batch (nats)", yscale="log")
+    right.set(xlabel="step", ylabel="open nodes", yscale="log")
+    right.legend(fontsize=7)
+    for axes in (left, right):
+        axes.grid(alpha=0.25, which="both", linewidth=0.4)
+    figure.suptitle(title)
+    _save(figure, path)

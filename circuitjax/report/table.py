@@ -1,0 +1,57 @@
+"""Plain-text and Markdown tables."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+__all__ = ["markdown_table", "summary_lines"]
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table with aligned columns; floats get three decimals."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.3f}"
+        return "-" if value is None else str(value)
+
+    cells = [list(header), *([text(v) for v in row] for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        return f"| {' | '.join(padded)} |"
+
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
+
+
+def summary_lines(report: Mapping[str, Any]) -> str:
+    """What a pruning run prints at its end; losses in nats on the test split."""
+    random = report["loss_without_random"]
+    seconds = report["seconds"]
+    rows = [
+        ("status", f"{report['status']} (target {report['target_loss']:g})"),
+        ("nodes", f"{report['nodes']} of {report['nodes_total']}"),
+        ("edges", f"{report['edges']} of {report['edges_total']}"),
+        ("loss, whole model", f"{report['loss_unpruned']:.4f}"),
+        ("loss, circuit", f"{report['loss_circuit']:.4f}"),
+        ("loss, circuit uncalibrated", f"{report['loss_circuit_uncalibrated']:.4f}"),
+        ("loss, empty circuit", f"{report['loss_empty']:.4f}"),
+        ("loss without the circuit", f"{report['loss_without_circuit']:.4f}"),
+    ]
+    if random:
+        low, high = min(random), max(random)
+        rows.append(
+            ("loss without random sets", f"{low:.4f} to {high:.4f} ({len(random)} matched sets)")
+        )
+    rows += [
+        ("accuracy, model / circuit",
+         f"{report['accuracy_unpruned']:.3f} / {report['accuracy_circuit']:.3f}"),
+        ("KL(model || circuit)", f"{report['kl_to_model']:.4f} nats"),
+        ("seconds", ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())),
+    ]
+    if report.get("beats_model"):
+        rows.append(("note", "the circuit does the task better than the model it was cut from"))
+    width = max(len(name) for name, _ in rows)
+    heading = f"{report['task']} on {report['model']} ({report['ablation']} ablation)"
+    return "\n".join([heading, *(f"  {name.ljust(width)}  {value}" for name, value in rows)])

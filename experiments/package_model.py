@@ -1,0 +1,94 @@
+"""Turns a pretraining run into a built-in model: parameters, means, tokenizer, card, one small file.
+
+    python -m experiments.package_model --run=runs/pretrain/tiny-python --corpus=corpus \
+        --name=tiny-python --out=circuitjax/zoo/data/tiny-python
+
+Without --step it takes the finished run. The model card lists data, licences, recipe, command, seeds,
+the loss curve, and the model's test loss on every built-in task.
+"""
+
+import json
+import pathlib
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from circuitjax.audit.evidence import baseline
+from circuitjax.core.checkpoints import latest_step, load_step
+from circuitjax.model.means import MIN_TOKENS, activation_means
+from circuitjax.model.record import Model
+from circuitjax.pretrain.config import PretrainConfig
+from circuitjax.pretrain.packing import Corpus
+from circuitjax.pretrain.train import bigram_counts, evaluate, fixed_params, init_state
+from circuitjax.prune.config import PruneConfig
+from circuitjax.prune.problem import make_problem
+from circuitjax.report.model_card import model_card
+from circuitjax.report.prune_run import versions
+from circuitjax.tasks.suite import TASKS
+from circuitjax.zoo.storage import pack
+from experiments.command import exit_on_bad_input
+
+_RUN = flags.DEFINE_string("run", None, "Folder written by experiments.pretrain.", required=True)
+_CORPUS = flags.DEFINE_string("corpus", "corpus", "Folder written by experiments.corpus.")
+_NAME = flags.DEFINE_string("name", None, "Name of the model.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Folder for weights.npz and CARD.md.", required=True)
+_MEAN_TOKENS = flags.DEFINE_integer("mean_tokens", MIN_TOKENS, "Tokens the means are taken over.")
+_MEAN_SEED = 1_000_003  # of the rows the means are taken over; no training run uses it
+
+
+def _read_run(root: pathlib.Path) -> tuple[PretrainConfig, dict, int, list[dict]]:
+    try:
+        config = PretrainConfig.from_dict(json.loads((root / "config.json").read_text()))
+        history = [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{root} is no pretraining run: {error}") from error
+    step = latest_step(root / "checkpoints")
+    if step is None:
+        raise ValueError(f"{root} has no checkpoint yet: wait for the first one")
+    state = load_step(root / "checkpoints", step, jax.eval_shape(lambda: init_state(config)))
+    return config, dict(state.params), step, history
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    root = pathlib.Path(_RUN.value)
+    config, params, step, history = _read_run(root)
+    corpus = Corpus.open(_CORPUS.value)
+    params = jax.tree.map(np.asarray, {**params, **fixed_params(config, corpus)})
+    rows = (
+        corpus.batch(index, 64, config.length, _MEAN_SEED, config.idiom_fraction)[:, :-1]
+        for index in range(-(-_MEAN_TOKENS.value // (64 * config.length)))
+    )
+    means, mean_tokens = activation_means(config.model, params, rows)
+    print(f"means over {mean_tokens} tokens")
+    validation = evaluate(config, params, corpus)
+    provenance = {
+        "recipe": config.to_dict(),
+        "steps_taken": step,
+        "tokens": step * config.batch_size * config.length,
+        "mean_tokens": mean_tokens,
+        "mean_seed": _MEAN_SEED,
+        "validation": validation,
+        "corpus": {name: corpus.manifest[name] for name in ("config", "counts")},
+        "versions": versions(),
+    }
+    tokenizer = (corpus.directory / "tokenizer.json").read_text(encoding="utf-8")
+    model = Model(_NAME.value, config.model, params, tokenizer, means, provenance)
+    table = []
+    for name, task in TASKS.items():
+        problem = make_problem(model, task, PruneConfig(train_pairs=64))
+        figures = baseline(problem)
+        table.append((name, *figures.values()))
+        print(name, {key: round(value, 4) for key, value in figures.items()}, flush=True)
+    out = pathlib.Path(_OUT.value)
+    counts = bigram_counts(config, corpus) if config.model.bigram else None
+    size = pack(out / "weights.npz", model, counts=counts, smoothing=config.bigram_smoothing)
+    card = model_card(model, corpus.manifest, history, table, size)
+    (out / "CARD.md").write_text(card, encoding="utf-8")
+    print(f"{out}: {size / 2**20:.2f} MiB, {model.num_nonzero} nonzero parameters")
+
+
+if __name__ == "__main__":
+    app.run(main)
