@@ -4,6 +4,8 @@ import functools
 import sys
 from collections.abc import Callable
 
+from absl import logging
+
 __all__ = ["exit_on_bad_input"]
 
 
@@ -12,6 +14,7 @@ def exit_on_bad_input(main: Callable[[list[str]], None]) -> Callable[[list[str]]
 
     @functools.wraps(main)
     def wrapped(argv: list[str]) -> None:
+        logging.set_verbosity(logging.WARNING)  # Orbax and JAX tell a newcomer more than they ask
         try:
             if len(argv) > 1:
                 raise ValueError(f"unexpected argument {argv[1]!r}: all options are --flags")

@@ -26,7 +26,9 @@ from circuitjax.zoo.load import load_model
 from experiments.command import exit_on_bad_input
 
 _D = PruneConfig()
-_MODEL = flags.DEFINE_string("model", "tiny-python", "Built-in model, or path of a model directory.")
+_MODEL = flags.DEFINE_string(
+    "model", "tiny-python", "Built-in model, or path of a model directory."
+)
 _TASK = flags.DEFINE_string("task", None, "Name of a task (see --list_tasks), or a .jsonl file.")
 _TARGET = flags.DEFINE_float("target_loss", _D.target_loss, "Task loss to reach, in nats.")
 _STEPS = flags.DEFINE_integer("steps", _D.steps, "Mask-training steps.")
@@ -103,8 +105,13 @@ def main(argv: list[str]) -> None:
     if not _OVERWRITE.value and (run.directory / "report.json").exists():
         run_pruning(run)  # refuses another run's directory
     finished = finished_report(run) is not None
-    with tqdm(total=run.prune.steps, unit="step", disable=None if sys.stderr.isatty() else False,
-              mininterval=1, leave=False) as bar:
+    with tqdm(
+        total=run.prune.steps,
+        unit="step",
+        disable=None if sys.stderr.isatty() else False,
+        mininterval=1,
+        leave=False,
+    ) as bar:
 
         def progress(step: int, metrics: dict[str, np.ndarray]) -> None:
             bar.update(step - bar.n)

@@ -11,19 +11,17 @@ All losses in nats, under the circuit's own replacement values:
 """
 
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.transformer import Fills, Gates, Params
 from circuitjax.prune.calibrate import calibrate
-from circuitjax.prune.evaluate import batches, differences, full_losses, mean_binary_loss
+from circuitjax.prune.evaluate import answers, in_batches, mean_binary_loss
 from circuitjax.prune.gates import all_gates
 from circuitjax.prune.objective import Pairs, answer_logits, calibrated_differences
 from circuitjax.prune.problem import Problem
@@ -31,15 +29,7 @@ from circuitjax.prune.problem import Problem
 __all__ = ["baseline", "evidence", "faithfulness", "matched_random_masks"]
 
 
-def _stack(masks: list[Mapping[str, Any]]) -> dict[str, jax.Array]:
-    return {
-        site: jnp.stack([jnp.asarray(mask[site], jnp.float32) for mask in masks])
-        for site in masks[0]
-    }
-
-
-def _differences(problem: Problem, fills: Fills, pairs: Pairs, masks: list[Any]) -> jax.Array:
-    return differences(problem.config, problem.params, fills, pairs, _stack(masks))
+_CONTROL_PAIRS = 256  # test pairs of the necessity test, whose controls cost a full forward each
 
 
 def _accuracy(values: jax.Array) -> float:
@@ -47,27 +37,28 @@ def _accuracy(values: jax.Array) -> float:
     return float(jnp.mean((values * jnp.array([[1.0, -1.0]])) > 0))
 
 
+def _calibrated(problem: Problem) -> bool:
+    return problem.prune.loss == "binary" and problem.prune.calibrate != "off"
+
+
 def baseline(problem: Problem) -> dict[str, float]:
     """Test loss and accuracy of the whole model, and the calibrated loss of the empty circuit."""
     whole, empty = all_gates(problem.config, 1.0), all_gates(problem.config, 0.0)
-    test = _differences(problem, problem.fills, problem.test, [whole, empty])
-    fit = calibrate(_differences(problem, problem.fills, problem.validation, [empty]))
-    fitted = calibrated_differences(test[1], fit.scale[0], fit.shift[0])
-    losses = full_losses(
-        problem.config, problem.prune, problem.params, problem.fills, problem.test,
-        _stack([whole, empty]),
-    )
-    binary = problem.prune.loss == "binary"
+    found = answers(problem, problem.test, [whole, empty])
+    losses = found.losses(problem.prune)
+    loss_empty = float(losses[1])
+    if problem.prune.loss == "binary":
+        fit = calibrate(answers(problem, problem.validation, [empty]).differences)
+        fitted = calibrated_differences(found.differences[1], fit.scale[0], fit.shift[0])
+        loss_empty = float(mean_binary_loss(fitted))
     return {
         "loss_unpruned": float(losses[0]),
-        "loss_empty": float(mean_binary_loss(fitted) if binary else losses[1]),
-        "accuracy_unpruned": _accuracy(test[0]),
+        "loss_empty": loss_empty,
+        "accuracy_unpruned": _accuracy(found.differences[0]),
     }
 
 
-def matched_random_masks(
-    circuit: Circuit, count: int, seed: int
-) -> list[dict[str, np.ndarray]]:
+def matched_random_masks(circuit: Circuit, count: int, seed: int) -> list[dict[str, np.ndarray]]:
     """Random node sets with as many nodes as the circuit at every layer and site."""
     rng = np.random.default_rng(seed)
     sets = []
@@ -96,23 +87,17 @@ def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any
     prune = problem.prune
     own_fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
     kept = circuit.gates()
-    values = _differences(problem, own_fills, problem.test, [kept])[0]
-    fitted = calibrated_differences(values, circuit.scale, circuit.shift)
-    removed = [{site: 1.0 - np.asarray(m, np.float32) for site, m in kept.items()}]
+    found = answers(problem, problem.test, [kept], own_fills)
+    fitted = calibrated_differences(found.differences[0], circuit.scale, circuit.shift)
+    uncalibrated = float(found.losses(prune)[0])
+    removed = [{site: 1 - np.asarray(m) for site, m in kept.items()}]
     controls = matched_random_masks(circuit, prune.random_controls, seed)
     removed += [{site: ~mask for site, mask in control.items()} for control in controls]
-
-    def loss_of(masks: list[Any], fills: Fills) -> np.ndarray:
-        return np.asarray(
-            full_losses(problem.config, prune, problem.params, fills, problem.test, _stack(masks))
-        )
-
-    without = loss_of(removed, problem.fills)
-    uncalibrated = float(loss_of([kept], own_fills)[0])
-    calibrated = prune.loss == "binary" and prune.calibrate != "off"
+    some = problem.test.take(np.arange(min(_CONTROL_PAIRS, problem.test.size)))
+    without = answers(problem, some, removed).losses(prune)
     random = [float(loss) for loss in without[1:]]
     figures = {
-        "loss_circuit": float(mean_binary_loss(fitted)) if calibrated else uncalibrated,
+        "loss_circuit": float(mean_binary_loss(fitted)) if _calibrated(problem) else uncalibrated,
         "loss_circuit_uncalibrated": uncalibrated,
         "accuracy_circuit": _accuracy(fitted),
         "loss_without_circuit": float(without[0]),
@@ -126,20 +111,22 @@ def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any
 def faithfulness(problem: Problem, gates: Gates, fills: Fills) -> dict[str, float]:
     """KL(model || circuit) in nats and agreement of the argmax, over the whole vocabulary."""
     gates = {site: jnp.asarray(m, jnp.float32) for site, m in gates.items()}
-    kl, agree = _faithfulness(problem.config, problem.params, fills, problem.test, gates)
-    return {"kl_to_model": float(kl), "argmax_agreement": float(agree)}
+    kl, agree = [], []
+    for batch in in_batches(problem.test):
+        parts = _faithfulness(problem.config, problem.params, fills, batch, gates)
+        for total, part in zip((kl, agree), parts, strict=True):
+            total.append(np.asarray(part))
+    return {
+        name: float(np.concatenate(values)[: problem.test.size].mean())
+        for name, values in (("kl_to_model", kl), ("argmax_agreement", agree))
+    }
 
 
-@functools.partial(jax.jit, static_argnames="config")
+@functools.partial(jax.jit, static_argnums=0)
 def _faithfulness(
-    config: TransformerConfig, params: Params, fills: Fills, pairs: Pairs, gates: Gates
+    config: TransformerConfig, params: Params, fills: Fills, batch: Pairs, gates: Gates
 ) -> tuple[jax.Array, jax.Array]:
-    def one_batch(batch: Pairs) -> tuple[jax.Array, jax.Array]:
-        full = jax.nn.log_softmax(answer_logits(config, params, batch, None, None))
-        part = jax.nn.log_softmax(answer_logits(config, params, batch, gates, fills))
-        kl = jnp.sum(jnp.exp(full) * (full - part), axis=-1)
-        return kl, jnp.argmax(full, axis=-1) == jnp.argmax(part, axis=-1)
-
-    kl, agree = lax.map(one_batch, batches(pairs))
-    kl, agree = (x.reshape(-1, 2)[: pairs.size] for x in (kl, agree))
-    return jnp.mean(kl), jnp.mean(agree)
+    full = jax.nn.log_softmax(answer_logits(config, params, batch, None, None))
+    part = jax.nn.log_softmax(answer_logits(config, params, batch, gates, fills))
+    kl = jnp.sum(jnp.exp(full) * (full - part), axis=-1)
+    return kl, jnp.argmax(full, axis=-1) == jnp.argmax(part, axis=-1)

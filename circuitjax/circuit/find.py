@@ -17,11 +17,10 @@ import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
-from circuitjax.circuit.graph import count_edges
 from circuitjax.model.record import Model
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import Hyper, PruneConfig, default_hyper, stack_hypers
-from circuitjax.prune.evaluate import differences, mean_binary_loss
+from circuitjax.prune.evaluate import answers
 from circuitjax.prune.gates import all_gates
 from circuitjax.prune.masks import Choice, choose
 from circuitjax.prune.problem import Problem, make_problem
@@ -33,7 +32,7 @@ __all__ = [
     "Candidate",
     "Job",
     "as_circuit",
-    "candidate",
+    "candidates_of",
     "default_jobs",
     "empty_candidate",
     "find_circuit",
@@ -137,22 +136,22 @@ def train_masks(
     return state
 
 
-def candidate(problem: Problem, job: Job, state: MaskState) -> Candidate:
-    """Selects and cleans one trained job (`state` without a job axis)."""
-    choice = choose(problem, state)
+def candidates_of(problem: Problem, jobs: Sequence[Job], state: MaskState) -> list[Candidate]:
+    """Selects and cleans every trained job."""
     params = jax.tree.map(np.asarray, dict(problem.params))
     fills = {site: np.asarray(fill) for site, fill in problem.fills.items()}
-    mask, fills, removed = cleanup(problem.config, params, choice.mask, fills)
-    edges = count_edges(problem.config, params, mask)
-    return Candidate(job, choice, mask, fills, removed, edges)
+    found = []
+    for job, choice in zip(jobs, choose(problem, state), strict=True):
+        mask, own_fills, report = cleanup(problem.config, params, choice.mask, fills)
+        found.append(Candidate(job, choice, mask, own_fills, report.counts, report.edges_after))
+    return found
 
 
 def empty_candidate(problem: Problem, job: Job) -> Candidate:
     """The circuit that keeps nothing, calibrated: what a trivial task is solved by."""
     closed = all_gates(problem.config, 0.0)
-    one = jax.tree.map(lambda leaf: leaf[None], closed)
-    values = differences(problem.config, problem.params, problem.fills, problem.validation, one)
-    fit, raw = calibrate(values), float(mean_binary_loss(values)[0])
+    found = answers(problem, problem.validation, [closed])
+    fit, raw = calibrate(found.differences), float(found.losses(problem.prune)[0])
     loss = float(fit.loss[0])
     mask = {site: np.asarray(m) > 0.5 for site, m in closed.items()}
     choice = Choice(
@@ -221,12 +220,7 @@ def find_circuit(
     jobs = jobs or default_jobs(model.config.num_nodes, [seed])
     problem = make_problem(model, task, prune)
     state = train_masks(problem, initial_state(problem, jobs), on_chunk)
-    found = pick(
-        [
-            candidate(problem, job, jax.tree.map(lambda leaf, i=i: leaf[i], state))
-            for i, job in enumerate(jobs)
-        ]
-    )
+    found = pick(candidates_of(problem, jobs, state))
     return as_circuit(
         model,
         found,

@@ -121,7 +121,8 @@ def _plan(
 
 
 def _round_up(width: int, step: int) -> int:
-    return -(-width // step) * step
+    """0, or the smallest step * 2^i that is not below `width`: few shapes are ever compiled."""
+    return width and step * 2 ** max(0, (-(-width // step) - 1).bit_length())
 
 
 def _place(config: TransformerConfig, plan: _Plan, size: tuple[int, int]) -> dict[str, np.ndarray]:

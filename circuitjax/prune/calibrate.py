@@ -34,7 +34,6 @@ class Calibration:
     loss: jax.Array
 
 
-@functools.partial(jax.jit, static_argnames="steps")
 def calibrate(differences: jax.Array, steps: int = STEPS) -> Calibration:
     """Fits scale and shift.
 
@@ -46,9 +45,18 @@ def calibrate(differences: jax.Array, steps: int = STEPS) -> Calibration:
     Returns:
       scale, shift, loss, each `[...]`; never worse than scale 1, shift 0.
     """
+    lead = differences.shape[:-2]
     flat = differences.reshape(-1, *differences.shape[-2:])
-    fitted = jax.vmap(functools.partial(_fit, steps=steps))(flat)
-    return jax.tree.map(lambda leaf: leaf.reshape(differences.shape[:-2]), fitted)
+    # Filled up to a multiple of 16, so that a varying number of candidates compiles but once or twice.
+    count = flat.shape[0]
+    index = jnp.minimum(jnp.arange(-(-count // 16) * 16), count - 1)
+    fitted = _fit_all(flat[index], steps)
+    return jax.tree.map(lambda leaf: leaf[:count].reshape(lead), fitted)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _fit_all(flat: jax.Array, steps: int) -> Calibration:
+    return jax.vmap(functools.partial(_fit, steps=steps))(flat)
 
 
 def _fit(differences: jax.Array, steps: int) -> Calibration:

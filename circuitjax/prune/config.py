@@ -46,7 +46,14 @@ class PruneConfig:
     def __post_init__(self) -> None:
         if not 0 < self.target_loss < float("inf"):
             raise ValueError(f"target_loss is {self.target_loss}; it must be in (0, inf) nats")
-        for name in ("steps", "batch_size", "train_pairs", "validation_pairs", "test_pairs", "chunk"):
+        for name in (
+            "steps",
+            "batch_size",
+            "train_pairs",
+            "validation_pairs",
+            "test_pairs",
+            "chunk",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.grid < 3:
@@ -110,8 +117,12 @@ class Hyper:
             if name == "init_noise_bias":
                 good = -1 <= value <= 1
             if not good:
-                limits = "[-1, 1]" if name == "init_noise_bias" else (
-                    f"{'(' if low_open else '['}0, {high:g}{']' if name == 'inv_beta2' else ')'}"
+                limits = (
+                    "[-1, 1]"
+                    if name == "init_noise_bias"
+                    else (
+                        f"{'(' if low_open else '['}0, {high:g}{']' if name == 'inv_beta2' else ')'}"
+                    )
                 )
                 raise ValueError(f"{name} is {value:g}; it must be in {limits}")
 

@@ -1,23 +1,23 @@
-"""Evaluation of hard circuits: logit differences of many candidate masks over a fixed set of pairs.
+"""Evaluation of hard circuits: what many candidate masks answer on a fixed set of pairs.
 
-    differences[K, M, 2]   for K masks and M pairs, as one compiled program
-
-Everything that follows (loss, accuracy, calibration) is arithmetic on these cached differences.
+The unit of work is one mask on one batch, a single compiled program for every stage of a run. On CPU
+masks follow one another; on an accelerator they are mapped side by side. Everything after that (loss,
+accuracy, calibration) is arithmetic on the cached answers.
 """
 
 import functools
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from circuitjax.core.jobs import map_jobs
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.reduced import Reduced, apply_reduced, can_reduce, reduce_model
 from circuitjax.model.transformer import Fills, Gates, Params
 from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.gates import flatten_units, gates_from_ranks, gates_of, tie
+from circuitjax.prune.gates import flatten_units, gates_from_ranks, gates_of, num_units, tie
 from circuitjax.prune.objective import (
     Pairs,
     answer_logits,
@@ -28,61 +28,28 @@ from circuitjax.prune.objective import (
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import MaskState
 
-__all__ = ["attribution", "batches", "differences", "full_losses", "mean_binary_loss", "probe"]
+__all__ = ["Answers", "Prober", "answers", "attribution", "in_batches", "mean_binary_loss"]
 
 _BATCH = 64  # pairs per forward pass of an evaluation; bounds memory, not results
+_MASKS = 8  # masks side by side on an accelerator
 
 
-def batches(pairs: Pairs, size: int = _BATCH) -> Pairs:
-    """`[M, ...]` to `[M / size, size, ...]`; M is cut to a multiple only by the last, repeated, pair.
+class Answers(NamedTuple):
+    """What K masks answer to M pairs.
 
-    Callers drop the surplus: results are taken for the first M pairs.
+    Attributes:
+      differences: `[K, M, 2]`, see `objective.logit_differences`.
+      vocabulary: `[K, M, 2]`, loss of each prompt over the whole vocabulary, in nats.
     """
-    count = -(-pairs.size // size)
-    index = jnp.minimum(jnp.arange(count * size), pairs.size - 1).reshape(count, size)
-    return pairs.take(index)
 
+    differences: jax.Array
+    vocabulary: jax.Array
 
-@functools.partial(jax.jit, static_argnames="config")
-def differences(
-    config: TransformerConfig, params: Params, fills: Fills, pairs: Pairs, gates: Gates
-) -> jax.Array:
-    """Logit differences `[K, M, 2]` under gates {site: `[K, L, W]`}."""
-    parts = batches(pairs)
-
-    def one_mask(mask: Gates) -> jax.Array:
-        def one_batch(batch: Pairs) -> jax.Array:
-            logits = answer_logits(config, params, batch, mask, fills)
-            return logit_differences(logits, batch.answers)
-
-        return lax.map(one_batch, parts).reshape(-1, 2)[: pairs.size]
-
-    return map_jobs(one_mask)(gates)
-
-
-@functools.partial(jax.jit, static_argnames=("config", "prune"))
-def full_losses(
-    config: TransformerConfig,
-    prune: PruneConfig,
-    params: Params,
-    fills: Fills,
-    pairs: Pairs,
-    gates: Gates,
-) -> jax.Array:
-    """Mean task loss `[K]` in nats under gates {site: `[K, L, W]`}, for either kind of loss."""
-    if prune.loss == "binary":
-        return mean_binary_loss(differences(config, params, fills, pairs, gates))
-    whole = jax.tree.map(lambda leaf: leaf[None], pairs)
-
-    def one_mask(mask: Gates) -> jax.Array:
-        def one_batch(batch: Pairs) -> jax.Array:
-            return task_loss(
-                prune, answer_logits(config, params, batch, mask, fills), batch.answers
-            )
-
-        return jnp.mean(lax.map(one_batch, whole))
-
-    return map_jobs(one_mask)(gates)
+    def losses(self, prune: PruneConfig) -> np.ndarray:
+        """Mean task loss `[K]` in nats, of the kind the configuration asks for."""
+        if prune.loss == "binary":
+            return np.asarray(mean_binary_loss(self.differences))
+        return np.asarray(jnp.mean(self.vocabulary, axis=(1, 2)))
 
 
 def mean_binary_loss(values: jax.Array) -> jax.Array:
@@ -90,80 +57,175 @@ def mean_binary_loss(values: jax.Array) -> jax.Array:
     return jnp.mean(binary_losses(values), axis=(-2, -1))
 
 
-def probe(
+def in_batches(pairs: Pairs, size: int = _BATCH) -> list[Pairs]:
+    """Batches of equal size; the last is filled up with the last pair, whose results are dropped."""
+    size = min(size, pairs.size)
+    starts = range(0, pairs.size, size)
+    return [pairs.take(np.minimum(np.arange(s, s + size), pairs.size - 1)) for s in starts]
+
+
+def _answer(
+    config: TransformerConfig, params: Params, fills: Fills, batch: Pairs, gates: Gates
+) -> tuple[jax.Array, jax.Array]:
+    logits = answer_logits(config, params, batch, gates, fills)
+    log_probs = jax.nn.log_softmax(logits)
+    vocabulary = -jnp.take_along_axis(log_probs, batch.answers[..., None], axis=-1)[..., 0]
+    return logit_differences(logits, batch.answers), vocabulary
+
+
+_one = jax.jit(_answer, static_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _several(config, params, fills, batch, gates):
+    return jax.vmap(lambda mask: _answer(config, params, fills, batch, mask))(gates)
+
+
+def answers(
     problem: Problem,
     pairs: Pairs,
-    ranks: np.ndarray,
-    ks: np.ndarray,
+    masks: Sequence[Mapping[str, Any]],
+    fills: Fills | None = None,
     *,
-    reduce: bool | None = None,
-) -> jax.Array:
-    """Differences `[K, M, 2]` of the circuits of the first k units, for each k in `ks` `[K]`.
+    side_by_side: bool | None = None,
+) -> Answers:
+    """Runs K masks over all pairs.
 
     Args:
-      problem: model and replacement values.
-      pairs: what to evaluate on.
-      ranks: `[U]`, 0 is the most important unit.
-      ks: candidates.
-      reduce: True runs each candidate as the smaller model that its open nodes make (exact, and the
-        fewer nodes the quicker); False runs all candidates side by side through the whole model;
-        None reduces on CPU, where arithmetic is what costs, and not on an accelerator.
+      problem: model.
+      pairs: M of them.
+      masks: K gate trees {site: `[L, W]`} of numbers or booleans.
+      fills: replacements of closed nodes; None means the problem's.
+      side_by_side: True maps masks in groups, False runs one after another; None chooses by backend.
     """
-    config, tie_qk = problem.config, problem.prune.tie_qk
-    if reduce is None:
-        reduce = jax.default_backend() == "cpu" and can_reduce(config)
-    ranks = jnp.asarray(ranks)
-    if not reduce:
-        ks = jnp.asarray(ks, jnp.int32)
-        return _probe(config, tie_qk, problem.params, problem.fills, pairs, ranks, ks)
-    params, fills = (jax.tree.map(np.asarray, dict(t)) for t in (problem.params, problem.fills))
-    values = []
-    for k in ks:
-        gates = gates_from_ranks(config, ranks, int(k), tie_qk)
-        keep = {site: np.asarray(m) > 0.5 for site, m in gates.items()}
-        values.append(_reduced_differences(reduce_model(config, params, keep, fills), pairs))
-    return jnp.stack(values)
+    fills = problem.fills if fills is None else fills
+    if side_by_side is None:
+        side_by_side = jax.default_backend() != "cpu"
+    group = min(_MASKS, len(masks)) if side_by_side else 1
+    trees = [{s: np.asarray(m, np.float32) for s, m in mask.items()} for mask in masks]
+    results = []
+    for start in range(0, len(trees), group):
+        chosen = [trees[min(start + i, len(trees) - 1)] for i in range(group)]
+        stacked = {site: np.stack([tree[site] for tree in chosen]) for site in chosen[0]}
+        parts = []
+        for batch in in_batches(pairs):
+            if group > 1:
+                parts.append(_several(problem.config, problem.params, fills, batch, stacked))
+            else:
+                part = _one(problem.config, problem.params, fills, batch, chosen[0])
+                parts.append(tuple(value[None] for value in part))
+        results.append(tuple(jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True)))
+    whole = (
+        jnp.concatenate(part)[: len(trees), : pairs.size] for part in zip(*results, strict=True)
+    )
+    return Answers(*whole)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "tie_qk"))
-def _probe(config, tie_qk, params, fills, pairs, ranks, ks):
-    gates = jax.vmap(lambda k: gates_from_ranks(config, ranks, k, tie_qk))(ks)
-    return differences(config, params, fills, pairs, gates)
+class Prober:
+    """Answers of "the first k units of a ranking", for several rankings over one set of pairs.
+
+    On CPU, where arithmetic is what costs, a small k runs through a smaller model: for each of a few
+    sizes, the nodes that any ranking puts among its first so many are folded, once, into a reduced
+    model (exact; see `model.reduced`), and the mask within it is traced. So a handful of programs is
+    compiled whatever the number of rankings, k and rounds.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        pairs: Pairs,
+        rankings: Sequence[np.ndarray],
+        *,
+        reduce: bool | None = None,
+    ) -> None:
+        """Folds the reduced models.
+
+        Args:
+          problem: model and replacement values.
+          pairs: what to evaluate on.
+          rankings: each `[U]`, 0 is the most important unit.
+          reduce: None reduces on CPU where an exact reduction exists; False never.
+        """
+        if reduce is None:
+            reduce = jax.default_backend() == "cpu" and can_reduce(problem.config)
+        reduce = reduce and problem.prune.loss == "binary"
+        self._problem, self._pairs, self._rankings = problem, pairs, rankings
+        self._reduced: dict[int, Reduced] = {}
+        units = num_units(problem.config, problem.prune.tie_qk)
+        self._sizes = tuple(size for size in (64, 256, 1024) if reduce and size <= units // 4)
+
+    def _mask(self, ranking: int, k: int) -> dict[str, np.ndarray]:
+        ranks = jnp.asarray(self._rankings[ranking])
+        gates = gates_from_ranks(self._problem.config, ranks, k, self._problem.prune.tie_qk)
+        return {site: np.asarray(m) for site, m in gates.items()}
+
+    def _model_for(self, k: int) -> Reduced | None:
+        size = next((size for size in self._sizes if k <= size), None)
+        if size is None:
+            return None
+        if size not in self._reduced:
+            masks = [self._mask(index, size) for index in range(len(self._rankings))]
+            keep = {site: np.any([m[site] > 0.5 for m in masks], axis=0) for site in masks[0]}
+            params, fills = (
+                jax.tree.map(np.asarray, dict(tree))
+                for tree in (self._problem.params, self._problem.fills)
+            )
+            self._reduced[size] = reduce_model(self._problem.config, params, keep, fills)
+        return self._reduced[size]
+
+    def answers(self, ranking: int, ks: Sequence[int]) -> Answers:
+        """Answers of the first k units of a ranking, for each k `[K]`."""
+        masks = [self._mask(ranking, int(k)) for k in ks]
+        small = [self._model_for(int(k)) for k in ks]
+        if all(model is None for model in small):
+            return answers(self._problem, self._pairs, masks)
+        parts = []
+        for mask, model in zip(masks, small, strict=True):
+            if model is None:
+                parts.append(answers(self._problem, self._pairs, [mask]).differences)
+                continue
+            batches = in_batches(self._pairs)
+            values = [_reduced_differences(model, batch, mask) for batch in batches]
+            parts.append(jnp.concatenate(values)[None, : self._pairs.size])
+        values = jnp.concatenate(parts)
+        return Answers(values, jnp.zeros_like(values))
 
 
 @jax.jit
-def _reduced_differences(reduced: Reduced, pairs: Pairs) -> jax.Array:
-    def one_batch(batch: Pairs) -> jax.Array:
-        size, _, length = batch.tokens.shape
-        logits = apply_reduced(
-            reduced,
-            batch.tokens.reshape(size * 2, length),
-            positions=batch.last.reshape(size * 2, 1),
-            candidates=jnp.repeat(batch.answers, 2, axis=0),
-        ).reshape(size, 2, 2)
-        return logits[..., 0] - logits[..., 1]
-
-    return lax.map(one_batch, batches(pairs)).reshape(-1, 2)[: pairs.size]
+def _reduced_differences(reduced: Reduced, batch: Pairs, gates: Gates) -> jax.Array:
+    size, _, length = batch.tokens.shape
+    logits = apply_reduced(
+        reduced,
+        batch.tokens.reshape(size * 2, length),
+        gates,
+        positions=batch.last.reshape(size * 2, 1),
+        candidates=jnp.repeat(batch.answers, 2, axis=0),
+    ).reshape(size, 2, 2)
+    return logits[..., 0] - logits[..., 1]
 
 
-def attribution(problem: Problem, state: MaskState, pairs: Pairs) -> jax.Array:
+def attribution(problem: Problem, state: MaskState, pairs: Pairs) -> np.ndarray:
     """Derivative of the task loss by each gate at one job's trained state: `[U]`.
 
     It is taken at the hard gates themselves, not through the surrogate: to first order, what opening
     a closed node (or closing an open one) would do to the loss, in nats.
     """
-    return _attribution(
-        problem.config, problem.prune, problem.params, problem.fills, pairs, state.tau
-    )
+    hard = {site: m for site, m in gates_of(state.tau, 1.0).items() if site in state.tau}
+    total = 0.0
+    batches = in_batches(pairs)
+    for batch in batches:
+        total = total + np.asarray(
+            _gate_gradient(
+                problem.config, problem.prune, problem.params, problem.fills, batch, hard
+            )
+        )
+    return total / len(batches)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "prune"))
-def _attribution(config, prune, params, fills, pairs, tau):
-    hard = {site: m for site, m in gates_of(tau, 1.0).items() if site in tau}
-
-    def loss_of(gates, batch):
-        logits = answer_logits(config, params, batch, tie(gates), fills)
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _gate_gradient(config, prune, params, fills, batch, gates):
+    def loss_of(hard):
+        logits = answer_logits(config, params, batch, tie(hard), fills)
         return task_loss(prune, logits, batch.answers)
 
-    gradients = lax.map(lambda batch: jax.grad(loss_of)(hard, batch), batches(pairs))
-    return flatten_units(jax.tree.map(lambda g: jnp.mean(g, axis=0), gradients))
+    return flatten_units(jax.grad(loss_of)(gates))

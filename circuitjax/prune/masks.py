@@ -6,20 +6,22 @@ calibration inside the bisection (default), after it (as published), or never.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.prune.calibrate import calibrate
-from circuitjax.prune.evaluate import attribution, full_losses, mean_binary_loss, probe
+from circuitjax.prune.config import PruneConfig
+from circuitjax.prune.evaluate import Prober, attribution
 from circuitjax.prune.gates import flatten_units, gates_from_ranks, num_units
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.select import Selection, bisect, rank_nodes
 from circuitjax.prune.train import MaskState
 
-__all__ = ["Choice", "choose", "choose_from_ranks"]
+__all__ = ["Choice", "choose", "choose_from_rankings"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,65 +56,79 @@ class Choice:
 
 
 class _Cache:
-    """Raw and calibrated losses by k, each k evaluated once."""
+    """Raw and calibrated losses of one ranking by k, each k evaluated once."""
 
-    def __init__(self, problem: Problem, ranks: np.ndarray) -> None:
-        self._problem, self._ranks = problem, ranks
+    def __init__(self, prune: PruneConfig, prober: Prober, ranking: int) -> None:
+        self._prune, self._prober, self._ranking = prune, prober, ranking
         self.raw: dict[int, float] = {}
         self.fitted: dict[int, tuple[float, float, float]] = {}
 
-    def look(self, ks: np.ndarray) -> None:
+    def _look(self, ks: np.ndarray) -> None:
         missing = [int(k) for k in ks if int(k) not in self.raw]
         if not missing:
             return
-        problem = self._problem
-        if problem.prune.loss == "vocabulary":
-            masks = [
-                gates_from_ranks(problem.config, jnp.asarray(self._ranks), k, problem.prune.tie_qk)
-                for k in missing
-            ]
-            gates = jax.tree.map(lambda *leaves: jnp.stack(leaves), *masks)
-            losses = full_losses(
-                problem.config, problem.prune, problem.params, problem.fills,
-                problem.validation, gates,
-            )
-            for k, loss in zip(missing, np.asarray(losses), strict=True):
+        found = self._prober.answers(self._ranking, missing)
+        raw = found.losses(self._prune)
+        if self._prune.loss == "vocabulary":
+            for k, loss in zip(missing, raw, strict=True):
                 self.raw[k], self.fitted[k] = float(loss), (1.0, 0.0, float(loss))
             return
-        values = probe(problem, problem.validation, self._ranks, np.array(missing))
-        raw, fit = np.asarray(mean_binary_loss(values)), calibrate(values)
+        fit = calibrate(found.differences)
         for i, k in enumerate(missing):
             self.raw[k] = float(raw[i])
             self.fitted[k] = (float(fit.scale[i]), float(fit.shift[i]), float(fit.loss[i]))
 
     def raw_at(self, ks: np.ndarray) -> np.ndarray:
-        self.look(ks)
+        self._look(ks)
         return np.array([self.raw[int(k)] for k in ks])
 
     def calibrated_at(self, ks: np.ndarray) -> np.ndarray:
-        self.look(ks)
+        self._look(ks)
         return np.array([self.fitted[int(k)][2] for k in ks])
 
 
-def choose(problem: Problem, state: MaskState) -> Choice:
-    """Ranks one job's nodes by tau (ties by attribution) and cuts at the smallest good k."""
-    scores = np.asarray(flatten_units(state.tau))
-    ranks = rank_nodes(scores, np.asarray(attribution(problem, state, problem.validation)))
-    return choose_from_ranks(problem, ranks, k_trained=int(np.sum(scores > 0)))
-
-
-def choose_from_ranks(problem: Problem, ranks: np.ndarray, k_trained: int = 0) -> Choice:
-    """Cuts any ranking of the units at the smallest k that meets the target on validation.
+def choose(problem: Problem, state: MaskState) -> list[Choice]:
+    """Ranks every job's units by tau (ties by attribution) and cuts at the smallest good k.
 
     Args:
       problem: model, task, data.
-      ranks: `[U]`, 0 is the most important unit.
-      k_trained: a k to look at besides, such as the number of gates open after training.
+      state: J trained jobs.
+
+    Returns:
+      One choice per job.
     """
+    rankings, trained = [], []
+    for index in range(int(state.step.shape[0])):
+        job = jax.tree.map(lambda leaf, i=index: leaf[i], state)
+        scores = np.asarray(flatten_units(job.tau))
+        rankings.append(rank_nodes(scores, attribution(problem, job, problem.validation)))
+        trained.append(int(np.sum(scores > 0)))
+    return choose_from_rankings(problem, rankings, trained)
+
+
+def choose_from_rankings(
+    problem: Problem, rankings: Sequence[np.ndarray], trained: Sequence[int] | None = None
+) -> list[Choice]:
+    """Cuts any rankings of the units at the smallest k that meets the target on validation.
+
+    Args:
+      problem: model, task, data.
+      rankings: each `[U]`, 0 is the most important unit.
+      trained: for each, a k to look at besides, such as the number of gates open after training.
+    """
+    prober = Prober(problem, problem.validation, rankings)
+    trained = trained or [0] * len(rankings)
+    return [
+        _cut(problem, prober, index, ranks, k)
+        for index, (ranks, k) in enumerate(zip(rankings, trained, strict=True))
+    ]
+
+
+def _cut(problem: Problem, prober: Prober, index: int, ranks: np.ndarray, k_trained: int) -> Choice:
     prune = problem.prune
     size = num_units(problem.config, prune.tie_qk)
-    cache = _Cache(problem, ranks)
-    options = {"grid": prune.grid, "extra": (k_trained,)}
+    cache = _Cache(prune, prober, index)
+    options: dict[str, Any] = {"grid": prune.grid, "extra": (k_trained,)}
     inside = bisect(cache.calibrated_at, size, prune.target_loss, **options)
     after = bisect(cache.raw_at, size, prune.target_loss, **options)
     selection = inside if prune.calibrate == "inside" else after

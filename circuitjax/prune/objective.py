@@ -53,7 +53,11 @@ class Pairs:
 
 
 def answer_logits(
-    config: TransformerConfig, params: Params, pairs: Pairs, gates: Gates | None, fills: Fills | None
+    config: TransformerConfig,
+    params: Params,
+    pairs: Pairs,
+    gates: Gates | None,
+    fills: Fills | None,
 ) -> jax.Array:
     """Logits `[B, 2, V]` after each prompt's last token."""
     batch, _, length = pairs.tokens.shape

@@ -97,7 +97,9 @@ def make_problem(model: Model, task: Task, prune: PruneConfig, data_seed: int = 
         for split, size in sizes.items()
     }
     length = max(encoded.tokens.shape[-1] for encoded in sets.values())
-    length = min(-(-length // _LENGTH_STEP) * _LENGTH_STEP, max(length, model.config.context_length))
+    length = min(
+        -(-length // _LENGTH_STEP) * _LENGTH_STEP, max(length, model.config.context_length)
+    )
     if length > model.config.context_length:
         raise ValueError(
             f"task {task.name!r} has prompts of {length} tokens, above the context length of "

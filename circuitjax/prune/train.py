@@ -6,6 +6,7 @@ One step: draw a batch with `fold_in(key, step)`, differentiate the pruning loss
 surrogate, clip the gradient's RMS to 1, AdamW, linear decay, clamp (Gao et al. 2025, A.5).
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -62,13 +63,15 @@ def init_jobs(
     return jax.jit(jax.vmap(one))(jnp.asarray(seeds, jnp.uint32), hypers)
 
 
+@functools.lru_cache(maxsize=16)
 def make_train_chunk(
     config: TransformerConfig, prune: PruneConfig
 ) -> Callable[..., tuple[MaskState, dict[str, jax.Array]]]:
     """Compiled `(state [J], length, params, fills, pairs) -> (state [J], metrics [J, length])`.
 
     `length` is static; params, fills `[L, W]` and the training pairs are shared by all jobs. Metrics:
-    `loss`, `task` (nats), `k` (nodes), `gradient_rms`.
+    `loss`, `task` (nats), `k` (nodes), `gradient_rms`. The same arguments give the same compiled
+    program, so a sweep over tasks compiles once.
     """
 
     def one_step(state: MaskState, params: Params, fills: Fills, pairs: Pairs):
@@ -85,9 +88,7 @@ def make_train_chunk(
         updates, adam = _adam(state.hyper).update(gradient, state.adam)
         decay = warmup_linear_decay(state.step, prune.steps, state.hyper.lr_warmup_frac)
         rate = state.hyper.lr * decay
-        tau = jax.tree.map(
-            lambda t, u: t - rate * (u + state.hyper.wd * t), state.tau, updates
-        )
+        tau = jax.tree.map(lambda t, u: t - rate * (u + state.hyper.wd * t), state.tau, updates)
         state = state.replace(tau=clamp(tau), adam=adam, step=state.step + 1)
         return state, {"loss": loss, **parts, "gradient_rms": rms}
 

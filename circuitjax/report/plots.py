@@ -4,11 +4,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import matplotlib
-
-matplotlib.use("Agg", force=False)
-import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.figure import Figure  # not pyplot: a library leaves the user's backend alone
 
 __all__ = ["plot_loss_vs_k", "plot_training"]
 
@@ -20,7 +17,6 @@ def _save(figure: Any, path: str | pathlib.Path) -> None:
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp.png")
     figure.savefig(temporary, dpi=150, bbox_inches="tight")
-    plt.close(figure)
     temporary.replace(path)
 
 
@@ -43,7 +39,8 @@ def plot_loss_vs_k(
       unpruned: loss of the whole model, in nats.
       chosen: index of the job that became the circuit.
     """
-    figure, axes = plt.subplots(figsize=(7, 4.2))
+    figure = Figure(figsize=(7, 4.2))
+    axes = figure.subplots()
     for index, job in enumerate(curves):
         points = np.array(job["curve"], float)
         colour = _COLOURS[index % len(_COLOURS)]
@@ -61,13 +58,20 @@ def plot_loss_vs_k(
         if strong:
             axes.plot(points[:, 0], points[:, 1], ":", color=colour, label="the same, uncalibrated")
             axes.axvline(job["k"], color=colour, linewidth=0.8)
-            axes.annotate(f" k = {job['k']}", (job["k"], 0.98), xycoords=("data", "axes fraction"),
-                          va="top", fontsize=9, color=colour)
+            axes.annotate(
+                f" k = {job['k']}",
+                (job["k"], 0.98),
+                xycoords=("data", "axes fraction"),
+                va="top",
+                fontsize=9,
+                color=colour,
+            )
     axes.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
     axes.axhline(np.log(2), color="grey", linestyle="-.", linewidth=0.8, label="chance (ln 2)")
     axes.axhline(max(unpruned, 1e-4), color="grey", linewidth=0.8, label="whole model")
-    axes.set(xscale="log", yscale="log", xlabel="nodes kept, k", ylabel="task loss (nats)",
-             title=title)
+    axes.set(
+        xscale="log", yscale="log", xlabel="nodes kept, k", ylabel="task loss (nats)", title=title
+    )
     top = max(2.0, min(20.0, max(float(np.max(np.array(j["curve"])[:, 2])) for j in curves) * 1.5))
     low = min(target, max(unpruned, 1e-4)) / 2
     axes.set_ylim(low, top)
@@ -93,7 +97,8 @@ def plot_training(
       target: loss asked for, in nats.
       title: of the figure.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.8))
+    figure = Figure(figsize=(10, 3.8))
+    left, right = figure.subplots(1, 2)
     for index, label in enumerate(labels):
         colour = _COLOURS[index % len(_COLOURS)]
         steps = np.arange(1, history["k"].shape[1] + 1)

@@ -1,10 +1,10 @@
 """A pruning run in a directory: resumable while it trains, idempotent once it is finished.
 
-    run.json             what the directory is for; written first
-    training/step_*      state of all jobs after each chunk
-    circuit/             the circuit
-    loss_vs_k.png, training.png
-    report.json          every figure; written last, so its presence means "finished"
+run.json             what the directory is for; written first
+training/step_*      state of all jobs after each chunk
+circuit/             the circuit
+loss_vs_k.png, training.png
+report.json          every figure; written last, so its presence means "finished"
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ from circuitjax.circuit.find import (
     Candidate,
     Job,
     as_circuit,
-    candidate,
+    candidates_of,
     empty_candidate,
     initial_state,
     pick,
@@ -166,10 +166,7 @@ def run_pruning(
             state, history = _train(run, problem, progress)
         say("selecting and cleaning up")
         with _timed(seconds, "selection"):
-            candidates = [
-                candidate(problem, job, jax.tree.map(lambda leaf, i=i: leaf[i], state))
-                for i, job in enumerate(run.jobs)
-            ]
+            candidates = candidates_of(problem, run.jobs, state)
     best = pick(candidates)
     circuit = as_circuit(run.model, best, {**run.identity(), "versions": versions()})
     say("testing the evidence")
@@ -197,7 +194,9 @@ def _train(
     if done is not None:
         saved = checkpoints.load_step(folder, done, {"state": state, "history": history})
         state, history = jax.device_put(saved["state"]), saved["history"]
-        progress(done, {name: values[:, max(done - 1, 0) : done] for name, values in history.items()})
+        progress(
+            done, {name: values[:, max(done - 1, 0) : done] for name, values in history.items()}
+        )
 
     def on_chunk(state: MaskState, metrics: Mapping[str, np.ndarray]) -> None:
         step = int(state.step[0])
@@ -309,5 +308,3 @@ def _report(
         "config": run.identity(),
         "versions": versions(),
     }
-
-

@@ -45,8 +45,10 @@ def summary_lines(report: Mapping[str, Any]) -> str:
             ("loss without random sets", f"{low:.4f} to {high:.4f} ({len(random)} matched sets)")
         )
     rows += [
-        ("accuracy, model / circuit",
-         f"{report['accuracy_unpruned']:.3f} / {report['accuracy_circuit']:.3f}"),
+        (
+            "accuracy, model / circuit",
+            f"{report['accuracy_unpruned']:.3f} / {report['accuracy_circuit']:.3f}",
+        ),
         ("KL(model || circuit)", f"{report['kl_to_model']:.4f} nats"),
         ("seconds", ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())),
     ]

@@ -111,7 +111,7 @@ def unpack(path: str | os.PathLike[str]) -> Model:
         hash: one line.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with open(path, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         record = json.loads(arrays.pop("record").tobytes().decode("utf-8"))
         tokenizer_json = arrays.pop("tokenizer").tobytes().decode("utf-8")

@@ -46,7 +46,9 @@ def test_density_falls_linearly_to_its_target(total, target, fraction, expected)
 def test_traced_lengths_under_vmap_equal_static_ones():
     totals, fractions = jnp.array([5, 20, 100]), jnp.array([0.0, 0.1, 0.5])
     found = jax.vmap(rate, in_axes=(None, 0, 0))(jnp.arange(20), totals, fractions)
-    density = jax.vmap(anneal_density, in_axes=(None, 0, 0))(jnp.arange(20), totals, fractions + 0.1)
+    density = jax.vmap(anneal_density, in_axes=(None, 0, 0))(
+        jnp.arange(20), totals, fractions + 0.1
+    )
     for i, (total, fraction) in enumerate([(5, 0.0), (20, 0.1), (100, 0.5)]):
         np.testing.assert_allclose(found[i], rate(np.arange(20), total, fraction), rtol=1e-6)
         expected = anneal_density(jnp.arange(20), total, fraction + 0.1)

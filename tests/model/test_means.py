@@ -11,7 +11,11 @@ from circuitjax.model.transformer import apply
 
 def test_means_pool_over_all_tokens(tiny_model, rng, monkeypatch):
     monkeypatch.setattr(means, "MIN_TOKENS", 100)
-    batches = [rng.integers(0, 24, (5, 8)), rng.integers(0, 24, (5, 8)), rng.integers(0, 24, (5, 8))]
+    batches = [
+        rng.integers(0, 24, (5, 8)),
+        rng.integers(0, 24, (5, 8)),
+        rng.integers(0, 24, (5, 8)),
+    ]
     found, tokens = means.activation_means(tiny_model.config, tiny_model.params, batches)
     assert tokens == 120
     rows = np.concatenate(batches)

@@ -1,7 +1,7 @@
 """The model against implementations that share no code with it.
 
-One is NumPy in float64 (`reference.py`), for every variant; the other is PyTorch's, whose logits and
-activations on five tiny random models were recorded (`tests/data/make_openai_fixtures.py`).
+One is NumPy in float64 (`reference.py`), for every variant; the other is PyTorch's, whose logits
+and activations on five tiny random models were recorded (`tests/data/make_openai_fixtures.py`).
 """
 
 import dataclasses
@@ -64,9 +64,7 @@ def test_logits_and_every_activation_equal_numpys(name):
     np.testing.assert_allclose(found.logits, logits, atol=2e-4, rtol=2e-4)
     assert seen.keys() == set(CAPTURABLE) == found.captured.keys()
     for site, value in seen.items():
-        np.testing.assert_allclose(
-            found.captured[site], value, atol=2e-4, rtol=2e-4, err_msg=site
-        )
+        np.testing.assert_allclose(found.captured[site], value, atol=2e-4, rtol=2e-4, err_msg=site)
 
 
 @pytest.mark.parametrize("name", ["plain", "concatenated positions", "top-k at every node"])
@@ -94,9 +92,7 @@ def test_a_closed_gate_is_the_activation_overwritten_by_hand(name, rng):
 
 def test_soft_gates_and_fills_for_each_token(rng):
     config, params = variant("sinks, bigram, final bias")
-    gates = {
-        s: rng.random((config.num_layers, config.width(s))).astype(np.float32) for s in SITES
-    }
+    gates = {s: rng.random((config.num_layers, config.width(s))).astype(np.float32) for s in SITES}
     fills = {
         s: rng.normal(size=(config.num_layers, *TOKENS.shape, config.width(s))).astype(np.float32)
         for s in SITES

@@ -14,7 +14,9 @@ from circuitjax.pretrain.optimizer import make_optimizer, scale_to_rms
 
 
 def rms(tree) -> float:
-    return float(np.sqrt(np.mean(np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) ** 2)))
+    return float(
+        np.sqrt(np.mean(np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) ** 2))
+    )
 
 
 @pytest.mark.parametrize("size", [1e-4, 1.0, 30.0])

@@ -62,9 +62,10 @@ def test_every_neuron_keeps_its_minimum(tiny_model):
     params["layers"]["mlp_in"][:, :, 3] *= 1e-4  # a neuron that would lose everything
     params["layers"]["mlp_out"][:, 5, :] *= 1e-4
     params["layers"]["attn_out"][:, 2, :] *= 1e-4
-    plain = project(params, 0.1)["layers"]
+    cut = jax.jit(project, static_argnames="min_per_neuron")
+    plain = cut(params, 0.1)["layers"]
     assert np.count_nonzero(plain["mlp_in"][0][:, 3]) == 0
-    found = project(params, 0.1, min_per_neuron=2)["layers"]
+    found = cut(params, 0.1, min_per_neuron=2)["layers"]
     for name, axis in {
         "attn_q": 1, "attn_k": 1, "attn_v": 1, "mlp_in": 1, "mlp_out": 2, "attn_out": 2,
     }.items():  # fmt: skip

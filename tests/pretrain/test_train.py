@@ -103,7 +103,7 @@ def test_losing_the_numbers_stops_and_the_last_checkpoint_is_good(
 
     make_step = loop.make_step
     monkeypatch.setattr(loop, "make_step", poisoned)
-    with pytest.raises(FloatingPointError, match="loss nan.* at step 3"):
+    with pytest.raises(FloatingPointError, match=r"loss nan.* at step 3"):
         loop.train(CONFIG, corpus, tmp_path)
     monkeypatch.undo()
     assert checkpoints.latest_step(tmp_path / "checkpoints") == 2
@@ -111,8 +111,8 @@ def test_losing_the_numbers_stops_and_the_last_checkpoint_is_good(
 
 
 def test_parameters_that_are_not_finite_are_never_saved(corpus, tmp_path):
-    config = dataclasses.replace(CONFIG, learning_rate=1e300, checkpoint_every=1)
-    with pytest.raises(FloatingPointError, match="after step 0|at step 0"):
+    config = dataclasses.replace(CONFIG, learning_rate=3.4e38, checkpoint_every=1)
+    with pytest.raises(FloatingPointError, match=r"(after|at) step 0"):
         loop.train(config, corpus, tmp_path)
     assert checkpoints.latest_step(tmp_path / "checkpoints") is None
 
@@ -151,7 +151,9 @@ def test_eight_devices_take_the_same_step_as_one(corpus):
     sharded = shard_rows(mesh, rows)
     assert len(sharded.sharding.device_set) == 8
     assert sharded.addressable_shards[0].data.shape == (2, 9)
-    spread, spread_metrics = step(jax.device_put(loop.init_state(CONFIG), replicated(mesh)), sharded)
+    spread, spread_metrics = step(
+        jax.device_put(loop.init_state(CONFIG), replicated(mesh)), sharded
+    )
     np.testing.assert_allclose(spread_metrics["loss"], metrics["loss"], rtol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), spread.params, alone.params

@@ -1,0 +1,265 @@
+"""Times mask training, selection and calibration: one JSON line per measurement.
+
+    python -m experiments.bench --workloads=S,M --measurements=step,select,calibrate,jobs
+
+    step       one mask-training step on a batch of 64 pairs (128 sequences of 64 tokens)
+    select     a whole selection on 20 batches, calibrated at every k it looks at
+    probe      the selection's time per circuit evaluated
+    calibrate  the circuit's forward passes over 20 batches, and 16 L-BFGS steps on their differences;
+               `calibrate_forward` and `calibrate_fit` are its parts
+    jobs       8 jobs as one program; `ratio` is 8 jobs one after another over it
+
+`seconds` is the median of the repeats after a warm-up, `cold` the first call with its compilation.
+Peak memory is that of the process so far: for one measurement's own, ask for it alone. The task is
+made so that a selection has something to find: pairs are labelled by the circuit of the first 5% of
+the nodes in a random ranking, the selection is given that ranking and a target of 0.15 nats.
+`bench_torch.py` times the same work in PyTorch.
+"""
+
+import dataclasses
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from circuitjax.core.host import keep_freed_memory
+from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.prune.calibrate import calibrate
+from circuitjax.prune.config import PruneConfig, default_hyper, stack_hypers
+from circuitjax.prune.evaluate import Prober
+from circuitjax.prune.masks import Choice, choose_from_rankings
+from circuitjax.prune.objective import Pairs
+from circuitjax.prune.problem import Problem
+from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
+from experiments.bench_workloads import WORKLOADS, Arrays, Workload, draw, measured_line
+from experiments.command import exit_on_bad_input
+
+_WORKLOADS = flags.DEFINE_list("workloads", ["S", "M"], "Which of S, M.")
+_MEASUREMENTS = flags.DEFINE_list(
+    "measurements", ["step", "select", "calibrate", "jobs"], "Which of the four."
+)
+_TOP_K = flags.DEFINE_list("abs_top_k", ["off", "on"], "AbsTopK at a quarter of every node site.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions after a warm-up, at least 5.")
+_CHUNK = flags.DEFINE_integer("chunk", 4, "Training steps per call of the program, at least 2.")
+_DTYPE = flags.DEFINE_enum(
+    "dtype", "float32", ["float32", "bfloat16"], "Operands of matrix products."
+)
+
+JOBS = 8
+LABELLED_BY = 0.05  # fraction of the nodes whose circuit labels the pairs
+
+
+def make_config(workload: Workload, abs_top_k: bool, dtype: Any = "float32") -> TransformerConfig:
+    """The model's description."""
+    return TransformerConfig(
+        num_layers=workload.num_layers,
+        d_model=workload.d_model,
+        num_heads=workload.num_heads,
+        d_head=workload.d_head,
+        d_mlp=workload.d_mlp,
+        vocab_size=workload.vocab_size,
+        context_length=workload.length,
+        position="none",
+        attention_sinks=True,
+        bigram=True,
+        abs_top_k_fraction=0.25 if abs_top_k else None,
+        abs_top_k_sites=SITES if abs_top_k else (),
+        matmul_dtype=dtype,
+    )
+
+
+def to_pairs(tokens: np.ndarray, answers: tuple[int, int]) -> Pairs:
+    """Tokens `[B, 2, T]` as pairs that share their answers."""
+    shape, length = tokens.shape[:2], tokens.shape[2]
+    return Pairs(
+        tokens=jnp.asarray(tokens),
+        last=jnp.full(shape, length - 1, jnp.int32),
+        answers=jnp.broadcast_to(jnp.asarray(answers, jnp.int32), shape),
+    )
+
+
+def make_problem(workload: Workload, arrays: Arrays, config: TransformerConfig) -> Problem:
+    """The problem, its validation prompts sorted into positives and negatives by a circuit."""
+    prune = PruneConfig(batch_size=workload.pairs, steps=10_000)
+    validation = to_pairs(arrays.validation, arrays.answers)
+    problem = Problem(
+        config=config,
+        prune=prune,
+        params=jax.tree.map(jnp.asarray, arrays.params),
+        fills={site: jnp.asarray(fill) for site, fill in arrays.fills.items()},
+        train=to_pairs(arrays.train, arrays.answers),
+        validation=validation,
+        test=validation,
+    )
+    values = circuit_differences(problem, arrays.ranks, circuit_size(workload))
+    order = np.argsort(-np.asarray(values).reshape(-1), kind="stable")
+    positives, negatives = np.split(arrays.validation.reshape(-1, workload.length)[order], 2)
+    labelled = to_pairs(np.stack([positives, negatives], axis=1), arrays.answers)
+    return dataclasses.replace(problem, validation=labelled, test=labelled)
+
+
+def circuit_differences(problem: Problem, ranks: np.ndarray, k: int) -> jax.Array:
+    """Logit differences `[1, M, 2]` of the first k nodes' circuit on the validation pairs."""
+    return Prober(problem, problem.validation, [ranks]).answers(0, [k]).differences
+
+
+def circuit_size(workload: Workload) -> int:
+    """Nodes of the circuit that labels the pairs."""
+    return int(LABELLED_BY * workload.num_nodes)
+
+
+def seconds(run: Callable[[], Any], repeats: int) -> tuple[list[float], float]:
+    """Wall-clock times of `repeats` calls, and that of a first one before them."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        jax.block_until_ready(run())
+        times.append(time.perf_counter() - start)
+    return times[1:], times[0]
+
+
+def _stepper(problem: Problem, jobs: int) -> Callable[[], MaskState]:
+    """Takes `--chunk` steps of `jobs` jobs at each call."""
+    hypers = stack_hypers([default_hyper(problem.config.num_nodes)] * jobs)
+    state = init_jobs(jnp.arange(jobs), problem.config, problem.prune, hypers)
+    train_chunk = make_train_chunk(problem.config, problem.prune)
+
+    def advance() -> MaskState:
+        nonlocal state
+        state, _ = train_chunk(
+            state, _CHUNK.value, problem.params, problem.fills, problem.train
+        )
+        return state
+
+    return advance
+
+
+def time_step(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
+    """One job's training step."""
+    del arrays, size
+    times, cold = seconds(_stepper(problem, 1), _REPEATS.value)
+    times = [t / _CHUNK.value for t in times]
+    return [measured_line(times, measurement="step", cold=cold, steps_per_call=_CHUNK.value)]
+
+
+def time_select(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
+    """A whole selection, and its time per probe."""
+    found: list[Choice] = []
+
+    def select() -> None:
+        found.extend(choose_from_rankings(problem, [arrays.ranks], [size]))
+
+    times, cold = seconds(select, _REPEATS.value)
+    choice, probes = found[-1], len(found[-1].curve)
+    facts = {"probes": probes, "nodes_chosen": choice.selection.k, "reached": choice.reached}
+    return [
+        measured_line(times, measurement="select", cold=cold, **facts),
+        measured_line([t / probes for t in times], measurement="probe", **facts),
+    ]
+
+
+def time_calibrate(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
+    """Forward passes of one circuit and its fit: together, then apart."""
+
+    def forward() -> jax.Array:
+        return circuit_differences(problem, arrays.ranks, size)
+
+    values = forward()
+    lines = []
+    for name, run in (
+        ("calibrate", lambda: calibrate(forward())),
+        ("calibrate_forward", forward),
+        ("calibrate_fit", lambda: calibrate(values)),
+    ):
+        times, _ = seconds(run, _REPEATS.value)
+        lines.append(measured_line(times, measurement=name, nodes=size))
+    return lines
+
+
+def time_jobs(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
+    """8 jobs as one program against the same 8, each run by itself."""
+    del arrays, size
+    together, cold = seconds(_stepper(problem, JOBS), _REPEATS.value)
+    alone = _stepper(problem, 1)
+
+    def one_after_another() -> None:
+        for _ in range(JOBS):
+            jax.block_until_ready(alone())
+
+    apart, _ = seconds(one_after_another, _REPEATS.value)
+    steps = _CHUNK.value
+    line = measured_line(
+        [t / steps for t in together], measurement="jobs", cold=cold, steps_per_call=steps, jobs=JOBS
+    )
+    apart_seconds = float(np.median(apart)) / steps
+    line |= {"seconds_apart": apart_seconds}
+    return [line | {"ratio": apart_seconds / float(np.median(together) / steps)}]
+
+
+_MEASURE = {
+    "step": time_step,
+    "select": time_select,
+    "calibrate": time_calibrate,
+    "jobs": time_jobs,
+}
+
+
+def peak_memory() -> dict[str, float | None]:
+    """Greatest resident memory of the process so far, and the device's where it tells, in MiB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    stats = jax.local_devices()[0].memory_stats() or {}
+    device = stats.get("peak_bytes_in_use")
+    return {
+        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
+        "device_peak_memory_mib": None if device is None else device / 2**20,
+    }
+
+
+def _check_choices(flag: str, values: list[str], known: tuple[str, ...]) -> None:
+    for value in values:
+        if value not in known:
+            raise ValueError(f"--{flag} holds {value!r}; choose from {', '.join(known)}")
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    _check_choices("workloads", _WORKLOADS.value, tuple(WORKLOADS))
+    _check_choices("measurements", _MEASUREMENTS.value, tuple(_MEASURE))
+    _check_choices("abs_top_k", _TOP_K.value, ("off", "on"))
+    if _REPEATS.value < 5:
+        raise ValueError(f"--repeats={_REPEATS.value} is too few for a median: at least 5")
+    if _CHUNK.value < 2:
+        raise ValueError(f"--chunk={_CHUNK.value} is too short: at least 2 steps")
+    kept = keep_freed_memory()
+    device = jax.local_devices()[0]
+    for name in _WORKLOADS.value:
+        workload = WORKLOADS[name]
+        arrays = draw(workload)
+        for top_k in _TOP_K.value:
+            config = make_config(workload, top_k == "on", _DTYPE.value)
+            problem = make_problem(workload, arrays, config)
+            for measurement in _MEASUREMENTS.value:
+                for line in _MEASURE[measurement](problem, arrays, circuit_size(workload)):
+                    about = {
+                        "framework": "jax",
+                        "version": jax.__version__,
+                        "backend": jax.default_backend(),
+                        "device": device.device_kind,
+                        "dtype": _DTYPE.value,
+                        "freed_memory_kept": kept,
+                        "workload": name,
+                        "abs_top_k": top_k,
+                    }
+                    print(json.dumps({**about, **line, **peak_memory()}), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)

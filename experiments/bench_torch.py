@@ -1,0 +1,403 @@
+"""The work of `bench.py` in a plain, careful PyTorch loop: one JSON line per measurement.
+
+    python -m experiments.bench_torch --workloads=S,M --measurements=step,select,calibrate
+    python -m experiments.bench_torch --check      same loss and mask gradient as circuitjax, to 1e-4
+
+What a good script does is done: frozen weights, one fused matrix for q, k and v, fused attention,
+`F.rms_norm`, logits at the last position only, fused AdamW, all cores, no gradient where none is
+needed. PyTorch is no dependency of the project: `pip install torch`.
+
+    step              one training step
+    select            12 circuits (a plain bisection of N nodes) on 20 batches, no gradient
+    probe             the same per circuit
+    calibrate         16 L-BFGS steps whose closure runs the model over the 20 batches
+    calibrate_cached  the same on cached differences, with the forward passes that produce them
+"""
+
+import dataclasses
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from circuitjax.core.host import keep_freed_memory
+from experiments.bench_workloads import (
+    SITES,
+    WORKLOADS,
+    Arrays,
+    Workload,
+    draw,
+    measured_line,
+    top_k_at,
+)
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    print("error: this comparison needs PyTorch: pip install torch", file=sys.stderr)
+    sys.exit(2)
+
+_WORKLOADS = flags.DEFINE_list("workloads", ["S", "M"], "Which of S, M.")
+_MEASUREMENTS = flags.DEFINE_list(
+    "measurements", ["step", "select", "calibrate"], "Which of the three."
+)
+_TOP_K = flags.DEFINE_list("abs_top_k", ["off", "on"], "AbsTopK at a quarter of every node site.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions after a warm-up, at least 5.")
+_DEVICE = flags.DEFINE_string("device", None, "cpu or cuda; default: cuda where there is one.")
+_THREADS = flags.DEFINE_integer("threads", 0, "CPU threads; 0 takes all cores.")
+_CHECK = flags.DEFINE_bool("check", False, "Compare loss and mask gradient with circuitjax's.")
+
+K_COEF_TIMES_NODES = 18.0
+PROBES, STEPS = 12, 16
+
+Gates = Mapping[str, torch.Tensor]
+
+
+class Heaviside(torch.autograd.Function):
+    """Open where tau > 0; backward the derivative of the logistic function."""
+
+    @staticmethod
+    def forward(ctx: Any, tau: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(tau)
+        return (tau > 0).to(tau.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: torch.Tensor) -> torch.Tensor:
+        (tau,) = ctx.saved_tensors
+        open_share = torch.sigmoid(tau)
+        return cotangent * open_share * (1 - open_share)
+
+
+class Model:
+    """The gated transformer with frozen weights; gates are {site: `[L, W]`}."""
+
+    def __init__(self, workload: Workload, arrays: Arrays, abs_top_k: bool, device: str) -> None:
+        self.workload, self.abs_top_k = workload, abs_top_k
+
+        def put(value: np.ndarray) -> torch.Tensor:
+            return torch.from_numpy(np.ascontiguousarray(value)).to(device)
+
+        shared = {name: put(v) for name, v in arrays.params.items() if name != "layers"}
+        self.embed, self.unembed = shared["embed"], shared["unembed"]
+        self.final_scale, self.bigram = shared["final_norm_scale"], shared["bigram"]
+        self.fills = {site: put(fill) for site, fill in arrays.fills.items()}
+        length = workload.length
+        hidden = np.triu(np.full((length, length), -np.inf, np.float32), k=1)
+        stack = arrays.params["layers"]
+        self.layers = []
+        for i in range(workload.num_layers):
+            # `F.linear` multiplies by the transpose.
+            layer = {
+                name: put(stack[name][i].T) for name in ("attn_out", "mlp_in", "mlp_out")
+            } | {name: put(v[i]) for name, v in stack.items() if not name.startswith("attn_sink")
+                 and (name.endswith("bias") or name.endswith("scale"))}
+            layer["qkv"] = put(np.concatenate([stack[f"attn_{n}"][i] for n in "qkv"], axis=1).T)
+            layer["qkv_bias"] = put(np.concatenate([stack[f"attn_{n}_bias"][i] for n in "qkv"]))
+            # The sink is one more key of zeros with the sink's logit as its mask, its value zero.
+            sink = np.broadcast_to(
+                stack["attn_sink"][i][:, None, None], (workload.num_heads, length, 1)
+            )
+            visible = np.broadcast_to(hidden, (workload.num_heads, length, length))
+            layer["mask"] = put(np.concatenate([visible, sink], axis=2))[None]
+            self.layers.append(layer)
+
+    def _node(self, gates: Gates, site: str, i: int, x: torch.Tensor) -> torch.Tensor:
+        if self.abs_top_k:
+            kept = torch.topk(x.abs(), top_k_at(self.workload, site), sorted=False).indices
+            x = torch.zeros_like(x).scatter(-1, kept, x.gather(-1, kept))
+        gate = gates[site][i]
+        return torch.addcmul((1 - gate) * self.fills[site][i], gate, x)
+
+    def __call__(self, tokens: torch.Tensor, gates: Gates) -> torch.Tensor:
+        """Logits `[B, V]` after the last of tokens `[B, T]`."""
+        work = self.workload
+        width, eps = (work.d_model,), float(np.finfo(np.float32).eps)
+        batch, length = tokens.shape
+        x = F.embedding(tokens, self.embed)
+        for i, layer in enumerate(self.layers):
+            read = F.rms_norm(x, width, layer["attn_norm_scale"], eps)
+            read = self._node(gates, "attn.act_in", i, read)
+            parts = F.linear(read, layer["qkv"], layer["qkv_bias"]).chunk(3, dim=-1)
+            q, k, v = (
+                self._node(gates, f"attn.{name}", i, part)
+                .view(batch, length, work.num_heads, work.d_head)
+                .transpose(1, 2)
+                for name, part in zip("qkv", parts, strict=True)
+            )
+            k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=layer["mask"])
+            mixed = mixed.transpose(1, 2).reshape(batch, length, -1)
+            delta = F.linear(mixed, layer["attn_out"], layer["attn_out_bias"])
+            x = x + self._node(gates, "attn.resid_delta", i, delta)
+            read = F.rms_norm(x, width, layer["mlp_norm_scale"], eps)
+            read = self._node(gates, "mlp.act_in", i, read)
+            hidden = F.gelu(F.linear(read, layer["mlp_in"], layer["mlp_in_bias"]))
+            hidden = self._node(gates, "mlp.post_act", i, hidden)
+            delta = F.linear(hidden, layer["mlp_out"], layer["mlp_out_bias"])
+            x = x + self._node(gates, "mlp.resid_delta", i, delta)
+        x = F.rms_norm(x[:, -1], width, self.final_scale, eps)
+        return x @ self.unembed + self.bigram[tokens[:, -1]]
+
+
+@dataclasses.dataclass
+class Bench:
+    """A model, its data on the device, and what is timed on them."""
+
+    workload: Workload
+    arrays: Arrays
+    model: Model
+    device: str
+
+    def differences(self, tokens: torch.Tensor, gates: Gates) -> torch.Tensor:
+        """Differences `[B, 2]` of the two candidates' logits, from tokens `[B, 2, T]`."""
+        first, second = self.arrays.answers
+        logits = self.model(tokens.flatten(0, 1), gates).view(-1, 2, self.workload.vocab_size)
+        return logits[..., first] - logits[..., second]
+
+    def batches(self) -> list[torch.Tensor]:
+        """The validation set in batches."""
+        tokens = torch.from_numpy(self.arrays.validation).long().to(self.device)
+        return list(tokens.split(self.workload.pairs))
+
+    def gates_at(self, k: int) -> Gates:
+        """Opens the first k nodes of the ranking."""
+        gates, start = {}, 0
+        for site in SITES:
+            shape = (self.workload.num_layers, self.workload.width(site))
+            stop = start + shape[0] * shape[1]
+            opened = (self.arrays.ranks[start:stop] < k).astype(np.float32).reshape(shape)
+            gates[site] = torch.from_numpy(opened).to(self.device)
+            start = stop
+        return gates
+
+    def initial_tau(self, seed: int = 0) -> dict[str, torch.Tensor]:
+        """Mask parameters: N(0.1, 0.01), which leaves nearly all gates open."""
+        rng = np.random.default_rng(seed)
+        shapes = {site: fill.shape for site, fill in self.arrays.fills.items()}
+        return {
+            site: torch.from_numpy(rng.normal(0.1, 0.01, shape).astype(np.float32))
+            .to(self.device)
+            .requires_grad_()
+            for site, shape in shapes.items()
+        }
+
+    def pruning_loss(self, tau: Mapping[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
+        """Task loss plus k_coef times the number of open nodes, in nats."""
+        gates = {site: Heaviside.apply(t) for site, t in tau.items()}
+        task = binary_loss(self.differences(tokens, gates))
+        opened = sum((gate.sum() for gate in gates.values()), start=torch.zeros((), device=self.device))
+        return task + K_COEF_TIMES_NODES / self.workload.num_nodes * opened
+
+
+def binary_loss(differences: torch.Tensor) -> torch.Tensor:
+    """Mean loss in nats, from differences `[..., 2]`."""
+    return (F.softplus(-differences[..., 0]) + F.softplus(differences[..., 1])).mean() / 2
+
+
+def seconds(run: Callable[[], Any], device: str) -> list[float]:
+    """Wall-clock times of `--repeats` calls after a warm-up."""
+    times = []
+    for _ in range(_REPEATS.value + 1):
+        start = time.perf_counter()
+        run()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+    return times[1:]
+
+
+def time_step(bench: Bench) -> list[dict[str, Any]]:
+    """Training steps of one job."""
+    tau = bench.initial_tau()
+    leaves = list(tau.values())
+    count = sum(leaf.numel() for leaf in leaves)
+    optimizer = torch.optim.AdamW(
+        leaves, lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=1e-3, fused=True
+    )
+    tokens = torch.from_numpy(bench.arrays.train).long().to(bench.device)
+    steps, total = 4, 10_000
+    taken = 0
+
+    def advance() -> None:
+        nonlocal taken
+        for _ in range(steps):
+            index = torch.randint(len(tokens), (bench.workload.pairs,), device=bench.device)
+            optimizer.zero_grad(set_to_none=True)
+            bench.pruning_loss(tau, tokens[index]).backward()
+            torch.nn.utils.clip_grad_norm_(leaves, count**0.5)
+            optimizer.param_groups[0]["lr"] = 1e-2 * (1 - taken / total)
+            optimizer.step()
+            with torch.no_grad():
+                for leaf in leaves:
+                    leaf.clamp_(-1, 1)
+            taken += 1
+
+    times = [t / steps for t in seconds(advance, bench.device)]
+    return [measured_line(times, measurement="step", steps_per_call=steps)]
+
+
+def time_select(bench: Bench) -> list[dict[str, Any]]:
+    """A plain bisection's forward passes."""
+    batches = bench.batches()
+
+    @torch.no_grad()
+    def select() -> None:
+        low, high = 0, bench.workload.num_nodes
+        for _ in range(PROBES):
+            middle = (low + high) // 2
+            gates = bench.gates_at(middle)
+            values = torch.cat([bench.differences(tokens, gates) for tokens in batches])
+            if float(binary_loss(values)) <= 0.15:
+                high = middle
+            else:
+                low = middle
+
+    times = seconds(select, bench.device)
+    return [
+        measured_line(times, measurement="select", probes=PROBES),
+        measured_line([t / PROBES for t in times], measurement="probe", probes=PROBES),
+    ]
+
+
+def time_calibrate(bench: Bench) -> list[dict[str, Any]]:
+    """Scale and shift by L-BFGS, with the model in the closure and on cached differences."""
+    batches, gates = bench.batches(), bench.gates_at(bench.workload.num_nodes // 20)
+    evaluations = 0
+
+    @torch.no_grad()
+    def forward() -> torch.Tensor:
+        return torch.cat([bench.differences(tokens, gates) for tokens in batches])
+
+    def fit(differences: Callable[[], torch.Tensor]) -> None:
+        nonlocal evaluations
+        theta = torch.zeros(2, device=bench.device, requires_grad=True)
+        optimizer = torch.optim.LBFGS(
+            [theta], max_iter=STEPS, tolerance_grad=0.0, tolerance_change=0.0
+        )
+        evaluations = 0
+
+        def closure() -> torch.Tensor:
+            nonlocal evaluations
+            evaluations += 1
+            optimizer.zero_grad()
+            loss = binary_loss(theta[0].exp() * differences() + theta[1])
+            loss.backward()
+            return loss
+
+        optimizer.step(closure)
+
+    def fit_cached() -> None:
+        values = forward()
+        fit(lambda: values)
+
+    lines = []
+    for name, run in (("calibrate", lambda: fit(forward)), ("calibrate_cached", fit_cached)):
+        times = seconds(run, bench.device)
+        lines.append(measured_line(times, measurement=name, evaluations=evaluations))
+    return lines
+
+
+_MEASURE = {"step": time_step, "select": time_select, "calibrate": time_calibrate}
+
+
+def check(name: str, abs_top_k: bool) -> dict[str, Any]:
+    """Loss and mask gradient of one batch beside circuitjax's, from the same arrays.
+
+    Raises:
+      ValueError: they differ by more than 1e-4 (the gradient relative to its largest entry).
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from circuitjax.prune.config import PruneConfig, default_hyper
+    from circuitjax.prune.objective import pruning_loss
+    from experiments.bench import make_config, to_pairs
+
+    workload = WORKLOADS[name]
+    arrays = draw(workload)
+    bench = Bench(workload, arrays, Model(workload, arrays, abs_top_k, "cpu"), "cpu")
+    tau = bench.initial_tau()
+    with torch.no_grad():  # a third of the gates closed, so that the fills matter
+        for leaf in tau.values():
+            leaf.copy_(torch.where(torch.arange(leaf.numel()).view_as(leaf) % 3 == 0, -leaf, leaf))
+    tokens = arrays.train[: workload.pairs]
+    loss = bench.pruning_loss(tau, torch.from_numpy(tokens).long())
+    loss.backward()
+    config = make_config(workload, abs_top_k)
+    hyper, prune = default_hyper(config.num_nodes), PruneConfig(batch_size=workload.pairs)
+
+    @jax.jit
+    def both(values: dict[str, jax.Array]) -> Any:
+        def loss_of(t: dict[str, jax.Array]) -> jax.Array:
+            pairs = to_pairs(tokens, arrays.answers)
+            return pruning_loss(config, prune, arrays.params, t, hyper, arrays.fills, pairs)[0]
+
+        return jax.value_and_grad(loss_of)(values)
+
+    wanted, slopes = both({site: jnp.asarray(t.detach().numpy()) for site, t in tau.items()})
+    size = max(float(np.abs(slope).max()) for slope in slopes.values())
+    apart = max(
+        float(np.abs(np.asarray(slopes[site]) - t.grad.numpy()).max()) for site, t in tau.items()
+    )
+    result = {
+        "check": name,
+        "abs_top_k": "on" if abs_top_k else "off",
+        "loss": loss.item(),
+        "loss_apart": abs(loss.item() - float(wanted)),
+        "gradient_size": size,
+        "gradient_apart": apart / size,
+    }
+    if not max(result["loss_apart"], result["gradient_apart"]) < 1e-4:
+        raise ValueError(f"PyTorch and circuitjax differ by more than 1e-4: {result}")
+    return result
+
+
+def main(argv: list[str]) -> None:
+    """Prints the JSON lines."""
+    del argv
+    threads = _THREADS.value or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    kept = keep_freed_memory()
+    if _CHECK.value:
+        for name in _WORKLOADS.value:
+            for top_k in _TOP_K.value:
+                print(json.dumps(check(name, top_k == "on")), flush=True)
+        return
+    device = _DEVICE.value or ("cuda" if torch.cuda.is_available() else "cpu")
+    for name in _WORKLOADS.value:
+        workload = WORKLOADS[name]
+        arrays = draw(workload)
+        for top_k in _TOP_K.value:
+            bench = Bench(workload, arrays, Model(workload, arrays, top_k == "on", device), device)
+            for measurement in _MEASUREMENTS.value:
+                for line in _MEASURE[measurement](bench):
+                    about = {
+                        "framework": "torch",
+                        "version": torch.__version__,
+                        "backend": device,
+                        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+                        "dtype": "float32",
+                        "freed_memory_kept": kept,
+                        "threads": threads,
+                        "workload": name,
+                        "abs_top_k": top_k,
+                    }
+                    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+                    memory = {
+                        "peak_memory_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
+                        "device_peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20
+                        if device == "cuda"
+                        else None,
+                    }
+                    print(json.dumps({**about, **line, **memory}), flush=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
