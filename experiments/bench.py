@@ -5,21 +5,19 @@
     step       one mask-training step on a batch of 64 pairs (128 sequences of 64 tokens)
     select     a whole selection on 20 batches, calibrated at every k it looks at
     probe      the selection's time per circuit evaluated
-    calibrate  the circuit's forward passes over 20 batches, and 16 L-BFGS steps on their differences;
-               `calibrate_forward` and `calibrate_fit` are its parts
+    calibrate  the circuit's forward passes over 20 batches, and 16 L-BFGS steps on the differences
+               they give; `calibrate_forward` and `calibrate_fit` are its parts
     jobs       8 jobs as one program; `ratio` is 8 jobs one after another over it
 
 `seconds` is the median of the repeats after a warm-up, `cold` the first call with its compilation.
-Peak memory is that of the process so far: for one measurement's own, ask for it alone. The task is
+Peak memory is that of the
+process so far: for one measurement's own, ask for it alone. The task is
 made so that a selection has something to find: pairs are labelled by the circuit of the first 5% of
 the nodes in a random ranking, the selection is given that ranking and a target of 0.15 nats.
 `bench_torch.py` times the same work in PyTorch.
 """
 
 import dataclasses
-import json
-import resource
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +28,7 @@ import numpy as np
 from absl import app, flags
 
 from circuitjax.core.host import keep_freed_memory
-from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.config import TransformerConfig
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import PruneConfig, default_hyper, stack_hypers
 from circuitjax.prune.evaluate import Prober
@@ -38,7 +36,18 @@ from circuitjax.prune.masks import Choice, choose_from_rankings
 from circuitjax.prune.objective import Pairs
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
-from experiments.bench_workloads import WORKLOADS, Arrays, Workload, draw, measured_line
+from experiments.bench_workloads import (
+    LABELLED_BY,
+    WORKLOADS,
+    Arrays,
+    Workload,
+    check_flags,
+    draw,
+    make_config,
+    measured_line,
+    peak_memory,
+    print_line,
+)
 from experiments.command import exit_on_bad_input
 
 _WORKLOADS = flags.DEFINE_list("workloads", ["S", "M"], "Which of S, M.")
@@ -53,26 +62,6 @@ _DTYPE = flags.DEFINE_enum(
 )
 
 JOBS = 8
-LABELLED_BY = 0.05  # fraction of the nodes whose circuit labels the pairs
-
-
-def make_config(workload: Workload, abs_top_k: bool, dtype: Any = "float32") -> TransformerConfig:
-    """The model's description."""
-    return TransformerConfig(
-        num_layers=workload.num_layers,
-        d_model=workload.d_model,
-        num_heads=workload.num_heads,
-        d_head=workload.d_head,
-        d_mlp=workload.d_mlp,
-        vocab_size=workload.vocab_size,
-        context_length=workload.length,
-        position="none",
-        attention_sinks=True,
-        bigram=True,
-        abs_top_k_fraction=0.25 if abs_top_k else None,
-        abs_top_k_sites=SITES if abs_top_k else (),
-        matmul_dtype=dtype,
-    )
 
 
 def to_pairs(tokens: np.ndarray, answers: tuple[int, int]) -> Pairs:
@@ -133,9 +122,7 @@ def _stepper(problem: Problem, jobs: int) -> Callable[[], MaskState]:
 
     def advance() -> MaskState:
         nonlocal state
-        state, _ = train_chunk(
-            state, _CHUNK.value, problem.params, problem.fills, problem.train
-        )
+        state, _ = train_chunk(state, _CHUNK.value, problem.params, problem.fills, problem.train)
         return state
 
     return advance
@@ -196,7 +183,11 @@ def time_jobs(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any
     apart, _ = seconds(one_after_another, _REPEATS.value)
     steps = _CHUNK.value
     line = measured_line(
-        [t / steps for t in together], measurement="jobs", cold=cold, steps_per_call=steps, jobs=JOBS
+        [t / steps for t in together],
+        measurement="jobs",
+        cold=cold,
+        steps_per_call=steps,
+        jobs=JOBS,
     )
     apart_seconds = float(np.median(apart)) / steps
     line |= {"seconds_apart": apart_seconds}
@@ -211,34 +202,25 @@ _MEASURE = {
 }
 
 
-def peak_memory() -> dict[str, float | None]:
-    """Greatest resident memory of the process so far, and the device's where it tells, in MiB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    stats = jax.local_devices()[0].memory_stats() or {}
-    device = stats.get("peak_bytes_in_use")
-    return {
-        "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
-        "device_peak_memory_mib": None if device is None else device / 2**20,
-    }
-
-
-def _check_choices(flag: str, values: list[str], known: tuple[str, ...]) -> None:
-    for value in values:
-        if value not in known:
-            raise ValueError(f"--{flag} holds {value!r}; choose from {', '.join(known)}")
+def _device_memory() -> float | None:
+    """Greatest memory in use on the device so far in MiB, or None where it does not tell."""
+    peak = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+    return None if peak is None else peak / 2**20
 
 
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
-    _check_choices("workloads", _WORKLOADS.value, tuple(WORKLOADS))
-    _check_choices("measurements", _MEASUREMENTS.value, tuple(_MEASURE))
-    _check_choices("abs_top_k", _TOP_K.value, ("off", "on"))
-    if _REPEATS.value < 5:
-        raise ValueError(f"--repeats={_REPEATS.value} is too few for a median: at least 5")
+    check_flags(
+        _WORKLOADS.value,
+        _MEASUREMENTS.value,
+        _TOP_K.value,
+        _REPEATS.value,
+        measurable=tuple(_MEASURE),
+    )
     if _CHUNK.value < 2:
         raise ValueError(f"--chunk={_CHUNK.value} is too short: at least 2 steps")
-    kept = keep_freed_memory()
+    kept, before = keep_freed_memory(), peak_memory()
     device = jax.local_devices()[0]
     for name in _WORKLOADS.value:
         workload = WORKLOADS[name]
@@ -258,7 +240,7 @@ def main(argv: list[str]) -> None:
                         "workload": name,
                         "abs_top_k": top_k,
                     }
-                    print(json.dumps({**about, **line, **peak_memory()}), flush=True)
+                    print_line({**about, **line}, before, _device_memory())
 
 
 if __name__ == "__main__":

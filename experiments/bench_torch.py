@@ -1,7 +1,7 @@
 """The work of `bench.py` in a plain, careful PyTorch loop: one JSON line per measurement.
 
     python -m experiments.bench_torch --workloads=S,M --measurements=step,select,calibrate
-    python -m experiments.bench_torch --check      same loss and mask gradient as circuitjax, to 1e-4
+    python -m experiments.bench_torch --check     loss and mask gradient equal circuitjax's, to 1e-4
 
 What a good script does is done: frozen weights, one fused matrix for q, k and v, fused attention,
 `F.rms_norm`, logits at the last position only, fused AdamW, all cores, no gradient where none is
@@ -14,10 +14,8 @@ needed. PyTorch is no dependency of the project: `pip install torch`.
     calibrate_cached  the same on cached differences, with the forward passes that produce them
 """
 
-import dataclasses
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -27,15 +25,20 @@ import numpy as np
 from absl import app, flags
 
 from circuitjax.core.host import keep_freed_memory
+from circuitjax.model.config import SITES
 from experiments.bench_workloads import (
-    SITES,
+    LABELLED_BY,
     WORKLOADS,
     Arrays,
     Workload,
+    check_flags,
     draw,
+    make_config,
     measured_line,
-    top_k_at,
+    peak_memory,
+    print_line,
 )
+from experiments.command import exit_on_bad_input
 
 try:
     import torch
@@ -52,6 +55,9 @@ _TOP_K = flags.DEFINE_list("abs_top_k", ["off", "on"], "AbsTopK at a quarter of 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions after a warm-up, at least 5.")
 _DEVICE = flags.DEFINE_string("device", None, "cpu or cuda; default: cuda where there is one.")
 _THREADS = flags.DEFINE_integer("threads", 0, "CPU threads; 0 takes all cores.")
+_ONEDNN = flags.DEFINE_bool(
+    "onednn", False, "Matrix products by oneDNN instead of MKL, which is slow on some processors."
+)
 _CHECK = flags.DEFINE_bool("check", False, "Compare loss and mask gradient with circuitjax's.")
 
 K_COEF_TIMES_NODES = 18.0
@@ -75,11 +81,26 @@ class Heaviside(torch.autograd.Function):
         return cotangent * open_share * (1 - open_share)
 
 
+class FrozenLinear(torch.autograd.Function):
+    """x times a frozen kernel plus bias, by oneDNN on packed weights (a private operator)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor, packed: Any, back: Any, bias: Any) -> torch.Tensor:
+        ctx.back = back
+        return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: torch.Tensor) -> Any:
+        out = torch.ops.mkldnn._linear_pointwise(cotangents[0], ctx.back, None, "none", [], "")
+        return out, None, None, None
+
+
 class Model:
     """The gated transformer with frozen weights; gates are {site: `[L, W]`}."""
 
     def __init__(self, workload: Workload, arrays: Arrays, abs_top_k: bool, device: str) -> None:
-        self.workload, self.abs_top_k = workload, abs_top_k
+        self.workload, self.arrays = workload, arrays
+        self.abs_top_k, self.device = abs_top_k, device
 
         def put(value: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(value)).to(device)
@@ -93,24 +114,34 @@ class Model:
         stack = arrays.params["layers"]
         self.layers = []
         for i in range(workload.num_layers):
-            # `F.linear` multiplies by the transpose.
-            layer = {
-                name: put(stack[name][i].T) for name in ("attn_out", "mlp_in", "mlp_out")
-            } | {name: put(v[i]) for name, v in stack.items() if not name.startswith("attn_sink")
-                 and (name.endswith("bias") or name.endswith("scale"))}
+            names = ("attn_out_bias", "mlp_in_bias", "mlp_out_bias", "attn_norm_scale")
+            layer = {name: put(stack[name][i]) for name in (*names, "mlp_norm_scale")}
+            for name in ("attn_out", "mlp_in", "mlp_out"):
+                layer[name] = put(stack[name][i].T)  # as `F.linear` wants it
             layer["qkv"] = put(np.concatenate([stack[f"attn_{n}"][i] for n in "qkv"], axis=1).T)
             layer["qkv_bias"] = put(np.concatenate([stack[f"attn_{n}_bias"][i] for n in "qkv"]))
             # The sink is one more key of zeros with the sink's logit as its mask, its value zero.
-            sink = np.broadcast_to(
-                stack["attn_sink"][i][:, None, None], (workload.num_heads, length, 1)
-            )
-            visible = np.broadcast_to(hidden, (workload.num_heads, length, length))
-            layer["mask"] = put(np.concatenate([visible, sink], axis=2))[None]
+            mask = np.zeros((1, workload.num_heads, length, length + 1), np.float32)
+            mask[..., :length] = hidden
+            mask[..., length] = stack["attn_sink"][i][:, None]
+            layer["mask"] = put(mask)
+            if _ONEDNN.value:
+                for name in ("qkv", "attn_out", "mlp_in", "mlp_out"):
+                    layer[f"{name}_back"] = layer[name].t().contiguous().to_mkldnn()
+                    layer[name] = layer[name].to_mkldnn()
             self.layers.append(layer)
+
+    @staticmethod
+    def _linear(layer: Mapping[str, torch.Tensor], name: str, x: torch.Tensor) -> torch.Tensor:
+        kernel, bias = layer[name], layer[f"{name}_bias"]
+        if _ONEDNN.value:
+            out: torch.Tensor = FrozenLinear.apply(x, kernel, layer[f"{name}_back"], bias)
+            return out
+        return F.linear(x, kernel, bias)
 
     def _node(self, gates: Gates, site: str, i: int, x: torch.Tensor) -> torch.Tensor:
         if self.abs_top_k:
-            kept = torch.topk(x.abs(), top_k_at(self.workload, site), sorted=False).indices
+            kept = torch.topk(x.abs(), self.workload.width(site) // 4, sorted=False).indices
             x = torch.zeros_like(x).scatter(-1, kept, x.gather(-1, kept))
         gate = gates[site][i]
         return torch.addcmul((1 - gate) * self.fills[site][i], gate, x)
@@ -124,7 +155,7 @@ class Model:
         for i, layer in enumerate(self.layers):
             read = F.rms_norm(x, width, layer["attn_norm_scale"], eps)
             read = self._node(gates, "attn.act_in", i, read)
-            parts = F.linear(read, layer["qkv"], layer["qkv_bias"]).chunk(3, dim=-1)
+            parts = self._linear(layer, "qkv", read).chunk(3, dim=-1)
             q, k, v = (
                 self._node(gates, f"attn.{name}", i, part)
                 .view(batch, length, work.num_heads, work.d_head)
@@ -134,31 +165,21 @@ class Model:
             k, v = F.pad(k, (0, 0, 0, 1)), F.pad(v, (0, 0, 0, 1))
             mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=layer["mask"])
             mixed = mixed.transpose(1, 2).reshape(batch, length, -1)
-            delta = F.linear(mixed, layer["attn_out"], layer["attn_out_bias"])
+            delta = self._linear(layer, "attn_out", mixed)
             x = x + self._node(gates, "attn.resid_delta", i, delta)
             read = F.rms_norm(x, width, layer["mlp_norm_scale"], eps)
             read = self._node(gates, "mlp.act_in", i, read)
-            hidden = F.gelu(F.linear(read, layer["mlp_in"], layer["mlp_in_bias"]))
+            hidden = F.gelu(self._linear(layer, "mlp_in", read))
             hidden = self._node(gates, "mlp.post_act", i, hidden)
-            delta = F.linear(hidden, layer["mlp_out"], layer["mlp_out_bias"])
+            delta = self._linear(layer, "mlp_out", hidden)
             x = x + self._node(gates, "mlp.resid_delta", i, delta)
         x = F.rms_norm(x[:, -1], width, self.final_scale, eps)
         return x @ self.unembed + self.bigram[tokens[:, -1]]
 
-
-@dataclasses.dataclass
-class Bench:
-    """A model, its data on the device, and what is timed on them."""
-
-    workload: Workload
-    arrays: Arrays
-    model: Model
-    device: str
-
     def differences(self, tokens: torch.Tensor, gates: Gates) -> torch.Tensor:
         """Differences `[B, 2]` of the two candidates' logits, from tokens `[B, 2, T]`."""
         first, second = self.arrays.answers
-        logits = self.model(tokens.flatten(0, 1), gates).view(-1, 2, self.workload.vocab_size)
+        logits = self(tokens.flatten(0, 1), gates).view(-1, 2, self.workload.vocab_size)
         return logits[..., first] - logits[..., second]
 
     def batches(self) -> list[torch.Tensor]:
@@ -192,7 +213,9 @@ class Bench:
         """Task loss plus k_coef times the number of open nodes, in nats."""
         gates = {site: Heaviside.apply(t) for site, t in tau.items()}
         task = binary_loss(self.differences(tokens, gates))
-        opened = sum((gate.sum() for gate in gates.values()), start=torch.zeros((), device=self.device))
+        opened = sum(
+            (gate.sum() for gate in gates.values()), start=torch.zeros((), device=self.device)
+        )
         return task + K_COEF_TIMES_NODES / self.workload.num_nodes * opened
 
 
@@ -213,7 +236,7 @@ def seconds(run: Callable[[], Any], device: str) -> list[float]:
     return times[1:]
 
 
-def time_step(bench: Bench) -> list[dict[str, Any]]:
+def time_step(bench: Model) -> list[dict[str, Any]]:
     """Training steps of one job."""
     tau = bench.initial_tau()
     leaves = list(tau.values())
@@ -243,7 +266,7 @@ def time_step(bench: Bench) -> list[dict[str, Any]]:
     return [measured_line(times, measurement="step", steps_per_call=steps)]
 
 
-def time_select(bench: Bench) -> list[dict[str, Any]]:
+def time_select(bench: Model) -> list[dict[str, Any]]:
     """A plain bisection's forward passes."""
     batches = bench.batches()
 
@@ -266,9 +289,9 @@ def time_select(bench: Bench) -> list[dict[str, Any]]:
     ]
 
 
-def time_calibrate(bench: Bench) -> list[dict[str, Any]]:
+def time_calibrate(bench: Model) -> list[dict[str, Any]]:
     """Scale and shift by L-BFGS, with the model in the closure and on cached differences."""
-    batches, gates = bench.batches(), bench.gates_at(bench.workload.num_nodes // 20)
+    batches, gates = bench.batches(), bench.gates_at(int(LABELLED_BY * bench.workload.num_nodes))
     evaluations = 0
 
     @torch.no_grad()
@@ -317,12 +340,11 @@ def check(name: str, abs_top_k: bool) -> dict[str, Any]:
     import jax.numpy as jnp
 
     from circuitjax.prune.config import PruneConfig, default_hyper
-    from circuitjax.prune.objective import pruning_loss
-    from experiments.bench import make_config, to_pairs
+    from circuitjax.prune.objective import Pairs, pruning_loss
 
     workload = WORKLOADS[name]
     arrays = draw(workload)
-    bench = Bench(workload, arrays, Model(workload, arrays, abs_top_k, "cpu"), "cpu")
+    bench = Model(workload, arrays, abs_top_k, "cpu")
     tau = bench.initial_tau()
     with torch.no_grad():  # a third of the gates closed, so that the fills matter
         for leaf in tau.values():
@@ -334,37 +356,44 @@ def check(name: str, abs_top_k: bool) -> dict[str, Any]:
     hyper, prune = default_hyper(config.num_nodes), PruneConfig(batch_size=workload.pairs)
 
     @jax.jit
-    def both(values: dict[str, jax.Array]) -> Any:
+    def both(values: dict[str, jax.Array], params: Any, fills: Any, tokens: jax.Array) -> Any:
         def loss_of(t: dict[str, jax.Array]) -> jax.Array:
-            pairs = to_pairs(tokens, arrays.answers)
-            return pruning_loss(config, prune, arrays.params, t, hyper, arrays.fills, pairs)[0]
+            last = jnp.full(tokens.shape[:2], workload.length - 1)
+            answers = jnp.broadcast_to(jnp.asarray(arrays.answers), tokens.shape[:2])
+            pairs = Pairs(tokens, last, answers)
+            return pruning_loss(config, prune, params, t, hyper, fills, pairs)[0]
 
         return jax.value_and_grad(loss_of)(values)
 
-    wanted, slopes = both({site: jnp.asarray(t.detach().numpy()) for site, t in tau.items()})
-    size = max(float(np.abs(slope).max()) for slope in slopes.values())
-    apart = max(
-        float(np.abs(np.asarray(slopes[site]) - t.grad.numpy()).max()) for site, t in tau.items()
-    )
-    result = {
-        "check": name,
-        "abs_top_k": "on" if abs_top_k else "off",
-        "loss": loss.item(),
-        "loss_apart": abs(loss.item() - float(wanted)),
-        "gradient_size": size,
-        "gradient_apart": apart / size,
-    }
-    if not max(result["loss_apart"], result["gradient_apart"]) < 1e-4:
+    values = {site: t.detach().numpy() for site, t in tau.items()}
+    wanted, slopes = both(values, arrays.params, arrays.fills, tokens)
+    size = max(float(abs(slope).max()) for slope in slopes.values())
+    gradients = {site: t.grad.numpy() for site, t in tau.items() if t.grad is not None}
+    gradient_apart = max(float(abs(slopes[s] - g).max()) for s, g in gradients.items()) / size
+    loss_apart = abs(loss.item() - float(wanted))
+    result = {"loss": loss.item(), "loss_apart": loss_apart, "gradient_apart": gradient_apart}
+    if not (loss_apart < 1e-4 and gradient_apart < 1e-4):
         raise ValueError(f"PyTorch and circuitjax differ by more than 1e-4: {result}")
-    return result
+    return {"check": name, "abs_top_k": "on" if abs_top_k else "off", **result}
 
 
+def _device_memory(device: str) -> float | None:
+    return torch.cuda.max_memory_allocated() / 2**20 if device == "cuda" else None
+
+
+@exit_on_bad_input
 def main(argv: list[str]) -> None:
     """Prints the JSON lines."""
     del argv
-    threads = _THREADS.value or os.cpu_count() or 1
-    torch.set_num_threads(threads)
-    kept = keep_freed_memory()
+    check_flags(
+        _WORKLOADS.value,
+        _MEASUREMENTS.value,
+        _TOP_K.value,
+        _REPEATS.value,
+        measurable=tuple(_MEASURE),
+    )
+    torch.set_num_threads(_THREADS.value or os.cpu_count() or 1)
+    kept, before = keep_freed_memory(), peak_memory()
     if _CHECK.value:
         for name in _WORKLOADS.value:
             for top_k in _TOP_K.value:
@@ -375,7 +404,7 @@ def main(argv: list[str]) -> None:
         workload = WORKLOADS[name]
         arrays = draw(workload)
         for top_k in _TOP_K.value:
-            bench = Bench(workload, arrays, Model(workload, arrays, top_k == "on", device), device)
+            bench = Model(workload, arrays, top_k == "on", device)
             for measurement in _MEASUREMENTS.value:
                 for line in _MEASURE[measurement](bench):
                     about = {
@@ -385,18 +414,12 @@ def main(argv: list[str]) -> None:
                         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
                         "dtype": "float32",
                         "freed_memory_kept": kept,
-                        "threads": threads,
+                        "threads": torch.get_num_threads(),
+                        "matmul": "onednn" if _ONEDNN.value else "default",
                         "workload": name,
                         "abs_top_k": top_k,
                     }
-                    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-                    memory = {
-                        "peak_memory_mib": peak / (2**20 if sys.platform == "darwin" else 2**10),
-                        "device_peak_memory_mib": torch.cuda.max_memory_allocated() / 2**20
-                        if device == "cuda"
-                        else None,
-                    }
-                    print(json.dumps({**about, **line, **memory}), flush=True)
+                    print_line({**about, **line}, before, _device_memory(device))
 
 
 if __name__ == "__main__":

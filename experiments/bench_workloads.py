@@ -1,32 +1,41 @@
 """What the benchmarks compute on: random sparse models and random pairs, as NumPy arrays.
 
 Both `bench.py` and `bench_torch.py` read them, so that both run the same mathematics on the same
-numbers. Every model has four layers (XS two), heads of 16 channels, pre-RMSNorm, exact GELU, biases,
-attention sinks, a bigram table, an unembedding of its own, no positions; its matrices keep their
-largest 10% of normal draws.
+numbers. Every model has four layers (XS two), heads of 16 channels, pre-RMSNorm, exact GELU,
+biases, attention sinks, a bigram table, an unembedding of its own, no positions; its matrices keep
+their largest 10% of normal draws.
 
 Axis letters: B pairs, T positions, D residual channels, V vocabulary, L layers, N nodes.
 """
 
 import dataclasses
+import json
 import math
+import resource
+import sys
+from collections.abc import Sequence
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
-__all__ = ["SITES", "WORKLOADS", "Arrays", "Workload", "draw", "measured_line", "top_k_at"]
+from circuitjax.model.config import SITES, TransformerConfig
+
+__all__ = [
+    "LABELLED_BY",
+    "WORKLOADS",
+    "Arrays",
+    "Workload",
+    "check_flags",
+    "draw",
+    "make_config",
+    "measured_line",
+    "peak_memory",
+    "print_line",
+]
 
 DENSITY = 0.1
-SITES = (
-    "attn.act_in",
-    "attn.q",
-    "attn.k",
-    "attn.v",
-    "attn.resid_delta",
-    "mlp.act_in",
-    "mlp.post_act",
-    "mlp.resid_delta",
-)
+LABELLED_BY = 0.05  # fraction of the nodes whose circuit the data are made for
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +109,23 @@ class Arrays:
     ranks: np.ndarray
 
 
-def top_k_at(workload: Workload, site: str) -> int:
-    """How many entries AbsTopK keeps at a site where it is on: a quarter."""
-    return workload.width(site) // 4
+def make_config(workload: Workload, abs_top_k: bool, dtype: Any = "float32") -> TransformerConfig:
+    """The model's description; AbsTopK, where on, keeps a quarter of every node site."""
+    return TransformerConfig(
+        num_layers=workload.num_layers,
+        d_model=workload.d_model,
+        num_heads=workload.num_heads,
+        d_head=workload.d_head,
+        d_mlp=workload.d_mlp,
+        vocab_size=workload.vocab_size,
+        context_length=workload.length,
+        position="none",
+        attention_sinks=True,
+        bigram=True,
+        abs_top_k_fraction=0.25 if abs_top_k else None,
+        abs_top_k_sites=SITES if abs_top_k else (),
+        matmul_dtype=dtype,
+    )
 
 
 def _sparse(rng: np.random.Generator, *shape: int) -> np.ndarray:
@@ -164,7 +187,7 @@ def draw(workload: Workload, seed: int = 0) -> Arrays:
 
 
 def measured_line(times: list[float], **fields: object) -> dict[str, object]:
-    """The JSON line of one measurement: `fields`, then median, least and greatest time (seconds)."""
+    """The JSON line of a measurement: `fields`, then median, least and greatest time in seconds."""
     return {
         **fields,
         "seconds": float(np.median(times)),
@@ -172,3 +195,44 @@ def measured_line(times: list[float], **fields: object) -> dict[str, object]:
         "max": max(times),
         "repeats": len(times),
     }
+
+
+def peak_memory() -> float:
+    """Greatest resident memory of the process so far, in MiB."""
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def check_flags(
+    workloads: Sequence[str],
+    measurements: Sequence[str],
+    abs_top_k: Sequence[str],
+    repeats: int,
+    *,
+    measurable: Sequence[str],
+) -> None:
+    """Refuses flags that cannot be served; `measurable` are the measurements there are.
+
+    Raises:
+      ValueError: an unknown workload, measurement or AbsTopK setting; under 5 repeats.
+    """
+    for flag, values, known in (
+        ("workloads", workloads, tuple(WORKLOADS)),
+        ("measurements", measurements, measurable),
+        ("abs_top_k", abs_top_k, ("off", "on")),
+    ):
+        for value in values:
+            if value not in known:
+                raise ValueError(f"--{flag} holds {value!r}; choose from {', '.join(known)}")
+    if repeats < 5:
+        raise ValueError(f"--repeats={repeats} is too few for a median: at least 5")
+
+
+def print_line(line: dict[str, Any], before: float, device_memory: float | None) -> None:
+    """Prints a measurement as JSON, with the memory of host (before and peak) and device in MiB."""
+    memory = {
+        "memory_before_mib": before,
+        "peak_memory_mib": peak_memory(),
+        "device_peak_memory_mib": device_memory,
+    }
+    print(json.dumps({**line, **memory}), flush=True)

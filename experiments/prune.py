@@ -8,6 +8,8 @@ The same command again resumes what is unfinished and shows what is finished. In
 
 import pathlib
 import sys
+from collections.abc import Mapping
+from typing import Any, cast
 
 import numpy as np
 from absl import app, flags
@@ -74,9 +76,9 @@ def _run() -> PruneRun:
         target_loss=_TARGET.value,
         steps=_STEPS.value,
         batch_size=_BATCH.value,
-        ablation=_ABLATION.value,
+        ablation=cast(Any, _ABLATION.value),  # absl has checked it against the choices
         tie_qk=_TIE.value,
-        calibrate=_CALIBRATE.value,
+        calibrate=cast(Any, _CALIBRATE.value),
     )
     if _SEEDS.value < 1 or _SEED.value < 0:
         raise ValueError(f"--seed={_SEED.value} must be at least 0, --num_seeds={_SEEDS.value} 1")
@@ -113,7 +115,7 @@ def main(argv: list[str]) -> None:
         leave=False,
     ) as bar:
 
-        def progress(step: int, metrics: dict[str, np.ndarray]) -> None:
+        def progress(step: int, metrics: Mapping[str, np.ndarray]) -> None:
             bar.update(step - bar.n)
             shown = zip(metrics["task"][:, -1], metrics["k"][:, -1], strict=True)
             bar.set_postfix_str("loss/nodes " + " ".join(f"{t:.2f}/{k:.0f}" for t, k in shown))

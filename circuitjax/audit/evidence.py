@@ -111,7 +111,8 @@ def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any
 def faithfulness(problem: Problem, gates: Gates, fills: Fills) -> dict[str, float]:
     """KL(model || circuit) in nats and agreement of the argmax, over the whole vocabulary."""
     gates = {site: jnp.asarray(m, jnp.float32) for site, m in gates.items()}
-    kl, agree = [], []
+    kl: list[np.ndarray] = []
+    agree: list[np.ndarray] = []
     for batch in in_batches(problem.test):
         parts = _faithfulness(problem.config, problem.params, fills, batch, gates)
         for total, part in zip((kl, agree), parts, strict=True):

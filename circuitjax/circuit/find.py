@@ -49,10 +49,14 @@ OnChunk = Callable[[MaskState, Mapping[str, np.ndarray]], None]
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One pruning run: a seed and its hyperparameters."""
+    """One pruning run: a seed in [0, 2^32) and its hyperparameters."""
 
     seed: int
     hyper: Hyper
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; it must be in [0, 2^32)")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,7 +104,8 @@ def default_jobs(num_nodes: int, seeds: Sequence[int], **changes: float) -> list
 def initial_state(problem: Problem, jobs: Sequence[Job]) -> MaskState:
     """J jobs before their first step."""
     hypers = stack_hypers([job.hyper for job in jobs])
-    return init_jobs(jnp.array([job.seed for job in jobs]), problem.config, problem.prune, hypers)
+    seeds = jnp.asarray(np.array([job.seed for job in jobs], np.uint32))
+    return init_jobs(seeds, problem.config, problem.prune, hypers)
 
 
 def train_masks(
@@ -114,8 +119,8 @@ def train_masks(
       on_chunk: called after each chunk with the state and the metrics `[J, chunk]`.
 
     Raises:
-      FloatingPointError: a loss that is not finite, with the step; the state handed to the last
-        `on_chunk` is good.
+      FloatingPointError: a loss, gradient or mask parameter that is not finite, with the step; the
+        state handed to the last `on_chunk` is good.
     """
     prune = problem.prune
     train_chunk = make_train_chunk(problem.config, prune)
@@ -124,11 +129,14 @@ def train_masks(
         length = min(prune.chunk - done % prune.chunk, prune.steps - done)
         state, metrics = train_chunk(state, length, problem.params, problem.fills, problem.train)
         values = {name: np.asarray(value) for name, value in metrics.items()}
-        bad = ~np.isfinite(values["loss"])
+        # A parameter that is NaN closes its gate and leaves the loss finite, so all three count.
+        bad = ~(np.isfinite(values["loss"]) & np.isfinite(values["gradient_rms"]))
+        for leaf in jax.tree.leaves(state.tau):
+            bad[:, -1] |= ~np.isfinite(np.asarray(leaf)).all(axis=(1, 2))
         if bad.any():
             job, step = (int(i) for i in np.argwhere(bad)[0])
             raise FloatingPointError(
-                f"the pruning loss of job {job} is not finite at step {done + step}: "
+                f"the pruning of job {job} left the finite numbers at step {done + step}: "
                 f"the last good state is that of step {done}; try a lower lr"
             )
         done += length
@@ -148,17 +156,20 @@ def candidates_of(problem: Problem, jobs: Sequence[Job], state: MaskState) -> li
 
 
 def empty_candidate(problem: Problem, job: Job) -> Candidate:
-    """The circuit that keeps nothing, calibrated: what a trivial task is solved by."""
+    """The circuit that keeps nothing, calibrated unless that is off: it solves a trivial task."""
     closed = all_gates(problem.config, 0.0)
     found = answers(problem, problem.validation, [closed])
-    fit, raw = calibrate(found.differences), float(found.losses(problem.prune)[0])
-    loss = float(fit.loss[0])
+    raw = float(found.losses(problem.prune)[0])
+    scale, shift, loss = 1.0, 0.0, raw
+    if problem.prune.calibrate != "off":
+        fit = calibrate(found.differences)
+        scale, shift, loss = (float(x[0]) for x in (fit.scale, fit.shift, fit.loss))
     mask = {site: np.asarray(m) > 0.5 for site, m in closed.items()}
     choice = Choice(
         mask=mask,
         selection=Selection(k=0, reached=loss <= problem.prune.target_loss, loss=loss, curve=()),
-        scale=float(fit.scale[0]),
-        shift=float(fit.shift[0]),
+        scale=scale,
+        shift=shift,
         loss=loss,
         loss_uncalibrated=raw,
         k_inside=0,

@@ -22,7 +22,7 @@ from circuitjax.prune.objective import binary_losses, calibrated_differences
 __all__ = ["STEPS", "Calibration", "calibrate"]
 
 STEPS = 16
-_BOUND = 60.0  # of log scale and of shift, in units of the spread of the differences
+_BOUND = 60.0  # of log scale and of shift, for differences in units of their spread
 
 
 @flax.struct.dataclass
@@ -60,18 +60,18 @@ def _fit_all(flat: jax.Array, steps: int) -> Calibration:
 
 
 def _fit(differences: jax.Array, steps: int) -> Calibration:
-    # In units of their own spread the differences make a well-conditioned problem.
-    unit = jnp.std(differences) + 1e-6
-    scaled = differences / unit
+    # Around their mean and in units of their spread the differences make a well-conditioned problem.
+    centre = jnp.mean(differences)
+    unit = jnp.std(differences) + 1e-6 * (1 + jnp.abs(centre))
+    scaled = (differences - centre) / unit
 
-    def loss_of(theta):
+    def loss_of(theta: jax.Array) -> jax.Array:
         return jnp.mean(binary_losses(calibrated_differences(scaled, jnp.exp(theta[0]), theta[1])))
 
     optimizer = optax.lbfgs()
-    start = jnp.zeros(2).at[0].set(jnp.clip(jnp.log(unit), -4.0, 4.0))
     value_and_grad = optax.value_and_grad_from_state(loss_of)
 
-    def step(carry, _):
+    def step(carry: tuple, _: None) -> tuple[tuple, None]:
         theta, state, best, best_loss = carry
         value, gradient = value_and_grad(theta, state=state)
         better = value < best_loss
@@ -80,16 +80,18 @@ def _fit(differences: jax.Array, steps: int) -> Calibration:
             gradient, state, theta, value=value, grad=gradient, value_fn=loss_of
         )
         moved = optax.apply_updates(theta, updates)
+        assert isinstance(moved, jax.Array)
         # A separable set has its optimum at an infinite scale: stop where float32 still resolves it.
         theta = jnp.where(jnp.all(jnp.isfinite(moved)), jnp.clip(moved, -_BOUND, _BOUND), theta)
         return (theta, state, best, best_loss), None
 
+    start = jnp.zeros(2)
     carry = (start, optimizer.init(start), start, jnp.asarray(jnp.inf))
     (theta, _, best, best_loss), _ = lax.scan(step, carry, None, length=steps)
-    last = loss_of(theta)
-    best = jnp.where(last < best_loss, theta, best)
+    best = jnp.where(loss_of(theta) < best_loss, theta, best)
     plain = jnp.mean(binary_losses(differences))
-    scale, shift = jnp.exp(best[0]) / unit, best[1]
+    scale = jnp.exp(best[0]) / unit
+    shift = best[1] - scale * centre
     fitted = jnp.mean(binary_losses(calibrated_differences(differences, scale, shift)))
     improved = fitted <= plain
     return Calibration(

@@ -1,11 +1,14 @@
 """Configuration of a pruning run: what shapes the program (static) and what a tuner varies (traced)."""
 
 import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 __all__ = ["Hyper", "PruneConfig", "default_hyper", "stack_hypers"]
 
@@ -54,8 +57,9 @@ class PruneConfig:
             "test_pairs",
             "chunk",
         ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
         if self.grid < 3:
             raise ValueError(f"grid is {self.grid}; it must be at least 3 candidates per round")
         if self.random_controls < 20:
@@ -71,6 +75,21 @@ class PruneConfig:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form."""
         return dataclasses.asdict(self)
+
+
+_INFINITE = float("inf")
+_LIMITS: Mapping[str, tuple[str, Callable[[float], bool]]] = MappingProxyType(
+    {
+        "k_coef": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
+        "init_noise_scale": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
+        "init_noise_bias": ("[-1, 1]", lambda value: -1 <= value <= 1),
+        "wd": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
+        "lr": ("(0, inf)", lambda value: 0 < value < _INFINITE),
+        "inv_beta2": ("[1e-6, 1]", lambda value: 0.99e-6 <= value <= 1),
+        "lr_warmup_frac": ("[0, 1)", lambda value: 0 <= value < 1),
+        "heaviside_temp": ("(0, inf)", lambda value: 0 < value < _INFINITE),
+    }
+)
 
 
 @flax.struct.dataclass
@@ -105,25 +124,14 @@ class Hyper:
         """Refuses what cannot work, before any work.
 
         Raises:
-          ValueError: a negative or non-finite value, lr or heaviside_temp of 0, inv_beta2 outside
-            (0, 1], lr_warmup_frac outside [0, 1).
+          ValueError: a value outside its limits, or not a number, once rounded to float32: inv_beta2
+            from 1e-6 (below, 1 - inv_beta2 is nearly 1 itself), lr and heaviside_temp above 0.
         """
         for name, value in self.to_dict().items():
-            low_open = name in ("lr", "heaviside_temp", "inv_beta2")
-            high = {"inv_beta2": 1.0, "lr_warmup_frac": 1.0}.get(name, float("inf"))
-            good = (value > 0 if low_open else value >= 0) and (
-                value <= high if name == "inv_beta2" else value < high
-            )
-            if name == "init_noise_bias":
-                good = -1 <= value <= 1
-            if not good:
-                limits = (
-                    "[-1, 1]"
-                    if name == "init_noise_bias"
-                    else (
-                        f"{'(' if low_open else '['}0, {high:g}{']' if name == 'inv_beta2' else ')'}"
-                    )
-                )
+            limits, fits = _LIMITS[name]
+            with np.errstate(over="ignore"):
+                rounded = float(np.float32(value))
+            if not fits(rounded):
                 raise ValueError(f"{name} is {value:g}; it must be in {limits}")
 
 

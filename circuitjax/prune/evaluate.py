@@ -17,7 +17,7 @@ from circuitjax.model.config import TransformerConfig
 from circuitjax.model.reduced import Reduced, apply_reduced, can_reduce, reduce_model
 from circuitjax.model.transformer import Fills, Gates, Params
 from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.gates import flatten_units, gates_from_ranks, gates_of, num_units, tie
+from circuitjax.prune.gates import Tau, flatten_units, gates_from_ranks, gates_of, num_units, tie
 from circuitjax.prune.objective import (
     Pairs,
     answer_logits,
@@ -77,7 +77,9 @@ _one = jax.jit(_answer, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _several(config, params, fills, batch, gates):
+def _several(
+    config: TransformerConfig, params: Params, fills: Fills, batch: Pairs, gates: Gates
+) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(lambda mask: _answer(config, params, fills, batch, mask))(gates)
 
 
@@ -185,8 +187,8 @@ class Prober:
                 parts.append(answers(self._problem, self._pairs, [mask]).differences)
                 continue
             batches = in_batches(self._pairs)
-            values = [_reduced_differences(model, batch, mask) for batch in batches]
-            parts.append(jnp.concatenate(values)[None, : self._pairs.size])
+            rows = [_reduced_differences(model, batch, mask) for batch in batches]
+            parts.append(jnp.concatenate(rows)[None, : self._pairs.size])
         values = jnp.concatenate(parts)
         return Answers(values, jnp.zeros_like(values))
 
@@ -211,20 +213,27 @@ def attribution(problem: Problem, state: MaskState, pairs: Pairs) -> np.ndarray:
     a closed node (or closing an open one) would do to the loss, in nats.
     """
     hard = {site: m for site, m in gates_of(state.tau, 1.0).items() if site in state.tau}
-    total = 0.0
-    batches = in_batches(pairs)
-    for batch in batches:
-        total = total + np.asarray(
-            _gate_gradient(
-                problem.config, problem.prune, problem.params, problem.fills, batch, hard
-            )
+    total = np.zeros(num_units(problem.config, problem.prune.tie_qk))
+    for start in range(0, pairs.size, _BATCH):
+        # The last batch at its own size: a pair that fills it up would count more than once.
+        batch = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
+        gradient = _gate_gradient(
+            problem.config, problem.prune, problem.params, problem.fills, batch, hard
         )
-    return total / len(batches)
+        total += np.asarray(gradient) * batch.size
+    return total / pairs.size
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _gate_gradient(config, prune, params, fills, batch, gates):
-    def loss_of(hard):
+def _gate_gradient(
+    config: TransformerConfig,
+    prune: PruneConfig,
+    params: Params,
+    fills: Fills,
+    batch: Pairs,
+    gates: Tau,
+) -> jax.Array:
+    def loss_of(hard: Tau) -> jax.Array:
         logits = answer_logits(config, params, batch, tie(hard), fills)
         return task_loss(prune, logits, batch.answers)
 

@@ -11,6 +11,7 @@ in nats (chance for `binary` is ln 2). Axis letters: B pairs, and an axis of 2 i
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.transformer import Fills, Gates, Params, apply
@@ -42,7 +43,7 @@ class Pairs:
     last: jax.Array
     answers: jax.Array
 
-    def take(self, index: jax.Array) -> "Pairs":
+    def take(self, index: jax.Array | np.ndarray) -> "Pairs":
         """The pairs at `index` `[B']`."""
         return jax.tree.map(lambda leaf: leaf[index], self)
 

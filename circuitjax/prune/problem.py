@@ -1,4 +1,4 @@
-"""A pruning problem: one frozen model, one task, their data on the device, shared by all that follows."""
+"""A pruning problem: one frozen model and one task, with their data on the device."""
 
 import dataclasses
 from collections.abc import Mapping

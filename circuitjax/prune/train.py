@@ -6,6 +6,7 @@ One step: draw a batch with `fold_in(key, step)`, differentiate the pruning loss
 surrogate, clip the gradient's RMS to 1, AdamW, linear decay, clamp (Gao et al. 2025, A.5).
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -24,6 +25,8 @@ from circuitjax.prune.gates import Tau, clamp, init_tau
 from circuitjax.prune.objective import Pairs, pruning_loss
 
 __all__ = ["MaskState", "init_jobs", "make_train_chunk"]
+
+Metrics = dict[str, jax.Array]
 
 
 @flax.struct.dataclass
@@ -54,7 +57,7 @@ def init_jobs(
 ) -> MaskState:
     """States before the first step, from seeds int32 `[J]` and hyperparameters `[J]`."""
 
-    def one(seed, hyper):
+    def one(seed: jax.Array, hyper: Hyper) -> MaskState:
         key = jax.random.key(seed)
         tau = init_tau(jax.random.fold_in(key, 0), config, hyper, prune.tie_qk)
         data_key = jax.random.key_data(jax.random.fold_in(key, 1))
@@ -66,7 +69,7 @@ def init_jobs(
 @functools.lru_cache(maxsize=16)
 def make_train_chunk(
     config: TransformerConfig, prune: PruneConfig
-) -> Callable[..., tuple[MaskState, dict[str, jax.Array]]]:
+) -> Callable[..., tuple[MaskState, Metrics]]:
     """Compiled `(state [J], length, params, fills, pairs) -> (state [J], metrics [J, length])`.
 
     `length` is static; params, fills `[L, W]` and the training pairs are shared by all jobs. Metrics:
@@ -74,11 +77,13 @@ def make_train_chunk(
     program, so a sweep over tasks compiles once.
     """
 
-    def one_step(state: MaskState, params: Params, fills: Fills, pairs: Pairs):
+    def one_step(
+        state: MaskState, params: Params, fills: Fills, pairs: Pairs
+    ) -> tuple[MaskState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         batch = pairs.take(jax.random.randint(key, (prune.batch_size,), 0, pairs.size))
 
-        def loss_of(tau):
+        def loss_of(tau: Tau) -> tuple[jax.Array, Metrics]:
             return pruning_loss(config, prune, params, tau, state.hyper, fills, batch)
 
         (loss, parts), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tau)
@@ -89,11 +94,13 @@ def make_train_chunk(
         decay = warmup_linear_decay(state.step, prune.steps, state.hyper.lr_warmup_frac)
         rate = state.hyper.lr * decay
         tau = jax.tree.map(lambda t, u: t - rate * (u + state.hyper.wd * t), state.tau, updates)
-        state = state.replace(tau=clamp(tau), adam=adam, step=state.step + 1)
+        state = dataclasses.replace(state, tau=clamp(tau), adam=adam, step=state.step + 1)
         return state, {"loss": loss, **parts, "gradient_rms": rms}
 
-    def chunk(state: MaskState, length: int, params: Params, fills: Fills, pairs: Pairs):
-        def job(job_state):
+    def chunk(
+        state: MaskState, length: int, params: Params, fills: Fills, pairs: Pairs
+    ) -> tuple[MaskState, Metrics]:
+        def job(job_state: MaskState) -> tuple[MaskState, Metrics]:
             return scan_steps(lambda s: one_step(s, params, fills, pairs), job_state, length)
 
         return map_jobs(job)(state)

@@ -72,8 +72,9 @@ def plot_loss_vs_k(
     axes.set(
         xscale="log", yscale="log", xlabel="nodes kept, k", ylabel="task loss (nats)", title=title
     )
-    top = max(2.0, min(20.0, max(float(np.max(np.array(j["curve"])[:, 2])) for j in curves) * 1.5))
-    low = min(target, max(unpruned, 1e-4)) / 2
+    losses = np.concatenate([np.array(job["curve"], float)[:, 2] for job in curves])
+    top = max(2.0, min(20.0, float(losses.max()) * 1.5))
+    low = max(1e-4, min(target, unpruned, float(losses.min())) / 2)
     axes.set_ylim(low, top)
     axes.legend(fontsize=7, loc="lower left")
     axes.grid(alpha=0.25, which="both", linewidth=0.4)

@@ -8,6 +8,7 @@ report.json          every figure; written last, so its presence means "finished
 """
 
 import dataclasses
+import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -22,7 +23,6 @@ import jax
 import numpy as np
 
 from circuitjax.audit.evidence import baseline, evidence
-from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.find import (
     Candidate,
     Job,
@@ -39,12 +39,17 @@ from circuitjax.model.record import Model
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.train import MaskState
+from circuitjax.report.drawing import draw_circuit
 from circuitjax.report.plots import plot_loss_vs_k, plot_training
-from circuitjax.tasks.base import Task
+from circuitjax.tasks.base import Pair, Task
 
 __all__ = ["PruneRun", "finished_report", "run_pruning", "versions"]
 
 Progress = Callable[[int, Mapping[str, np.ndarray]], None]
+
+# What a run's directory may hold, also under a temporary name; anything else is somebody's.
+_FILES = ("run.json", "report.json", "training", "circuit", "loss_vs_k.png")
+_OURS = (*_FILES, *(f".{name}" for name in _FILES))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,9 +75,15 @@ class PruneRun:
             "model": self.model.name,
             "model_hash": self.model.hash,
             "task": self.task.name,
+            "pairs": _digest(self.task.pool) if self.task.pool else None,
             "prune": self.prune.to_dict(),
             "jobs": [{"seed": job.seed, **job.hyper.to_dict()} for job in self.jobs],
         }
+
+
+def _digest(pool: Sequence[Pair]) -> str:
+    """Of a file's pairs: a task of that name with other pairs is another task."""
+    return hashlib.sha256(json.dumps([list(pair) for pair in pool]).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -90,28 +101,41 @@ def versions() -> dict[str, str]:
     }
 
 
-def _claim(run: PruneRun, overwrite: bool) -> None:
-    """Takes the directory, or refuses it; nothing is removed unless `overwrite`."""
-    path = run.directory / "run.json"
-    if run.directory.exists() and any(run.directory.iterdir()):
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            held = None
-        if held == json.loads(json.dumps(run.identity())):
-            return
-        if not overwrite:
-            what = "another run" if held else "files that are no run of ours"
-            raise ValueError(
-                f"{run.directory} holds {what}: choose another --out, or replace it with --overwrite"
-            )
-        if held is None:
-            raise ValueError(
-                f"{run.directory} holds files that are no run of ours: even --overwrite leaves them "
-                "alone; choose another --out"
-            )
+def _check(run: PruneRun, overwrite: bool) -> bool:
+    """Whether the directory holds this very run; refuses what may not be replaced, changes nothing."""
+    if not run.directory.exists():
+        return False
+    if not run.directory.is_dir():
+        raise ValueError(f"{run.directory} is a file: choose another --out")
+    names = [path.name for path in run.directory.iterdir()]
+    foreign = sorted(name for name in names if not name.startswith(_OURS))
+    try:
+        held = json.loads((run.directory / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        held = None
+        foreign = foreign or sorted(name for name in names if not name.startswith("."))
+    identity = json.loads(json.dumps(run.identity()))
+    if held == identity:
+        return True
+    if foreign or not (held is None or (isinstance(held, dict) and held.keys() == identity.keys())):
+        raise ValueError(
+            f"{run.directory} holds files that are no run of ours, such as "
+            f"{foreign[0] if foreign else 'run.json'!r}: even --overwrite leaves them alone; "
+            "choose another --out"
+        )
+    if held is not None and not overwrite:
+        raise ValueError(
+            f"{run.directory} holds another run: choose another --out, or replace it with "
+            "--overwrite"
+        )
+    return False
+
+
+def _claim(run: PruneRun) -> None:
+    """Takes the directory, after `_check` has allowed it."""
+    if run.directory.exists():
         shutil.rmtree(run.directory)
-    checkpoints.write_json(path, run.identity())
+    checkpoints.write_json(run.directory / "run.json", run.identity())
 
 
 def finished_report(run: PruneRun) -> dict[str, Any] | None:
@@ -146,13 +170,15 @@ def run_pruning(
       ValueError: a directory that holds another run, or a task the model cannot be asked.
       FloatingPointError: the loss stopped being finite; the last good state is kept.
     """
-    _claim(run, overwrite)
-    report = finished_report(run)
+    resumed = _check(run, overwrite)
+    report = finished_report(run) if resumed else None
     if report is not None:
         return report
     seconds: dict[str, float] = {}
     with _timed(seconds, "data"):
         problem = make_problem(run.model, run.task, run.prune)
+    if not resumed:
+        _claim(run)  # only now: a task that cannot be asked leaves nothing behind
     with _timed(seconds, "baseline"):
         base = baseline(problem)
     trivial = base["loss_empty"] <= run.prune.target_loss
@@ -175,6 +201,12 @@ def run_pruning(
     with _timed(seconds, "writing"):
         circuit.save(run.directory / "circuit", run.model)
         _draw(run, candidates, best, base, history)
+        draw_circuit(
+            run.directory / "circuit.png",
+            run.model,
+            circuit,
+            f"{run.task.name} on {run.model.name}: {best.nodes} nodes, {best.edges} edges",
+        )
     status = "trivial" if trivial else "reached" if best.choice.reached else "not_reached"
     report = _report(run, problem, status, base, figures, candidates, best, history, seconds)
     checkpoints.write_json(run.directory / "report.json", report)
@@ -260,7 +292,9 @@ def _job_row(found: Candidate, k_trained: int) -> dict[str, Any]:
         "k_after": choice.k_after,
         "loss_validation": choice.loss,
         "loss_validation_uncalibrated": choice.loss_uncalibrated,
-        "curve": [list(point) for point in choice.curve],
+        "curve": [
+            [value if np.isfinite(value) else None for value in point] for point in choice.curve
+        ],
     }
 
 

@@ -83,7 +83,7 @@ BRACKET_BRACE = Task(
         alternative,
     ),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -158,5 +158,5 @@ BRACKET_COUNTING = Task(
         after_call,
     ),
     shortest=8,
-    longest=47,
+    longest=39,
 )

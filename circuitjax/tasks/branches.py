@@ -70,7 +70,7 @@ ELSE_ELIF = Task(
         branches_after_others,
     ),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -121,7 +121,7 @@ IF_TERNARY = Task(
     "An if after an expression needs an else, an if that begins a statement a colon.",
     (of_sum, of_added, of_attribute_sum, of_call_or_return, of_method_or_return),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -171,5 +171,5 @@ IF_EQUALS = Task(
     "A name after if is compared, a name that begins a line is assigned.",
     (after_for, after_if, after_while, after_with, after_def),
     shortest=8,
-    longest=47,
+    longest=39,
 )

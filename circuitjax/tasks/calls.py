@@ -82,7 +82,7 @@ FINAL_KWARG = Task(
         name_keyword,
     ),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -143,5 +143,5 @@ LAMBDA_FUNC = Task(
     "The parameters of a lambda end with a colon, those of a def with a parenthesis first.",
     (bound_at_margin, bound_in_class, bound_in_function, bound_in_if, returned),
     shortest=8,
-    longest=47,
+    longest=39,
 )

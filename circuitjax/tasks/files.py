@@ -59,7 +59,7 @@ WITH_AS = Task(
     "A call in a with statement is followed by as, the same call in a return by if.",
     (opened, opened_in_mode, connected, constructed, method_of_object),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 _HANDLES: tuple[str, ...] = ("f", "file", "handle", "stream", "source", "target", "output", "input")
@@ -112,5 +112,5 @@ WITH_OPEN = Task(
     "A file opened to write is written, one opened to read is read.",
     (statement, named_mode, kept, after_lines, in_condition),
     shortest=8,
-    longest=47,
+    longest=39,
 )

@@ -68,7 +68,7 @@ FOR_WHILE = Task(
     "The name after for is followed by in, the name after while by a comparison.",
     (loop_after_lines, loop_after_start, loop_in_function, loop_in_loop, loop_after_loop),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -120,7 +120,7 @@ INDENT_FOR = Task(
     "The body of a for loop stands one step further in than its header.",
     (after_inner_if, after_inner_for, after_inner_while, after_inner_with, in_outer_loop),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -189,7 +189,7 @@ ENUMERATE_RANGE = Task(
     "Two loop variables, the first an index, take enumerate; an index alone takes range.",
     (after_assignment, after_plain_call, after_result, after_signature, after_return),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -238,5 +238,5 @@ WHILE_RETURN_TRUE = Task(
     "After while True comes a colon, after return True the end of the line.",
     (at_first_line, after_lines, in_if, in_else, in_for),
     shortest=8,
-    longest=47,
+    longest=39,
 )

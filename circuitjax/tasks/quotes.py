@@ -74,7 +74,7 @@ SINGLE_DOUBLE_QUOTE = Task(
         after_closed_string,
     ),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -140,5 +140,5 @@ FSTRING_BRACE = Task(
         later_argument_format,
     ),
     shortest=8,
-    longest=47,
+    longest=39,
 )

@@ -77,7 +77,7 @@ SET_OR_STRING = Task(
     "A variable that began as a set is added to, one that began as a string is extended with +=.",
     (in_loop, in_filtered_loop, converted, beside_another, after_statements, in_while),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -117,7 +117,7 @@ SET_OR_STRING_FIXEDVARNAME = Task(
         current_in_while,
     ),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -190,7 +190,7 @@ CLASS_INIT = Task(
     "In a constructor an attribute is set to the parameter of the same name.",
     (first_of_two, first_of_three, second_of_three, second_of_four, third_of_four, with_default),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -244,7 +244,7 @@ VAR_SWAP = Task(
     "In a swap of two variables the right side names them in the other order.",
     (plain_swap, assigned_before, in_comparison, of_parameters, in_while_loop),
     shortest=8,
-    longest=47,
+    longest=39,
 )
 
 
@@ -324,5 +324,5 @@ VAR_IF = Task(
         beside_other_flag,
     ),
     shortest=8,
-    longest=47,
+    longest=39,
 )

@@ -1,0 +1,90 @@
+"""The benchmark: its lines carry what is promised, its arrays obey the sparsity of pretraining."""
+
+import json
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+
+from circuitjax.model.sites import shapes
+from circuitjax.model.transformer import init_params
+from circuitjax.pretrain.sparsify import project
+from experiments.bench_workloads import DENSITY, WORKLOADS, draw, make_config, measured_line
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FIELDS = {
+    "framework", "version", "backend", "device", "dtype", "workload", "abs_top_k", "measurement",
+    "seconds", "min", "max", "repeats", "memory_before_mib", "peak_memory_mib",
+    "device_peak_memory_mib",
+}  # fmt: skip
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "experiments.bench", "--workloads=XS", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_one_json_line_per_measurement():
+    done = run("--abs_top_k=off", "--chunk=2")
+    assert done.returncode == 0, done.stderr
+    lines = {line["measurement"]: line for line in map(json.loads, done.stdout.splitlines())}
+    calibrations = {"calibrate", "calibrate_forward", "calibrate_fit"}
+    assert set(lines) == {"step", "select", "probe", "jobs"} | calibrations
+    for line in lines.values():
+        assert set(line) >= FIELDS
+        assert 0 < line["min"] <= line["seconds"] <= line["max"]
+        assert line["repeats"] >= 5
+        assert line["peak_memory_mib"] >= line["memory_before_mib"] > 0
+    assert lines["select"]["probes"] >= 12
+    assert lines["jobs"]["ratio"] > 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "told"),
+    [
+        ("--workloads=L", "--workloads holds 'L'; choose from XS, S, M"),
+        ("--measurements=steps", "--measurements holds 'steps'"),
+        ("--abs_top_k=maybe", "--abs_top_k holds 'maybe'"),
+        ("--repeats=4", "--repeats=4 is too few"),
+        ("--chunk=1", "--chunk=1 is too short"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(flag, told):
+    done = run(flag)
+    assert done.returncode == 2
+    assert told in done.stderr.splitlines()[-1]
+
+
+def test_arrays_fit_the_model_and_are_sparse():
+    workload = WORKLOADS["XS"]
+    config, arrays = make_config(workload, abs_top_k=True), draw(workload)
+    wanted = jax.eval_shape(lambda: init_params(jax.random.key(0), config))
+    jax.tree.map(lambda w, a: np.testing.assert_equal(a.shape, w.shape), wanted, arrays.params)
+    assert {site: fill.shape for site, fill in arrays.fills.items()} == shapes(config)
+    assert sorted(arrays.ranks) == list(range(config.num_nodes))
+    assert arrays.validation.min() > 0
+    assert arrays.validation.max() < config.vocab_size
+    # The matrices are fixed points of the projection that pretraining applies.
+    matrices = {
+        "layers": {
+            name: value for name, value in arrays.params["layers"].items() if value.ndim == 3
+        },
+        "embed": arrays.params["embed"],
+        "unembed": arrays.params["unembed"],
+    }
+    jax.tree.map(np.testing.assert_array_equal, project(matrices, DENSITY), matrices)
+    jax.tree.map(lambda m: np.testing.assert_allclose((m != 0).mean(), 0.1, atol=1e-3), matrices)
+
+
+def test_the_same_seed_draws_the_same_arrays():
+    first, second = draw(WORKLOADS["XS"]), draw(WORKLOADS["XS"])
+    jax.tree.map(np.testing.assert_array_equal, vars(first), vars(second))
+    assert (draw(WORKLOADS["XS"], seed=1).ranks != first.ranks).any()
+
+
+def test_a_line_gives_the_median():
+    line = measured_line([3.0, 1.0, 2.0, 9.0, 2.5], measurement="step")
+    assert line == {"measurement": "step", "seconds": 2.5, "min": 1.0, "max": 9.0, "repeats": 5}

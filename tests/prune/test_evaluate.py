@@ -1,0 +1,170 @@
+"""Hard circuits: every way to evaluate them gives the same answers; attribution is a derivative."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from circuitjax.circuit.find import Job, initial_state
+from circuitjax.model.sites import shapes
+from circuitjax.prune import evaluate, masks
+from circuitjax.prune.config import Hyper
+from circuitjax.prune.evaluate import Prober, answers, attribution
+from circuitjax.prune.gates import all_gates, flatten_units, gates_from_ranks, gates_of, num_units
+from circuitjax.prune.objective import answer_logits, binary_losses, logit_differences, task_loss
+from tests.prune.planted import CONFIG, PRUNE, planted_problem
+
+
+@pytest.fixture(scope="module")
+def problem():
+    """The planted model with random fills, so that every closed node matters."""
+    rng = np.random.default_rng(5)
+    fills = {s: jnp.asarray(rng.normal(0, 0.3, n), jnp.float32) for s, n in shapes(CONFIG).items()}
+    return dataclasses.replace(planted_problem(), fills=fills)
+
+
+def direct(problem, pairs, mask):
+    gates = {site: jnp.asarray(m, jnp.float32) for site, m in mask.items()}
+    logits = answer_logits(problem.config, problem.params, pairs, gates, problem.fills)
+    return logit_differences(logits, pairs.answers), logits
+
+
+def test_answers_equal_the_model_run_directly(problem, monkeypatch):
+    rng = np.random.default_rng(6)
+    drawn = [{s: rng.random(n) < p for s, n in shapes(CONFIG).items()} for p in (0.2, 0.6, 0.9)]
+    monkeypatch.setattr(evaluate, "_BATCH", 16)
+    monkeypatch.setattr(evaluate, "_MASKS", 2)
+    monkeypatch.setattr(evaluate.in_batches, "__defaults__", (16,))
+    pairs = problem.validation  # 24: the second batch has a ragged end
+    assert [batch.size for batch in evaluate.in_batches(pairs)] == [16, 16]
+    one = answers(problem, pairs, drawn, side_by_side=False)
+    other = answers(problem, pairs, drawn, side_by_side=True)
+    assert one.differences.shape == other.vocabulary.shape == (3, 24, 2)
+    for index, mask in enumerate(drawn):
+        differences, logits = direct(problem, pairs, mask)
+        logs = np.asarray(logits, np.float64)
+        logs = logs - np.log(np.exp(logs).sum(axis=-1, keepdims=True))
+        right = np.asarray(pairs.answers)[..., None]
+        expected = -np.take_along_axis(logs, right, axis=-1)[..., 0]
+        for found in (one, other):
+            np.testing.assert_allclose(found.differences[index], differences, atol=1e-4)
+            np.testing.assert_allclose(found.vocabulary[index], expected, atol=1e-4)
+        loss = float(np.mean(binary_losses(differences)))
+        assert one.losses(PRUNE)[index] == pytest.approx(loss, abs=1e-4)
+    vocabulary = dataclasses.replace(PRUNE, loss="vocabulary")
+    np.testing.assert_allclose(
+        one.losses(vocabulary), np.mean(one.vocabulary, axis=(1, 2)), rtol=1e-5
+    )
+
+
+@pytest.mark.parametrize("tie_qk", [False, True])
+def test_a_reduced_model_answers_as_the_whole_one(problem, tie_qk):
+    problem = dataclasses.replace(problem, prune=dataclasses.replace(PRUNE, tie_qk=tie_qk))
+    rng = np.random.default_rng(7)
+    units = num_units(CONFIG, tie_qk)
+    rankings = [rng.permutation(units).astype(np.int32) for _ in range(2)]
+    ks = (0, 1, 9, 60, 64, 65, units)
+    small, whole = (
+        Prober(problem, problem.validation, rankings, reduce=reduce) for reduce in (True, False)
+    )
+    for index, ranks in enumerate(rankings):
+        found = small.answers(index, ks).differences
+        plain = whole.answers(index, ks).differences
+        opened = [gates_from_ranks(CONFIG, jnp.asarray(ranks), k, tie_qk) for k in ks]
+        expected = answers(problem, problem.validation, opened).differences
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        np.testing.assert_allclose(plain, expected, atol=1e-4)
+    assert small._reduced, "no reduced model was used"
+
+
+@pytest.mark.parametrize("tie_qk", [False, True])
+def test_attribution_is_the_loss_derivative_by_each_gate(problem, tie_qk, monkeypatch):
+    prune = dataclasses.replace(PRUNE, tie_qk=tie_qk)
+    problem = dataclasses.replace(problem, prune=prune)
+    job = Job(3, Hyper(0.01, init_noise_scale=0.5, init_noise_bias=0.4))
+    state = jax.tree.map(lambda leaf: leaf[0], initial_state(problem, [job]))
+    pairs = problem.validation.take(np.arange(7))
+    monkeypatch.setattr(evaluate, "_BATCH", 4)  # batches of 4 and 3
+    found = attribution(problem, state, pairs)
+    hard = {s: m for s, m in gates_of(state.tau, 1.0).items() if s in state.tau}
+    assert found.shape == flatten_units(hard).shape
+
+    @jax.jit
+    def loss_at(gates):
+        if tie_qk:
+            gates = {**gates, "attn.k": gates["attn.q"]}
+        logits = answer_logits(problem.config, problem.params, pairs, gates, problem.fills)
+        return task_loss(prune, logits, pairs.answers)
+
+    rng, start = np.random.default_rng(8), 0
+    for site, m in hard.items():
+        size = m.size
+        for place in rng.choice(size, 4, replace=False):
+            sides = [
+                float(loss_at({**hard, site: m.at[np.unravel_index(place, m.shape)].add(step)}))
+                for step in (0.01, -0.01)
+            ]
+            slope = (sides[0] - sides[1]) / 0.02
+            assert found[start + place] == pytest.approx(slope, abs=3e-3)
+        start += size
+
+
+def test_selection_equals_brute_force_over_every_k(problem):
+    """The planted nodes first, in an order in which the loss falls once; the rest after them."""
+    from circuitjax.model.sites import parse_address
+    from tests.prune.planted import PLANTED
+
+    problem = planted_problem()
+    rng = np.random.default_rng(9)
+    first = {site: np.zeros(shape) for site, shape in shapes(CONFIG).items()}
+    for name in PLANTED:
+        layer, site, index = parse_address(CONFIG, name)
+        first[site][layer, index] = 1
+    scores = np.concatenate([first[site].ravel() for site in shapes(CONFIG)])
+    orders = [scores + rng.random(scores.size) * 0.5, rng.random(scores.size)]
+    rankings = [np.argsort(np.argsort(-order)).astype(np.int32) for order in orders]
+    for mode in ("inside", "after", "off"):
+        prune = dataclasses.replace(PRUNE, calibrate=mode)
+        changed = dataclasses.replace(problem, prune=prune)
+        for ranks, choice in zip(
+            rankings, masks.choose_from_rankings(changed, rankings), strict=True
+        ):
+            seen = {k: (raw, fitted) for k, raw, fitted in choice.curve}
+            column = 1 if mode == "inside" else 0
+            k = choice.selection.k
+            assert sum(int(m.sum()) for m in choice.mask.values()) == k
+            raw = answers(changed, changed.validation, [choice.mask]).losses(prune)[0]
+            assert choice.loss_uncalibrated == pytest.approx(float(raw), abs=1e-4)
+            if choice.reached:
+                assert seen[k][column] <= prune.target_loss
+                assert all(v[column] > prune.target_loss for q, v in seen.items() if q < k)
+            if mode == "off":
+                assert (choice.scale, choice.shift, choice.loss) == (
+                    1.0,
+                    0.0,
+                    choice.loss_uncalibrated,
+                )
+            if mode == "inside":
+                assert choice.k_inside == (k if choice.reached else None)
+            np.testing.assert_array_equal(
+                flatten_units(choice.mask), np.asarray(ranks) < choice.selection.k
+            )
+        planted = masks.choose_from_rankings(changed, rankings[:1])[0]
+        ks = range(1, 12)
+        opened = [gates_from_ranks(CONFIG, jnp.asarray(rankings[0]), k, False) for k in ks]
+        raw = answers(changed, changed.validation, opened).losses(prune)
+        exact = next(k for k, loss in zip(ks, raw, strict=True) if loss <= prune.target_loss)
+        assert planted.k_after == exact
+        assert planted.k_inside <= exact
+
+
+def test_the_whole_and_the_empty_circuit_are_the_ends_of_every_ranking(problem):
+    ranks = np.random.default_rng(1).permutation(CONFIG.num_nodes).astype(np.int32)
+    prober = Prober(problem, problem.test, [ranks])
+    ends = prober.answers(0, (0, CONFIG.num_nodes)).differences
+    gates = [all_gates(CONFIG, value) for value in (0.0, 1.0)]
+    np.testing.assert_allclose(
+        ends, answers(problem, problem.test, gates).differences, atol=1e-4
+    )
