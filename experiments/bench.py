@@ -18,7 +18,6 @@ the nodes in a random ranking, the selection is given that ranking and a target 
 """
 
 import dataclasses
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -41,21 +40,19 @@ from experiments.bench_workloads import (
     WORKLOADS,
     Arrays,
     Workload,
-    check_flags,
+    chosen,
     draw,
     make_config,
     measured_line,
     peak_memory,
     print_line,
+    timed,
 )
 from experiments.command import exit_on_bad_input
 
-_WORKLOADS = flags.DEFINE_list("workloads", ["S", "M"], "Which of S, M.")
 _MEASUREMENTS = flags.DEFINE_list(
     "measurements", ["step", "select", "calibrate", "jobs"], "Which of the four."
 )
-_TOP_K = flags.DEFINE_list("abs_top_k", ["off", "on"], "AbsTopK at a quarter of every node site.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions after a warm-up, at least 5.")
 _CHUNK = flags.DEFINE_integer("chunk", 4, "Training steps per call of the program, at least 2.")
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16"], "Operands of matrix products."
@@ -104,16 +101,6 @@ def circuit_size(workload: Workload) -> int:
     return int(LABELLED_BY * workload.num_nodes)
 
 
-def seconds(run: Callable[[], Any], repeats: int) -> tuple[list[float], float]:
-    """Wall-clock times of `repeats` calls, and that of a first one before them."""
-    times = []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        jax.block_until_ready(run())
-        times.append(time.perf_counter() - start)
-    return times[1:], times[0]
-
-
 def _stepper(problem: Problem, jobs: int) -> Callable[[], MaskState]:
     """Takes `--chunk` steps of `jobs` jobs at each call."""
     hypers = stack_hypers([default_hyper(problem.config.num_nodes)] * jobs)
@@ -131,7 +118,7 @@ def _stepper(problem: Problem, jobs: int) -> Callable[[], MaskState]:
 def time_step(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
     """One job's training step."""
     del arrays, size
-    times, cold = seconds(_stepper(problem, 1), _REPEATS.value)
+    times, cold = timed(_stepper(problem, 1), jax.block_until_ready)
     times = [t / _CHUNK.value for t in times]
     return [measured_line(times, measurement="step", cold=cold, steps_per_call=_CHUNK.value)]
 
@@ -143,7 +130,7 @@ def time_select(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, A
     def select() -> None:
         found.extend(choose_from_rankings(problem, [arrays.ranks], [size]))
 
-    times, cold = seconds(select, _REPEATS.value)
+    times, cold = timed(select, jax.block_until_ready)
     choice, probes = found[-1], len(found[-1].curve)
     facts = {"probes": probes, "nodes_chosen": choice.selection.k, "reached": choice.reached}
     return [
@@ -165,7 +152,7 @@ def time_calibrate(problem: Problem, arrays: Arrays, size: int) -> list[dict[str
         ("calibrate_forward", forward),
         ("calibrate_fit", lambda: calibrate(values)),
     ):
-        times, _ = seconds(run, _REPEATS.value)
+        times, _ = timed(run, jax.block_until_ready)
         lines.append(measured_line(times, measurement=name, nodes=size))
     return lines
 
@@ -173,14 +160,14 @@ def time_calibrate(problem: Problem, arrays: Arrays, size: int) -> list[dict[str
 def time_jobs(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
     """8 jobs as one program against the same 8, each run by itself."""
     del arrays, size
-    together, cold = seconds(_stepper(problem, JOBS), _REPEATS.value)
+    together, cold = timed(_stepper(problem, JOBS), jax.block_until_ready)
     alone = _stepper(problem, 1)
 
     def one_after_another() -> None:
         for _ in range(JOBS):
             jax.block_until_ready(alone())
 
-    apart, _ = seconds(one_after_another, _REPEATS.value)
+    apart, _ = timed(one_after_another, jax.block_until_ready)
     steps = _CHUNK.value
     line = measured_line(
         [t / steps for t in together],
@@ -211,36 +198,26 @@ def _device_memory() -> float | None:
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
-    check_flags(
-        _WORKLOADS.value,
-        _MEASUREMENTS.value,
-        _TOP_K.value,
-        _REPEATS.value,
-        measurable=tuple(_MEASURE),
-    )
     if _CHUNK.value < 2:
         raise ValueError(f"--chunk={_CHUNK.value} is too short: at least 2 steps")
-    kept, before = keep_freed_memory(), peak_memory()
-    device = jax.local_devices()[0]
-    for name in _WORKLOADS.value:
+    asked = chosen(tuple(_MEASURE), _MEASUREMENTS.value)
+    about = {
+        "framework": "jax",
+        "version": jax.__version__,
+        "backend": jax.default_backend(),
+        "device": jax.local_devices()[0].device_kind,
+        "dtype": _DTYPE.value,
+        "freed_memory_kept": keep_freed_memory(),
+        "memory_before_mib": peak_memory(),
+    }
+    for name, abs_top_k in asked:
         workload = WORKLOADS[name]
         arrays = draw(workload)
-        for top_k in _TOP_K.value:
-            config = make_config(workload, top_k == "on", _DTYPE.value)
-            problem = make_problem(workload, arrays, config)
-            for measurement in _MEASUREMENTS.value:
-                for line in _MEASURE[measurement](problem, arrays, circuit_size(workload)):
-                    about = {
-                        "framework": "jax",
-                        "version": jax.__version__,
-                        "backend": jax.default_backend(),
-                        "device": device.device_kind,
-                        "dtype": _DTYPE.value,
-                        "freed_memory_kept": kept,
-                        "workload": name,
-                        "abs_top_k": top_k,
-                    }
-                    print_line({**about, **line}, before, _device_memory())
+        problem = make_problem(workload, arrays, make_config(workload, abs_top_k, _DTYPE.value))
+        which = {"workload": name, "abs_top_k": "on" if abs_top_k else "off"}
+        for measurement in _MEASUREMENTS.value:
+            for line in _MEASURE[measurement](problem, arrays, circuit_size(workload)):
+                print_line(_device_memory(), **about, **which, **line)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ needed. PyTorch is no dependency of the project: `pip install torch`.
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,12 +30,13 @@ from experiments.bench_workloads import (
     WORKLOADS,
     Arrays,
     Workload,
-    check_flags,
+    chosen,
     draw,
-    make_config,
     measured_line,
     peak_memory,
     print_line,
+    reference_gradient,
+    timed,
 )
 from experiments.command import exit_on_bad_input
 
@@ -47,21 +47,15 @@ except ImportError:
     print("error: this comparison needs PyTorch: pip install torch", file=sys.stderr)
     sys.exit(2)
 
-_WORKLOADS = flags.DEFINE_list("workloads", ["S", "M"], "Which of S, M.")
-_MEASUREMENTS = flags.DEFINE_list(
-    "measurements", ["step", "select", "calibrate"], "Which of the three."
-)
-_TOP_K = flags.DEFINE_list("abs_top_k", ["off", "on"], "AbsTopK at a quarter of every node site.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions after a warm-up, at least 5.")
+_ALL = ["step", "select", "calibrate"]
+_MEASUREMENTS = flags.DEFINE_list("measurements", _ALL, "Which of the three.")
 _DEVICE = flags.DEFINE_string("device", None, "cpu or cuda; default: cuda where there is one.")
-_THREADS = flags.DEFINE_integer("threads", 0, "CPU threads; 0 takes all cores.")
 _ONEDNN = flags.DEFINE_bool(
     "onednn", False, "Matrix products by oneDNN instead of MKL, which is slow on some processors."
 )
 _CHECK = flags.DEFINE_bool("check", False, "Compare loss and mask gradient with circuitjax's.")
 
-K_COEF_TIMES_NODES = 18.0
-PROBES, STEPS = 12, 16
+K_COEF_TIMES_NODES, PROBES, STEPS = 18.0, 12, 16
 
 Gates = Mapping[str, torch.Tensor]
 
@@ -101,13 +95,12 @@ class Model:
     def __init__(self, workload: Workload, arrays: Arrays, abs_top_k: bool, device: str) -> None:
         self.workload, self.arrays = workload, arrays
         self.abs_top_k, self.device = abs_top_k, device
+        self.gaps: list[torch.Tensor] | None = None  # filled while `decided` looks
 
         def put(value: np.ndarray) -> torch.Tensor:
             return torch.from_numpy(np.ascontiguousarray(value)).to(device)
 
-        shared = {name: put(v) for name, v in arrays.params.items() if name != "layers"}
-        self.embed, self.unembed = shared["embed"], shared["unembed"]
-        self.final_scale, self.bigram = shared["final_norm_scale"], shared["bigram"]
+        self.shared = {name: put(v) for name, v in arrays.params.items() if name != "layers"}
         self.fills = {site: put(fill) for site, fill in arrays.fills.items()}
         length = workload.length
         hidden = np.triu(np.full((length, length), -np.inf, np.float32), k=1)
@@ -141,7 +134,12 @@ class Model:
 
     def _node(self, gates: Gates, site: str, i: int, x: torch.Tensor) -> torch.Tensor:
         if self.abs_top_k:
-            kept = torch.topk(x.abs(), self.workload.width(site) // 4, sorted=False).indices
+            size, k = x.abs(), self.workload.width(site) // 4
+            if self.gaps is not None:
+                top = torch.topk(size, k + 1).values
+                gap = 1 - top[..., k] / top[..., k - 1]  # NaN among zeros: no matter which stays
+                self.gaps.append(gap.nan_to_num(1.0).amin(-1))
+            kept = torch.topk(size, k, sorted=False).indices
             x = torch.zeros_like(x).scatter(-1, kept, x.gather(-1, kept))
         gate = gates[site][i]
         return torch.addcmul((1 - gate) * self.fills[site][i], gate, x)
@@ -151,7 +149,7 @@ class Model:
         work = self.workload
         width, eps = (work.d_model,), float(np.finfo(np.float32).eps)
         batch, length = tokens.shape
-        x = F.embedding(tokens, self.embed)
+        x = F.embedding(tokens, self.shared["embed"])
         for i, layer in enumerate(self.layers):
             read = F.rms_norm(x, width, layer["attn_norm_scale"], eps)
             read = self._node(gates, "attn.act_in", i, read)
@@ -173,14 +171,13 @@ class Model:
             hidden = self._node(gates, "mlp.post_act", i, hidden)
             delta = self._linear(layer, "mlp_out", hidden)
             x = x + self._node(gates, "mlp.resid_delta", i, delta)
-        x = F.rms_norm(x[:, -1], width, self.final_scale, eps)
-        return x @ self.unembed + self.bigram[tokens[:, -1]]
+        x = F.rms_norm(x[:, -1], width, self.shared["final_norm_scale"], eps)
+        return x @ self.shared["unembed"] + self.shared["bigram"][tokens[:, -1]]
 
     def differences(self, tokens: torch.Tensor, gates: Gates) -> torch.Tensor:
         """Differences `[B, 2]` of the two candidates' logits, from tokens `[B, 2, T]`."""
-        first, second = self.arrays.answers
-        logits = self(tokens.flatten(0, 1), gates).view(-1, 2, self.workload.vocab_size)
-        return logits[..., first] - logits[..., second]
+        logits = self(tokens.flatten(0, 1), gates)[:, self.arrays.answers]
+        return (logits[:, 0] - logits[:, 1]).view(-1, 2)
 
     def batches(self) -> list[torch.Tensor]:
         """The validation set in batches."""
@@ -213,9 +210,7 @@ class Model:
         """Task loss plus k_coef times the number of open nodes, in nats."""
         gates = {site: Heaviside.apply(t) for site, t in tau.items()}
         task = binary_loss(self.differences(tokens, gates))
-        opened = sum(
-            (gate.sum() for gate in gates.values()), start=torch.zeros((), device=self.device)
-        )
+        opened = torch.cat([gate.flatten() for gate in gates.values()]).sum()
         return task + K_COEF_TIMES_NODES / self.workload.num_nodes * opened
 
 
@@ -226,14 +221,7 @@ def binary_loss(differences: torch.Tensor) -> torch.Tensor:
 
 def seconds(run: Callable[[], Any], device: str) -> list[float]:
     """Wall-clock times of `--repeats` calls after a warm-up."""
-    times = []
-    for _ in range(_REPEATS.value + 1):
-        start = time.perf_counter()
-        run()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - start)
-    return times[1:]
+    return timed(run, lambda _: torch.cuda.synchronize() if device == "cuda" else None)[0]
 
 
 def time_step(bench: Model) -> list[dict[str, Any]]:
@@ -245,8 +233,7 @@ def time_step(bench: Model) -> list[dict[str, Any]]:
         leaves, lr=1e-2, betas=(0.9, 0.95), eps=1e-8, weight_decay=1e-3, fused=True
     )
     tokens = torch.from_numpy(bench.arrays.train).long().to(bench.device)
-    steps, total = 4, 10_000
-    taken = 0
+    steps, total, taken = 4, 10_000, 0
 
     def advance() -> None:
         nonlocal taken
@@ -283,10 +270,8 @@ def time_select(bench: Model) -> list[dict[str, Any]]:
                 low = middle
 
     times = seconds(select, bench.device)
-    return [
-        measured_line(times, measurement="select", probes=PROBES),
-        measured_line([t / PROBES for t in times], measurement="probe", probes=PROBES),
-    ]
+    both = (("select", times), ("probe", [t / PROBES for t in times]))
+    return [measured_line(t, measurement=name, probes=PROBES) for name, t in both]
 
 
 def time_calibrate(bench: Model) -> list[dict[str, Any]]:
@@ -330,18 +315,27 @@ def time_calibrate(bench: Model) -> list[dict[str, Any]]:
 _MEASURE = {"step": time_step, "select": time_select, "calibrate": time_calibrate}
 
 
+def decided(bench: Model, tau: Mapping[str, torch.Tensor], tokens: torch.Tensor) -> torch.Tensor:
+    """Which pairs of tokens `[B, 2, T]` AbsTopK cuts alike whatever the rounding: bool `[B]`.
+
+    Where the k-th and the next magnitude agree to 1e-6 of themselves, rounding decides which one
+    stays, and the function jumps: there two correct programs may differ. The choice is made on
+    PyTorch's activations alone, before anything is compared.
+    """
+    bench.gaps = []
+    with torch.no_grad():
+        bench(tokens.flatten(0, 1), {site: (t > 0).float() for site, t in tau.items()})
+    gaps, bench.gaps = bench.gaps, None
+    apart = torch.ones(tokens.shape[:2]) if not gaps else torch.stack(gaps).amin(0).view(-1, 2)
+    return apart.amin(-1) > 1e-6
+
+
 def check(name: str, abs_top_k: bool) -> dict[str, Any]:
     """Loss and mask gradient of one batch beside circuitjax's, from the same arrays.
 
     Raises:
       ValueError: they differ by more than 1e-4 (the gradient relative to its largest entry).
     """
-    import jax
-    import jax.numpy as jnp
-
-    from circuitjax.prune.config import PruneConfig, default_hyper
-    from circuitjax.prune.objective import Pairs, pruning_loss
-
     workload = WORKLOADS[name]
     arrays = draw(workload)
     bench = Model(workload, arrays, abs_top_k, "cpu")
@@ -349,32 +343,22 @@ def check(name: str, abs_top_k: bool) -> dict[str, Any]:
     with torch.no_grad():  # a third of the gates closed, so that the fills matter
         for leaf in tau.values():
             leaf.copy_(torch.where(torch.arange(leaf.numel()).view_as(leaf) % 3 == 0, -leaf, leaf))
-    tokens = arrays.train[: workload.pairs]
-    loss = bench.pruning_loss(tau, torch.from_numpy(tokens).long())
+    batch = torch.from_numpy(arrays.train[: workload.pairs]).long()
+    batch = batch[decided(bench, tau, batch)]
+    if not len(batch):
+        raise ValueError(f"no pair of workload {name} is free of near ties: nothing to compare")
+    loss = bench.pruning_loss(tau, batch)
     loss.backward()
-    config = make_config(workload, abs_top_k)
-    hyper, prune = default_hyper(config.num_nodes), PruneConfig(batch_size=workload.pairs)
-
-    @jax.jit
-    def both(values: dict[str, jax.Array], params: Any, fills: Any, tokens: jax.Array) -> Any:
-        def loss_of(t: dict[str, jax.Array]) -> jax.Array:
-            last = jnp.full(tokens.shape[:2], workload.length - 1)
-            answers = jnp.broadcast_to(jnp.asarray(arrays.answers), tokens.shape[:2])
-            pairs = Pairs(tokens, last, answers)
-            return pruning_loss(config, prune, params, t, hyper, fills, pairs)[0]
-
-        return jax.value_and_grad(loss_of)(values)
-
     values = {site: t.detach().numpy() for site, t in tau.items()}
-    wanted, slopes = both(values, arrays.params, arrays.fills, tokens)
+    wanted, slopes = reference_gradient(workload, arrays, abs_top_k, values, batch.int().numpy())
     size = max(float(abs(slope).max()) for slope in slopes.values())
     gradients = {site: t.grad.numpy() for site, t in tau.items() if t.grad is not None}
     gradient_apart = max(float(abs(slopes[s] - g).max()) for s, g in gradients.items()) / size
-    loss_apart = abs(loss.item() - float(wanted))
+    loss_apart = abs(loss.item() - wanted)
     result = {"loss": loss.item(), "loss_apart": loss_apart, "gradient_apart": gradient_apart}
     if not (loss_apart < 1e-4 and gradient_apart < 1e-4):
         raise ValueError(f"PyTorch and circuitjax differ by more than 1e-4: {result}")
-    return {"check": name, "abs_top_k": "on" if abs_top_k else "off", **result}
+    return {"check": name, "abs_top_k": abs_top_k, "pairs": len(batch), **result}
 
 
 def _device_memory(device: str) -> float | None:
@@ -385,41 +369,30 @@ def _device_memory(device: str) -> float | None:
 def main(argv: list[str]) -> None:
     """Prints the JSON lines."""
     del argv
-    check_flags(
-        _WORKLOADS.value,
-        _MEASUREMENTS.value,
-        _TOP_K.value,
-        _REPEATS.value,
-        measurable=tuple(_MEASURE),
-    )
-    torch.set_num_threads(_THREADS.value or os.cpu_count() or 1)
-    kept, before = keep_freed_memory(), peak_memory()
-    if _CHECK.value:
-        for name in _WORKLOADS.value:
-            for top_k in _TOP_K.value:
-                print(json.dumps(check(name, top_k == "on")), flush=True)
-        return
+    asked = chosen(tuple(_MEASURE), _MEASUREMENTS.value)
+    torch.set_num_threads(os.cpu_count() or 1)
     device = _DEVICE.value or ("cuda" if torch.cuda.is_available() else "cpu")
-    for name in _WORKLOADS.value:
+    about = {
+        "framework": "torch",
+        "version": torch.__version__,
+        "backend": device,
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "dtype": "float32",
+        "freed_memory_kept": keep_freed_memory(),
+        "threads": torch.get_num_threads(),
+        "matmul": "onednn" if _ONEDNN.value else "default",
+        "memory_before_mib": peak_memory(),
+    }
+    for name, abs_top_k in asked:
+        if _CHECK.value:
+            print(json.dumps(check(name, abs_top_k)), flush=True)
+            continue
         workload = WORKLOADS[name]
-        arrays = draw(workload)
-        for top_k in _TOP_K.value:
-            bench = Model(workload, arrays, top_k == "on", device)
-            for measurement in _MEASUREMENTS.value:
-                for line in _MEASURE[measurement](bench):
-                    about = {
-                        "framework": "torch",
-                        "version": torch.__version__,
-                        "backend": device,
-                        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-                        "dtype": "float32",
-                        "freed_memory_kept": kept,
-                        "threads": torch.get_num_threads(),
-                        "matmul": "onednn" if _ONEDNN.value else "default",
-                        "workload": name,
-                        "abs_top_k": top_k,
-                    }
-                    print_line({**about, **line}, before, _device_memory(device))
+        bench = Model(workload, draw(workload), abs_top_k, device)
+        which = {"workload": name, "abs_top_k": "on" if abs_top_k else "off"}
+        for measurement in _MEASUREMENTS.value:
+            for line in _MEASURE[measurement](bench):
+                print_line(_device_memory(device), **about, **which, **line)
 
 
 if __name__ == "__main__":

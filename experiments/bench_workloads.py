@@ -1,4 +1,4 @@
-"""What the benchmarks compute on: random sparse models and random pairs, as NumPy arrays.
+"""What the benchmarks share: their flags, and random sparse models and pairs as NumPy arrays.
 
 Both `bench.py` and `bench_torch.py` read them, so that both run the same mathematics on the same
 numbers. Every model has four layers (XS two), heads of 16 channels, pre-RMSNorm, exact GELU,
@@ -9,15 +9,18 @@ Axis letters: B pairs, T positions, D residual channels, V vocabulary, L layers,
 """
 
 import dataclasses
+import itertools
 import json
 import math
 import resource
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+from absl import flags
 
 from circuitjax.model.config import SITES, TransformerConfig
 
@@ -26,13 +29,19 @@ __all__ = [
     "WORKLOADS",
     "Arrays",
     "Workload",
-    "check_flags",
+    "chosen",
     "draw",
     "make_config",
     "measured_line",
     "peak_memory",
     "print_line",
+    "reference_gradient",
+    "timed",
 ]
+
+_WORKLOADS = flags.DEFINE_list("workloads", ["S", "M"], "Which of S, M.")
+_TOP_K = flags.DEFINE_list("abs_top_k", ["off", "on"], "AbsTopK at a quarter of every node site.")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions after a warm-up, at least 5.")
 
 DENSITY = 0.1
 LABELLED_BY = 0.05  # fraction of the nodes whose circuit the data are made for
@@ -197,42 +206,81 @@ def measured_line(times: list[float], **fields: object) -> dict[str, object]:
     }
 
 
+def reference_gradient(
+    workload: Workload,
+    arrays: Arrays,
+    abs_top_k: bool,
+    tau: dict[str, np.ndarray],
+    tokens: np.ndarray,
+) -> tuple[float, dict[str, np.ndarray]]:
+    """circuitjax's pruning loss (nats) and its derivative by mask parameters `tau`.
+
+    Args:
+      workload, arrays, abs_top_k: the model.
+      tau: {site: `[L, W]`}.
+      tokens: int32 `[B, 2, T]`.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    from circuitjax.prune.config import PruneConfig, default_hyper
+    from circuitjax.prune.objective import Pairs, pruning_loss
+
+    config = make_config(workload, abs_top_k)
+    hyper, prune = default_hyper(config.num_nodes), PruneConfig()
+    shape = tokens.shape[:2]
+    answers = jnp.broadcast_to(jnp.asarray(arrays.answers, jnp.int32), shape)
+    pairs = Pairs(jnp.asarray(tokens), jnp.full(shape, workload.length - 1), answers)
+
+    def loss_of(t: Any, params: Any, fills: Any, batch: Any) -> jax.Array:
+        return pruning_loss(config, prune, params, t, hyper, fills, batch)[0]
+
+    inputs = jax.tree.map(jnp.asarray, (tau, arrays.params, arrays.fills, pairs))
+    loss, slopes = jax.jit(jax.value_and_grad(loss_of))(*inputs)
+    return float(loss), {site: np.asarray(slope) for site, slope in slopes.items()}
+
+
 def peak_memory() -> float:
     """Greatest resident memory of the process so far, in MiB."""
     unit = 2**20 if sys.platform == "darwin" else 2**10
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
-def check_flags(
-    workloads: Sequence[str],
-    measurements: Sequence[str],
-    abs_top_k: Sequence[str],
-    repeats: int,
-    *,
-    measurable: Sequence[str],
-) -> None:
-    """Refuses flags that cannot be served; `measurable` are the measurements there are.
+def timed(run: Callable[[], Any], wait: Callable[[Any], Any]) -> tuple[list[float], float]:
+    """Wall-clock seconds of `--repeats` calls, and of a first one before them.
+
+    Args:
+      run: what is timed.
+      wait: given what `run` returned, waits until the device has finished it.
+    """
+    times = []
+    for _ in range(_REPEATS.value + 1):
+        start = time.perf_counter()
+        wait(run())
+        times.append(time.perf_counter() - start)
+    return times[1:], times[0]
+
+
+def chosen(measurable: Sequence[str], measurements: Sequence[str]) -> Iterator[tuple[str, bool]]:
+    """The names of the workloads asked for, each with AbsTopK off or on; flags are checked first.
 
     Raises:
       ValueError: an unknown workload, measurement or AbsTopK setting; under 5 repeats.
     """
     for flag, values, known in (
-        ("workloads", workloads, tuple(WORKLOADS)),
+        ("workloads", _WORKLOADS.value, tuple(WORKLOADS)),
         ("measurements", measurements, measurable),
-        ("abs_top_k", abs_top_k, ("off", "on")),
+        ("abs_top_k", _TOP_K.value, ("off", "on")),
     ):
         for value in values:
             if value not in known:
                 raise ValueError(f"--{flag} holds {value!r}; choose from {', '.join(known)}")
-    if repeats < 5:
-        raise ValueError(f"--repeats={repeats} is too few for a median: at least 5")
+    if _REPEATS.value < 5:
+        raise ValueError(f"--repeats={_REPEATS.value} is too few for a median: at least 5")
+    return itertools.product(_WORKLOADS.value, (top_k == "on" for top_k in _TOP_K.value))
 
 
-def print_line(line: dict[str, Any], before: float, device_memory: float | None) -> None:
-    """Prints a measurement as JSON, with the memory of host (before and peak) and device in MiB."""
-    memory = {
-        "memory_before_mib": before,
-        "peak_memory_mib": peak_memory(),
-        "device_peak_memory_mib": device_memory,
-    }
-    print(json.dumps({**line, **memory}), flush=True)
+def print_line(device_memory: float | None, **fields: Any) -> None:
+    """Prints a measurement as JSON, with the greatest memory so far of host and device in MiB."""
+    memory = {"peak_memory_mib": peak_memory(), "device_peak_memory_mib": device_memory}
+    print(json.dumps({**fields, **memory}), flush=True)

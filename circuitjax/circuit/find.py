@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 # Multiples of the published centre 18 / N that are tried side by side by default.
-K_COEF_MULTIPLES = (0.5, 1.0, 2.0, 4.0)
+K_COEF_MULTIPLES = (0.5, 1.0)
 
 OnChunk = Callable[[MaskState, Mapping[str, np.ndarray]], None]
 

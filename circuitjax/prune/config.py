@@ -33,14 +33,14 @@ class PruneConfig:
     """
 
     target_loss: float = 0.15
-    steps: int = 200
+    steps: int = 100
     batch_size: int = 64
     ablation: Literal["mean", "zero"] = "mean"
     tie_qk: bool = False
     calibrate: Literal["inside", "after", "off"] = "inside"
     loss: Literal["binary", "vocabulary"] = "binary"
     train_pairs: int = 4096
-    validation_pairs: int = 256
+    validation_pairs: int = 1024
     test_pairs: int = 512
     grid: int = 12
     chunk: int = 25

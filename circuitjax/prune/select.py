@@ -62,6 +62,7 @@ def bisect(
     target: float,
     *,
     grid: int = 12,
+    refine: int = 4,
     extra: tuple[int, ...] = (),
     max_rounds: int = 12,
 ) -> Selection:
@@ -71,9 +72,10 @@ def bisect(
       loss_at: k `[K]` (ascending, distinct) -> losses `[K]` in nats; NaN counts as a miss.
       size: N, the largest k.
       target: loss to meet, in nats.
-      grid: K of one round.
+      grid: K of the first round.
+      refine: K of the following ones, within the bracket.
       extra: values of k to look at in the first round besides the grid, such as the k after training.
-      max_rounds: bound on the rounds; the bracket shrinks by about `grid` times in each.
+      max_rounds: bound on the rounds; the bracket shrinks by about `refine` times in each.
 
     Returns:
       The selection. It is the smallest k exactly wherever the loss crosses the target once between
@@ -96,8 +98,8 @@ def bisect(
         low = max((k for k in seen if k < high), default=0)
         if high - low <= 1:
             break
-        inside = np.unique(np.rint(np.geomspace(low + 1, high - 1, grid)).astype(int))
-        if high - low - 1 <= grid:
+        inside = np.unique(np.rint(np.geomspace(low + 1, high - 1, refine)).astype(int))
+        if high - low - 1 <= refine:
             inside = np.arange(low + 1, high)
         look(inside)
     curve = tuple(sorted(seen.items()))

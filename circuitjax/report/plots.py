@@ -69,12 +69,12 @@ def plot_loss_vs_k(
     axes.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
     axes.axhline(np.log(2), color="grey", linestyle="-.", linewidth=0.8, label="chance (ln 2)")
     axes.axhline(max(unpruned, 1e-4), color="grey", linewidth=0.8, label="whole model")
-    axes.set(
-        xscale="log", yscale="log", xlabel="nodes kept, k", ylabel="task loss (nats)", title=title
-    )
+    axes.set_xscale("symlog", linthresh=1)  # logarithmic, and 0 has a place: the empty circuit
+    axes.set(yscale="log", xlabel="nodes kept, k", ylabel="task loss (nats)", title=title)
     losses = np.concatenate([np.array(job["curve"], float)[:, 2] for job in curves])
-    top = max(2.0, min(20.0, float(losses.max()) * 1.5))
-    low = max(1e-4, min(target, unpruned, float(losses.min())) / 2)
+    losses = losses[np.isfinite(losses)]
+    top = max(2.0, min(20.0, float(losses.max(initial=2.0)) * 1.5))
+    low = max(1e-4, min(target, unpruned, float(losses.min(initial=target))) / 2)
     axes.set_ylim(low, top)
     axes.legend(fontsize=7, loc="lower left")
     axes.grid(alpha=0.25, which="both", linewidth=0.4)

@@ -48,8 +48,9 @@ __all__ = ["PruneRun", "finished_report", "run_pruning", "versions"]
 Progress = Callable[[int, Mapping[str, np.ndarray]], None]
 
 # What a run's directory may hold, also under a temporary name; anything else is somebody's.
-_FILES = ("run.json", "report.json", "training", "circuit", "loss_vs_k.png")
-_OURS = (*_FILES, *(f".{name}" for name in _FILES))
+_PICTURES = ("loss_vs_k.png", "training.png", "circuit.png")
+_OURS = ("run.json", "report.json", "training", "circuit", *_PICTURES)
+_TEMPORARY = tuple(f".{name}." for name in _OURS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -108,12 +109,12 @@ def _check(run: PruneRun, overwrite: bool) -> bool:
     if not run.directory.is_dir():
         raise ValueError(f"{run.directory} is a file: choose another --out")
     names = [path.name for path in run.directory.iterdir()]
-    foreign = sorted(name for name in names if not name.startswith(_OURS))
+    foreign = sorted(n for n in names if n not in _OURS and not n.startswith(_TEMPORARY))
     try:
         held = json.loads((run.directory / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         held = None
-        foreign = foreign or sorted(name for name in names if not name.startswith("."))
+        foreign = foreign or sorted(n for n in names if not n.startswith(_TEMPORARY))
     identity = json.loads(json.dumps(run.identity()))
     if held == identity:
         return True

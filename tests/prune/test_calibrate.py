@@ -34,7 +34,8 @@ def cases() -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     noise = rng.normal(size=(64, 2))
     sets = {
-        f"spread {spread} signal {signal} offset {offset}": spread * (noise + signal * SIGN + offset)
+        f"spread {spread} signal {signal} offset {offset}": spread
+        * (noise + signal * SIGN + offset)
         for spread in (0.01, 1.0, 30.0)
         for signal, offset in ((0.3, 0), (1.0, -40.0), (3.0, 5.0), (0.0, 5.0))
     }
@@ -78,7 +79,7 @@ def test_answering_backwards_is_worth_no_more_than_chance(fitted):
 
 
 def test_a_batch_is_fitted_row_by_row(fitted):
-    chosen = [value for value in fitted.values()][:6]
+    chosen = list(fitted.values())[:6]
     several = calibrate(jnp.asarray(np.stack([row[0] for row in chosen]).reshape(2, 3, 64, 2)))
     assert several.loss.shape == (2, 3)
     np.testing.assert_allclose(several.loss.ravel(), [row[3] for row in chosen], atol=1e-6)

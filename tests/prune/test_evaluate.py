@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 from circuitjax.circuit.find import Job, initial_state
-from circuitjax.model.sites import shapes
+from circuitjax.model.config import SITES
+from circuitjax.model.sites import parse_address, shapes
 from circuitjax.prune import evaluate, masks
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.evaluate import Prober, answers, attribution
 from circuitjax.prune.gates import all_gates, flatten_units, gates_from_ranks, gates_of, num_units
 from circuitjax.prune.objective import answer_logits, binary_losses, logit_differences, task_loss
-from tests.prune.planted import CONFIG, PRUNE, planted_problem
+from tests.prune.planted import CONFIG, PLANTED, PRUNE, planted_problem
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +100,8 @@ def test_attribution_is_the_loss_derivative_by_each_gate(problem, tie_qk, monkey
         return task_loss(prune, logits, pairs.answers)
 
     rng, start = np.random.default_rng(8), 0
-    for site, m in hard.items():
-        size = m.size
+    for site in (name for name in SITES if name in hard):
+        m, size = hard[site], hard[site].size
         for place in rng.choice(size, 4, replace=False):
             sides = [
                 float(loss_at({**hard, site: m.at[np.unravel_index(place, m.shape)].add(step)}))
@@ -113,9 +114,6 @@ def test_attribution_is_the_loss_derivative_by_each_gate(problem, tie_qk, monkey
 
 def test_selection_equals_brute_force_over_every_k(problem):
     """The planted nodes first, in an order in which the loss falls once; the rest after them."""
-    from circuitjax.model.sites import parse_address
-    from tests.prune.planted import PLANTED
-
     problem = planted_problem()
     rng = np.random.default_rng(9)
     first = {site: np.zeros(shape) for site, shape in shapes(CONFIG).items()}
@@ -128,9 +126,8 @@ def test_selection_equals_brute_force_over_every_k(problem):
     for mode in ("inside", "after", "off"):
         prune = dataclasses.replace(PRUNE, calibrate=mode)
         changed = dataclasses.replace(problem, prune=prune)
-        for ranks, choice in zip(
-            rankings, masks.choose_from_rankings(changed, rankings), strict=True
-        ):
+        choices = masks.choose_from_rankings(changed, rankings)
+        for ranks, choice in zip(rankings, choices, strict=True):
             seen = {k: (raw, fitted) for k, raw, fitted in choice.curve}
             column = 1 if mode == "inside" else 0
             k = choice.selection.k
@@ -151,7 +148,7 @@ def test_selection_equals_brute_force_over_every_k(problem):
             np.testing.assert_array_equal(
                 flatten_units(choice.mask), np.asarray(ranks) < choice.selection.k
             )
-        planted = masks.choose_from_rankings(changed, rankings[:1])[0]
+        planted = choices[0]
         ks = range(1, 12)
         opened = [gates_from_ranks(CONFIG, jnp.asarray(rankings[0]), k, False) for k in ks]
         raw = answers(changed, changed.validation, opened).losses(prune)
@@ -165,6 +162,4 @@ def test_the_whole_and_the_empty_circuit_are_the_ends_of_every_ranking(problem):
     prober = Prober(problem, problem.test, [ranks])
     ends = prober.answers(0, (0, CONFIG.num_nodes)).differences
     gates = [all_gates(CONFIG, value) for value in (0.0, 1.0)]
-    np.testing.assert_allclose(
-        ends, answers(problem, problem.test, gates).differences, atol=1e-4
-    )
+    np.testing.assert_allclose(ends, answers(problem, problem.test, gates).differences, atol=1e-4)

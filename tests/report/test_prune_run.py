@@ -19,10 +19,13 @@ from circuitjax.report.table import summary_lines
 from circuitjax.tasks.base import Pair, Task
 from tests.prune.planted import PRUNE, TASK, planted_model, planted_problem
 
-FIELDS = """model task seed ablation target_loss status loss_unpruned loss_empty loss_circuit
-    loss_circuit_uncalibrated loss_without_circuit loss_without_random kl_to_model
-    accuracy_unpruned accuracy_circuit nodes nodes_total edges edges_total nodes_before_cleanup
-    k_after_training k_inside k_after calibration seconds config versions""".split()
+FIELDS = {
+    *("model", "task", "seed", "ablation", "target_loss", "status", "loss_unpruned", "loss_empty"),
+    *("loss_circuit", "loss_circuit_uncalibrated", "loss_without_circuit", "loss_without_random"),
+    *("kl_to_model", "accuracy_unpruned", "accuracy_circuit", "nodes", "nodes_total", "edges"),
+    *("edges_total", "nodes_before_cleanup", "k_after_training", "k_inside", "k_after"),
+    *("calibration", "seconds", "config", "versions"),
+}
 HYPERS = [Hyper(c, init_noise_scale=0.05, lr=0.02) for c in (0.01, 0.02)]
 JOBS = [Job(index, hyper) for index, hyper in enumerate(HYPERS)]
 
@@ -44,7 +47,7 @@ def finished(tmp_path_factory):
 
 def test_the_report_says_everything(finished):
     run, report = finished
-    assert set(FIELDS) <= set(report)
+    assert set(report) >= FIELDS
     assert report == json.loads((run.directory / "report.json").read_text())
     assert report["status"] == "reached"
     assert report["loss_circuit"] <= 0.15 < report["loss_empty"]
@@ -53,7 +56,7 @@ def test_the_report_says_everything(finished):
     assert 0 < report["edges"] < report["edges_total"]
     assert report["k_inside"] <= report["k_after"]
     assert len(report["loss_without_random"]) == PRUNE.random_controls
-    assert max(report["loss_without_random"]) < report["loss_without_circuit"]
+    assert np.median(report["loss_without_random"]) < 0.1 < report["loss_without_circuit"]
     assert {"training", "selection", "evidence"} <= set(report["seconds"])
     assert report["versions"]["jax"] == jax.__version__
     assert not (run.directory / "training").exists()
@@ -139,7 +142,12 @@ def test_another_run_is_refused_or_replaced(finished, tmp_path, monkeypatch):
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_foreign_files_are_never_removed(tmp_path, overwrite):
     for index, files in enumerate(
-        ({"thesis.txt": "mine"}, {"run.json": '{"a": 1}'}, {"run.json": "{"}, {"training": ""})
+        (
+            {"training_notes.txt": "mine"},
+            {"run.json": '{"a": 1}'},
+            {"run.json": "{"},
+            {"training": ""},
+        )
     ):
         run = run_in(tmp_path / str(index))
         run.directory.mkdir()
