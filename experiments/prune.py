@@ -19,7 +19,7 @@ from circuitjax.circuit.find import default_jobs
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.prune.config import PruneConfig
-from circuitjax.report.prune_run import PruneRun, finished_report, run_pruning
+from circuitjax.report.prune_run import PruneRun, run_pruning
 from circuitjax.report.table import summary_lines
 from circuitjax.tasks import jsonl, suite
 from circuitjax.tasks.base import Task
@@ -104,13 +104,11 @@ def main(argv: list[str]) -> None:
     keep_freed_memory()
     cache_compilations()
     run = _run()
-    if not _OVERWRITE.value and (run.directory / "report.json").exists():
-        run_pruning(run)  # refuses another run's directory
-    finished = finished_report(run) is not None
+    finished = not _OVERWRITE.value and (run.directory / "report.json").exists()
     with tqdm(
         total=run.prune.steps,
         unit="step",
-        disable=None if sys.stderr.isatty() else False,
+        disable=not sys.stderr.isatty(),
         mininterval=1,
         leave=False,
     ) as bar:
@@ -124,7 +122,7 @@ def main(argv: list[str]) -> None:
             run, overwrite=_OVERWRITE.value, progress=progress, say=lambda line: bar.write(line)
         )
     if finished:
-        print("already finished; the same command with --overwrite in another --out runs it anew")
+        print("already finished: this is its report; another --out runs it anew")
     print(summary_lines(report))
     print(f"  written to {run.directory}")
 

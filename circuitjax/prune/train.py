@@ -15,6 +15,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from circuitjax.core.jobs import map_jobs, scan_steps
 from circuitjax.core.schedules import warmup_linear_decay
@@ -66,6 +67,20 @@ def init_jobs(
     return jax.jit(jax.vmap(one))(jnp.asarray(seeds, jnp.uint32), hypers)
 
 
+def _mean_over_slices(loss_of: Callable[..., Any], tau: Tau, batch: Pairs) -> Any:
+    """Value and gradient of a mean over pairs, worked out a slice of the batch at a time on CPU.
+
+    A slice's activations stay in cache: the whole gradient takes about 0.7 of the time. On an
+    accelerator, which wants large batches, there is one slice. Slices differ in rounding only.
+    """
+    count = 4 if jax.default_backend() == "cpu" and batch.size % 4 == 0 else 1
+    if count == 1:
+        return jax.value_and_grad(loss_of, has_aux=True)(tau, batch)
+    slices = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+    parts = lax.map(lambda some: jax.value_and_grad(loss_of, has_aux=True)(tau, some), slices)
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), parts)
+
+
 @functools.lru_cache(maxsize=16)
 def make_train_chunk(
     config: TransformerConfig, prune: PruneConfig
@@ -83,10 +98,10 @@ def make_train_chunk(
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         batch = pairs.take(jax.random.randint(key, (prune.batch_size,), 0, pairs.size))
 
-        def loss_of(tau: Tau) -> tuple[jax.Array, Metrics]:
-            return pruning_loss(config, prune, params, tau, state.hyper, fills, batch)
+        def loss_of(tau: Tau, some: Pairs) -> tuple[jax.Array, Metrics]:
+            return pruning_loss(config, prune, params, tau, state.hyper, fills, some)
 
-        (loss, parts), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.tau)
+        (loss, parts), gradient = _mean_over_slices(loss_of, state.tau, batch)
         size = sum(leaf.size for leaf in jax.tree.leaves(gradient))
         rms = optax.tree.norm(gradient) / size**0.5
         gradient = jax.tree.map(lambda g: g / jnp.maximum(rms, 1.0), gradient)

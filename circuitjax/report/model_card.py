@@ -52,7 +52,7 @@ def model_card(
             "## Data",
             "",
             "Real source and a generator of simple idioms "
-            "(`circuitjax/pretrain/idioms/`, the project's own, under its licence):",
+            "(`circuitjax/pretrain/idioms/`, written for this project):",
             "",
             markdown_table(
                 ("stream", "documents", "tokens"),

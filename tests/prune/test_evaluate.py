@@ -80,7 +80,7 @@ def test_a_reduced_model_answers_as_the_whole_one(problem, tie_qk):
     assert small._reduced, "no reduced model was used"
 
 
-@pytest.mark.parametrize("tie_qk", [False, True])
+@pytest.mark.parametrize("tie_qk", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_attribution_is_the_loss_derivative_by_each_gate(problem, tie_qk, monkeypatch):
     prune = dataclasses.replace(PRUNE, tie_qk=tie_qk)
     problem = dataclasses.replace(problem, prune=prune)

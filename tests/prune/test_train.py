@@ -72,6 +72,7 @@ def test_any_chunks_and_a_restart_from_disk_equal_the_whole(trained, tmp_path):
     assert_same(train_masks(problem, jax.device_put(restored)), whole)
 
 
+@pytest.mark.slow
 def test_side_by_side_equals_one_after_another(trained, monkeypatch):
     problem, _, metrics = trained
     monkeypatch.setattr(train, "map_jobs", jax.vmap)
