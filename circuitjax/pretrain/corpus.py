@@ -10,6 +10,7 @@ Every choice follows from the seed; the manifest names every source with its lic
 import dataclasses
 import hashlib
 import json
+import multiprocessing
 import os
 import pathlib
 import platform
@@ -86,7 +87,8 @@ def collect_idioms(config: CorpusConfig, report: Report) -> list[str]:
     piece = max(1000, min(50_000, count // 4))
     jobs = [(config.seed, start, min(piece, count - start)) for start in range(0, count, piece)]
     unique: dict[str, None] = {}
-    with ProcessPoolExecutor(max_workers=2) as pool:
+    # Not forked: JAX may be running threads in this process.
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for texts in pool.map(_make_idioms, jobs):
             unique.update(dict.fromkeys(texts))
     total = sum(map(len, unique))

@@ -7,6 +7,7 @@ the tone.
 
 import dataclasses
 import hashlib
+import multiprocessing
 import pathlib
 import platform
 import random
@@ -243,7 +244,8 @@ def collect_code(
         heads.append(dataclasses.asdict(package))
     report(f"{len(jobs)} sources at hand; stripping docstrings and comments")
     documents: list[str] = []
-    with ProcessPoolExecutor(max_workers=2) as pool:
+    # Not forked: JAX may be running threads in this process.
+    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         for head, (texts, record) in zip(heads, pool.map(_strip_source, jobs), strict=True):
             head.update(record)
             documents += texts

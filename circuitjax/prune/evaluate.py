@@ -154,7 +154,7 @@ class Prober:
         self._problem, self._pairs, self._rankings = problem, pairs, rankings
         self._reduced: dict[int, Reduced] = {}
         units = num_units(problem.config, problem.prune.tie_qk)
-        self._sizes = tuple(size for size in (128, 512, 2048) if reduce and size <= units // 3)
+        self._sizes = (units // 64, units // 16, units // 4) if reduce else ()
 
     def _mask(self, ranking: int, k: int) -> dict[str, np.ndarray]:
         ranks = jnp.asarray(self._rankings[ranking])

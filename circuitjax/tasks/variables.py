@@ -190,7 +190,7 @@ CLASS_INIT = Task(
     "In a constructor an attribute is set to the parameter of the same name.",
     (first_of_two, first_of_three, second_of_three, second_of_four, third_of_four, with_default),
     shortest=8,
-    longest=39,
+    longest=55,
 )
 
 

@@ -39,8 +39,8 @@ def test_the_number_of_probes_is_logarithmic(rng):
         for target in rng.random(10):
             curve = Curve(np.linspace(1, 0, size))
             bisect(curve, size, float(target))
-            assert len(curve.asked) <= 12 * (2 + np.log(size) / np.log(6))
-            assert curve.rounds <= 2 + np.log(size) / np.log(4)
+            assert len(curve.asked) <= 12 + 4 * (3 + np.log(size) / np.log(4))
+            assert curve.rounds <= 4 + np.log(size) / np.log(4)
 
 
 def test_an_early_crossing_is_preferred_to_a_late_one(rng):
