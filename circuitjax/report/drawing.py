@@ -132,5 +132,5 @@ def draw_circuit(path: str | pathlib.Path, model: Model, circuit: Circuit, title
     axes.set_title(title or f"{circuit.num_nodes} nodes, {len(edges)} edges", fontsize=9)
     target = pathlib.Path(path)
     temporary = target.with_name(f".{target.name}.tmp.png")
-    figure.savefig(temporary, dpi=150, bbox_inches="tight")
+    figure.savefig(temporary, dpi=110, bbox_inches="tight")
     temporary.replace(target)

@@ -70,7 +70,10 @@ def plot_loss_vs_k(
     axes.axhline(np.log(2), color="grey", linestyle="-.", linewidth=0.8, label="chance (ln 2)")
     axes.axhline(max(unpruned, 1e-4), color="grey", linewidth=0.8, label="whole model")
     axes.set_xscale("symlog", linthresh=1)  # logarithmic, and 0 has a place: the empty circuit
-    axes.set(yscale="log", xlabel="nodes kept, k", ylabel="task loss (nats)", title=title)
+    axes.set(yscale="log", xlabel="nodes kept, k", ylabel="task loss (nats)")
+    axes.set_title(title, fontsize=10)
+    sizes = [point[0] for job in curves for point in job["curve"]]
+    axes.set_xlim(-0.2 if min(sizes) == 0 else 0.8 * min(sizes), 1.2 * max([*sizes, 1]))
     losses = np.concatenate([np.array(job["curve"], float)[:, 2] for job in curves])
     losses = losses[np.isfinite(losses)]
     top = max(2.0, min(20.0, float(losses.max(initial=2.0)) * 1.5))
