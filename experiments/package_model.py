@@ -3,7 +3,7 @@
     python -m experiments.package_model --run=runs/pretrain/tiny-python --corpus=corpus \
         --name=tiny-python --out=circuitjax/zoo/data/tiny-python
 
-Without --step it takes the finished run. The model card lists data, licences, recipe, command, seeds,
+It takes the run's last checkpoint. The model card lists data, licences, recipe, command, seeds,
 the loss curve, and the model's test loss on every built-in task.
 """
 

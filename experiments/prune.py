@@ -53,7 +53,7 @@ _HYPERS = {
     "init_noise_bias": "Mean of the initial mask parameters, in [-1, 1]. Default: 0.1.",
     "wd": "Decoupled weight decay per unit learning rate. Default: 0.001.",
     "lr": "Peak learning rate. Default: 0.01.",
-    "inv_beta2": "1 - beta2 of Adam, in (0, 1]. Default: 0.05.",
+    "inv_beta2": "1 - beta2 of Adam, in [1e-6, 1]. Default: 0.05.",
     "lr_warmup_frac": "Fraction of the steps spent warming up, in [0, 1). Default: 0.",
     "heaviside_temp": "Temperature of the surrogate gradient, above 0. Default: 1.",
 }

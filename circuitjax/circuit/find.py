@@ -93,7 +93,7 @@ def default_jobs(num_nodes: int, seeds: Sequence[int], **changes: float) -> list
     if "k_coef" in changes:
         settings = [default_hyper(num_nodes, **changes)]
     else:
-        centre = 18.0 / num_nodes
+        centre = float(default_hyper(num_nodes).k_coef)
         settings = [
             default_hyper(num_nodes, k_coef=centre * multiple, **changes)
             for multiple in K_COEF_MULTIPLES

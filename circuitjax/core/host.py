@@ -16,10 +16,9 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 def keep_freed_memory() -> bool:
     """Asks glibc to keep freed memory instead of handing it back to the kernel.
 
-    XLA's CPU backend allocates the temporaries of a program anew at each call. By default glibc
-    maps and unmaps them every time, and the page faults cost more than the arithmetic of an
-    elementwise operation: an attention forward ran 2 to 4 times slower. To be called once, early,
-    by a binary; a library must not decide this for its host.
+    XLA's CPU backend allocates the temporaries of a program anew at each call; by default glibc may
+    map and unmap them every time, at the price of page faults. Whether it pays depends on the
+    program. To be called once, early, by a binary; a library must not decide this for its host.
 
     Returns:
       Whether it took effect (Linux with glibc only).

@@ -70,8 +70,8 @@ def init_jobs(
 def _mean_over_slices(loss_of: Callable[..., Any], tau: Tau, batch: Pairs) -> Any:
     """Value and gradient of a mean over pairs, worked out a slice of the batch at a time on CPU.
 
-    A slice's activations stay in cache: the whole gradient takes about 0.7 of the time. On an
-    accelerator, which wants large batches, there is one slice. Slices differ in rounding only.
+    A slice's activations stay in cache. On an accelerator, which wants large batches, there is one
+    slice. Slices differ in rounding only.
     """
     count = 4 if jax.default_backend() == "cpu" and batch.size % 4 == 0 else 1
     if count == 1:
