@@ -93,7 +93,7 @@ def make_problem(workload: Workload, arrays: Arrays, config: TransformerConfig) 
 
 def circuit_differences(problem: Problem, ranks: np.ndarray, k: int) -> jax.Array:
     """Logit differences `[1, M, 2]` of the first k nodes' circuit on the validation pairs."""
-    return Prober(problem, problem.validation, [ranks]).answers(0, [k]).differences
+    return Prober(problem, [ranks]).answers(problem.validation, 0, [k]).differences
 
 
 def circuit_size(workload: Workload) -> int:

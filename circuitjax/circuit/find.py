@@ -174,7 +174,7 @@ def empty_candidate(problem: Problem, job: Job) -> Candidate:
         loss_uncalibrated=raw,
         k_inside=0,
         k_after=0 if raw <= problem.prune.target_loss else None,
-        curve=((0, raw, loss),),
+        curve=((0, raw, loss, problem.validation.size),),
     )
     fills = {site: np.asarray(fill) for site, fill in problem.fills.items()}
     return Candidate(job, choice, mask, fills, {}, 0)

@@ -124,7 +124,7 @@ def answers(
 
 
 class Prober:
-    """Answers of "the first k units of a ranking", for several rankings over one set of pairs.
+    """Answers of "the first k units of a ranking", for several rankings over any pairs.
 
     On CPU, where arithmetic is what costs, a small k runs through a smaller model: for each of a few
     sizes, the nodes that any ranking puts among its first so many are folded, once, into a reduced
@@ -135,23 +135,21 @@ class Prober:
     def __init__(
         self,
         problem: Problem,
-        pairs: Pairs,
         rankings: Sequence[np.ndarray],
         *,
         reduce: bool | None = None,
     ) -> None:
-        """Folds the reduced models.
+        """Takes the rankings; reduced models are folded when first needed.
 
         Args:
           problem: model and replacement values.
-          pairs: what to evaluate on.
           rankings: each `[U]`, 0 is the most important unit.
           reduce: None reduces on CPU where an exact reduction exists; False never.
         """
         if reduce is None:
             reduce = jax.default_backend() == "cpu" and can_reduce(problem.config)
         reduce = reduce and problem.prune.loss == "binary"
-        self._problem, self._pairs, self._rankings = problem, pairs, rankings
+        self._problem, self._rankings = problem, rankings
         self._reduced: dict[int, Reduced] = {}
         units = num_units(problem.config, problem.prune.tie_qk)
         self._sizes = (units // 64, units // 16, units // 4) if reduce else ()
@@ -175,20 +173,20 @@ class Prober:
             self._reduced[size] = reduce_model(self._problem.config, params, keep, fills)
         return self._reduced[size]
 
-    def answers(self, ranking: int, ks: Sequence[int]) -> Answers:
-        """Answers of the first k units of a ranking, for each k `[K]`."""
+    def answers(self, pairs: Pairs, ranking: int, ks: Sequence[int]) -> Answers:
+        """Answers of the first k units of a ranking to M pairs, for each k `[K]`."""
         masks = [self._mask(ranking, int(k)) for k in ks]
         small = [self._model_for(int(k)) for k in ks]
         if all(model is None for model in small):
-            return answers(self._problem, self._pairs, masks)
+            return answers(self._problem, pairs, masks)
         parts = []
         for mask, model in zip(masks, small, strict=True):
             if model is None:
-                parts.append(answers(self._problem, self._pairs, [mask]).differences)
+                parts.append(answers(self._problem, pairs, [mask]).differences)
                 continue
-            batches = in_batches(self._pairs)
+            batches = in_batches(pairs)
             rows = [_reduced_differences(model, batch, mask) for batch in batches]
-            parts.append(jnp.concatenate(rows)[None, : self._pairs.size])
+            parts.append(jnp.concatenate(rows)[None, : pairs.size])
         values = jnp.concatenate(parts)
         return Answers(values, jnp.zeros_like(values))
 

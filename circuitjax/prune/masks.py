@@ -3,6 +3,8 @@
 The two completions' logits are cached at every k that is looked at, so that the calibrated and the
 uncalibrated loss of each k come from one forward pass, and k is known for all three orders:
 calibration inside the bisection (default), after it (as published), or never.
+
+A first search on a few pairs says where to look; the search on all validation pairs starts there.
 """
 
 import dataclasses
@@ -17,11 +19,15 @@ from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.evaluate import Prober, attribution
 from circuitjax.prune.gates import flatten_units, gates_from_ranks, num_units
+from circuitjax.prune.objective import Pairs
 from circuitjax.prune.problem import Problem
-from circuitjax.prune.select import Selection, bisect, rank_nodes
+from circuitjax.prune.select import Selection, bisect, neighbours, rank_nodes
 from circuitjax.prune.train import MaskState
 
 __all__ = ["Choice", "choose", "choose_from_rankings"]
+
+
+_SCOUTS = 128  # pairs of the first search; a ranking's ties need no more either
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +42,8 @@ class Choice:
       loss_uncalibrated: loss at k without calibration.
       k_inside, k_after: units kept when calibration acts inside the bisection or after it; None
         where the target is never met.
-      curve: (k, loss, calibrated loss) at every k looked at.
+      curve: (k, loss, calibrated loss, pairs it was measured on) at every k looked at: on all
+        validation pairs, or, far from the crossing, on the first few.
     """
 
     mask: Mapping[str, np.ndarray]
@@ -47,7 +54,7 @@ class Choice:
     loss_uncalibrated: float
     k_inside: int | None
     k_after: int | None
-    curve: tuple[tuple[int, float, float], ...]
+    curve: tuple[tuple[int, float, float, int], ...]
 
     @property
     def reached(self) -> bool:
@@ -56,10 +63,10 @@ class Choice:
 
 
 class _Cache:
-    """Raw and calibrated losses of one ranking by k, each k evaluated once."""
+    """Raw and calibrated losses of one ranking by k on some pairs, each k evaluated once."""
 
-    def __init__(self, prune: PruneConfig, prober: Prober, ranking: int) -> None:
-        self._prune, self._prober, self._ranking = prune, prober, ranking
+    def __init__(self, prune: PruneConfig, prober: Prober, ranking: int, pairs: Pairs) -> None:
+        self._prune, self._prober, self._ranking, self._pairs = prune, prober, ranking, pairs
         self.raw: dict[int, float] = {}
         self.fitted: dict[int, tuple[float, float, float]] = {}
 
@@ -67,7 +74,7 @@ class _Cache:
         missing = [int(k) for k in ks if int(k) not in self.raw]
         if not missing:
             return
-        found = self._prober.answers(self._ranking, missing)
+        found = self._prober.answers(self._pairs, self._ranking, missing)
         raw = found.losses(self._prune)
         if self._prune.loss == "vocabulary":
             for k, loss in zip(missing, raw, strict=True):
@@ -86,6 +93,10 @@ class _Cache:
         self._look(ks)
         return np.array([self.fitted[int(k)][2] for k in ks])
 
+    def curve(self) -> dict[int, tuple[int, float, float, int]]:
+        points = ((k, self.raw[k], self.fitted[k][2], self._pairs.size) for k in self.raw)
+        return {point[0]: point for point in points}
+
 
 def choose(problem: Problem, state: MaskState) -> list[Choice]:
     """Ranks every job's units by tau (ties by attribution) and cuts at the smallest good k.
@@ -98,10 +109,11 @@ def choose(problem: Problem, state: MaskState) -> list[Choice]:
       One choice per job.
     """
     rankings, trained = [], []
+    pairs = _first(problem.validation)
     for index in range(int(state.step.shape[0])):
         job = jax.tree.map(lambda leaf, i=index: leaf[i], state)
         scores = np.asarray(flatten_units(job.tau))
-        rankings.append(rank_nodes(scores, attribution(problem, job, problem.validation)))
+        rankings.append(rank_nodes(scores, attribution(problem, job, pairs)))
         trained.append(int(np.sum(scores > 0)))
     return choose_from_rankings(problem, rankings, trained)
 
@@ -116,7 +128,7 @@ def choose_from_rankings(
       rankings: each `[U]`, 0 is the most important unit.
       trained: for each, a k to look at besides, such as the number of gates open after training.
     """
-    prober = Prober(problem, problem.validation, rankings)
+    prober = Prober(problem, rankings)
     trained = trained or [0] * len(rankings)
     return [
         _cut(problem, prober, index, ranks, k)
@@ -127,10 +139,20 @@ def choose_from_rankings(
 def _cut(problem: Problem, prober: Prober, index: int, ranks: np.ndarray, k_trained: int) -> Choice:
     prune = problem.prune
     size = num_units(problem.config, prune.tie_qk)
-    cache = _Cache(prune, prober, index)
-    options: dict[str, Any] = {"grid": prune.grid, "extra": (k_trained,)}
-    inside = bisect(cache.calibrated_at, size, prune.target_loss, **options)
-    after = bisect(cache.raw_at, size, prune.target_loss, **options)
+    scout = _Cache(prune, prober, index, _first(problem.validation))
+    cache = _Cache(prune, prober, index, problem.validation)
+
+    # Where candidates are evaluated one after another, halving takes the fewest of them.
+    refine = 1 if jax.default_backend() == "cpu" else 4
+
+    def search(calibrated: bool) -> Selection:
+        losses = [c.calibrated_at if calibrated else c.raw_at for c in (scout, cache)]
+        options: dict[str, Any] = {"grid": prune.grid, "extra": (k_trained,)}
+        rough = bisect(losses[0], size, prune.target_loss, **options)
+        start = neighbours(rough.k, size) if rough.reached else ()
+        return bisect(losses[1], size, prune.target_loss, start=start, refine=refine, **options)
+
+    inside, after = search(True), search(False)
     selection = inside if prune.calibrate == "inside" else after
     scale, shift, loss = cache.fitted[selection.k]
     raw = cache.raw[selection.k]
@@ -146,5 +168,10 @@ def _cut(problem: Problem, prober: Prober, index: int, ranks: np.ndarray, k_trai
         loss_uncalibrated=raw,
         k_inside=inside.k if inside.reached else None,
         k_after=after.k if after.reached else None,
-        curve=tuple((k, cache.raw[k], cache.fitted[k][2]) for k in sorted(cache.raw)),
+        curve=tuple(point for _, point in sorted((scout.curve() | cache.curve()).items())),
     )
+
+
+def _first(pairs: Pairs) -> Pairs:
+    """The pairs of the first search."""
+    return pairs.take(np.arange(min(_SCOUTS, pairs.size)))

@@ -8,11 +8,11 @@ between it and the largest smaller k that was tried. Every point is kept, for th
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-__all__ = ["Selection", "bisect", "first_grid", "rank_nodes"]
+__all__ = ["Selection", "bisect", "first_grid", "neighbours", "rank_nodes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +56,12 @@ def first_grid(size: int, count: int, extra: tuple[int, ...] = ()) -> np.ndarray
     return np.unique(np.concatenate([grid, [k for k in extra if 1 <= k <= size]])).astype(int)
 
 
+def neighbours(k: int, size: int) -> tuple[int, ...]:
+    """Values of k around one, within 1 to `size`: where to start when it comes from fewer data."""
+    factors = (0.9, 1.0, 1.12, 1.3)
+    return tuple(sorted({min(max(round(k * factor), 1), size) for factor in factors}))
+
+
 def bisect(
     loss_at: Callable[[np.ndarray], np.ndarray],
     size: int,
@@ -64,7 +70,8 @@ def bisect(
     grid: int = 12,
     refine: int = 4,
     extra: tuple[int, ...] = (),
-    max_rounds: int = 12,
+    start: Sequence[int] = (),
+    max_rounds: int = 16,
 ) -> Selection:
     """Finds the smallest crossing.
 
@@ -75,6 +82,8 @@ def bisect(
       grid: K of the first round.
       refine: K of the following ones, within the bracket.
       extra: values of k to look at in the first round besides the grid, such as the k after training.
+      start: where the crossing is expected: a first round that replaces the grid, which is looked at
+        only if none of these meets the target.
       max_rounds: bound on the rounds; the bracket shrinks by about `refine` times in each.
 
     Returns:
@@ -89,7 +98,9 @@ def bisect(
             for k, loss in zip(ks, loss_at(ks), strict=True):
                 seen[int(k)] = float(loss) if np.isfinite(loss) else float("inf")
 
-    look(first_grid(size, grid, extra))
+    look(np.unique([k for k in start if 1 <= k <= size]).astype(int))
+    if not any(loss <= target for loss in seen.values()):
+        look(first_grid(size, grid, extra))
     for _ in range(max_rounds):
         meeting = [k for k, loss in seen.items() if loss <= target]
         if not meeting:
@@ -98,7 +109,8 @@ def bisect(
         low = max((k for k in seen if k < high), default=0)
         if high - low <= 1:
             break
-        inside = np.unique(np.rint(np.geomspace(low + 1, high - 1, refine)).astype(int))
+        inside = np.rint(np.geomspace(max(low, 0.5), high, refine + 2)[1:-1]).astype(int)
+        inside = np.unique(np.clip(inside, low + 1, high - 1))
         if high - low - 1 <= refine:
             inside = np.arange(low + 1, high)
         look(inside)

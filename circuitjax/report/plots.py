@@ -33,7 +33,7 @@ def plot_loss_vs_k(
 
     Args:
       path: PNG to write.
-      curves: per job `label`, `curve` [(k, loss, calibrated loss)], `k` (where it was cut).
+      curves: per job `label`, `curve` [(k, loss, calibrated loss, pairs)], `k` (where it was cut).
       target: the loss asked for, in nats.
       title: of the figure.
       unpruned: loss of the whole model, in nats.

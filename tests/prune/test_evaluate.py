@@ -67,12 +67,10 @@ def test_a_reduced_model_answers_as_the_whole_one(problem, tie_qk):
     units = num_units(CONFIG, tie_qk)
     rankings = [rng.permutation(units).astype(np.int32) for _ in range(2)]
     ks = (0, 1, 9, 60, 64, 65, units)
-    small, whole = (
-        Prober(problem, problem.validation, rankings, reduce=reduce) for reduce in (True, False)
-    )
+    small, whole = (Prober(problem, rankings, reduce=reduce) for reduce in (True, False))
     for index, ranks in enumerate(rankings):
-        found = small.answers(index, ks).differences
-        plain = whole.answers(index, ks).differences
+        found = small.answers(problem.validation, index, ks).differences
+        plain = whole.answers(problem.validation, index, ks).differences
         opened = [gates_from_ranks(CONFIG, jnp.asarray(ranks), k, tie_qk) for k in ks]
         expected = answers(problem, problem.validation, opened).differences
         np.testing.assert_allclose(found, expected, atol=1e-4)
@@ -112,8 +110,10 @@ def test_attribution_is_the_loss_derivative_by_each_gate(problem, tie_qk, monkey
         start += size
 
 
-def test_selection_equals_brute_force_over_every_k(problem):
+@pytest.mark.parametrize("scouts", [5, 10_000])
+def test_selection_equals_brute_force_over_every_k(problem, scouts, monkeypatch):
     """The planted nodes first, in an order in which the loss falls once; the rest after them."""
+    monkeypatch.setattr(masks, "_SCOUTS", scouts)
     problem = planted_problem()
     rng = np.random.default_rng(9)
     first = {site: np.zeros(shape) for site, shape in shapes(CONFIG).items()}
@@ -128,7 +128,11 @@ def test_selection_equals_brute_force_over_every_k(problem):
         changed = dataclasses.replace(problem, prune=prune)
         choices = masks.choose_from_rankings(changed, rankings)
         for ranks, choice in zip(rankings, choices, strict=True):
-            seen = {k: (raw, fitted) for k, raw, fitted in choice.curve}
+            seen = {
+                k: (raw, fitted)
+                for k, raw, fitted, pairs in choice.curve
+                if pairs == changed.validation.size
+            }
             column = 1 if mode == "inside" else 0
             k = choice.selection.k
             assert sum(int(m.sum()) for m in choice.mask.values()) == k
@@ -159,7 +163,7 @@ def test_selection_equals_brute_force_over_every_k(problem):
 
 def test_the_whole_and_the_empty_circuit_are_the_ends_of_every_ranking(problem):
     ranks = np.random.default_rng(1).permutation(CONFIG.num_nodes).astype(np.int32)
-    prober = Prober(problem, problem.test, [ranks])
-    ends = prober.answers(0, (0, CONFIG.num_nodes)).differences
+    prober = Prober(problem, [ranks])
+    ends = prober.answers(problem.test, 0, (0, CONFIG.num_nodes)).differences
     gates = [all_gates(CONFIG, value) for value in (0.0, 1.0)]
     np.testing.assert_allclose(ends, answers(problem, problem.test, gates).differences, atol=1e-4)
