@@ -1,0 +1,47 @@
+"""A Lagrangian that holds a quantity at a target, its multipliers ascended by gradient.
+
+    penalty = l1 (value - target) + l2 (value - target)^2
+
+is minimised over what the value depends on and maximised over l1 (of any sign) and l2 (kept in
+[0, CAP]). The target may rise over a warm-up, so that a network is not cut faster than it adapts.
+"""
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+__all__ = ["CAP", "Multipliers", "penalty", "project", "rising_target", "start"]
+
+CAP = 1e3  # of l2, which else grows without bound while the target cannot be met
+
+
+@flax.struct.dataclass
+class Multipliers:
+    """l1 and l2, scalars or with leading axes."""
+
+    linear: jax.Array
+    quadratic: jax.Array
+
+
+def start() -> Multipliers:
+    """Both multipliers at 0."""
+    return Multipliers(jnp.zeros(()), jnp.zeros(()))
+
+
+def penalty(multipliers: Multipliers, value: jax.Array, target: jax.Array | float) -> jax.Array:
+    """The Lagrangian term; its gradient by the multipliers is what to ascend."""
+    excess = value - target
+    return multipliers.linear * excess + multipliers.quadratic * excess**2
+
+
+def project(multipliers: Multipliers) -> Multipliers:
+    """Keeps l2 within [0, CAP]."""
+    return Multipliers(multipliers.linear, jnp.clip(multipliers.quadratic, 0.0, CAP))
+
+
+def rising_target(
+    step: jax.Array, total: jax.Array | int, target: jax.Array, warmup_frac: jax.Array | float
+) -> jax.Array:
+    """The target at a step (from 0): from 0 linearly to `target` over a fraction of the steps."""
+    length = jnp.maximum(warmup_frac * total, 1.0)
+    return target * jnp.clip((step + 1) / length, 0.0, 1.0)
