@@ -14,12 +14,16 @@ import hashlib
 import keyword
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 from circuitjax.tasks.base import Encoded, Pair, Row, Task, encode_pairs, stack
 from circuitjax.tasks.tokenizer import Tokenizer
 
-__all__ = ["SHARES", "SPLITS", "draw", "draw_pairs", "split_of"]
+__all__ = ["SHARES", "SPLITS", "draw", "draw_pairs", "gather", "in_split", "split_of"]
+
+_Item = TypeVar("_Item")
+_Row = TypeVar("_Row")
 
 SPLITS: tuple[str, ...] = ("train", "validation", "test")
 SHARES: tuple[float, ...] = (0.70, 0.15, 0.15)
@@ -59,23 +63,70 @@ def _split_pool(pool: tuple[Pair, ...]) -> dict[Pair, str]:
     return {pair: split_of(root(pair.positive)) for pair in pool}
 
 
-def _in_split(task: Task, split: str, candidates: Iterator[Pair]) -> Iterator[Pair]:
-    """Yields the candidates of one split, none twice; bounded in how many it looks at in a row."""
-    if task.pool:
-        splits = _split_pool(task.pool)
-        yield from (pair for pair in candidates if splits[pair] == split)
-        return
+def in_split(
+    split: str,
+    candidates: Iterator[_Item],
+    texts: Callable[[_Item], Sequence[str]],
+    once: Callable[[_Item], Sequence[str]],
+) -> Iterator[_Item]:
+    """Yields the candidates of one split; bounded in how many it looks at in a row.
+
+    Args:
+      split: One of `SPLITS`.
+      candidates: Any number of items, possibly without end.
+      texts: The texts of an item that must all fall in the split.
+      once: The texts of an item that no other item yielded may have.
+    """
     seen: set[str] = set()
     misses = 0
-    for pair in candidates:
-        texts = (pair.positive, pair.negative)
+    for item in candidates:
         misses += 1
         if misses > _GRACE:
             return
-        if split_of(texts[0]) == split and split_of(texts[1]) == split and seen.isdisjoint(texts):
-            seen.update(texts)
+        if all(split_of(text) == split for text in texts(item)) and seen.isdisjoint(once(item)):
+            seen.update(once(item))
             misses = 0
-            yield pair
+            yield item
+
+
+def gather(
+    stream: Iterator[_Item],
+    wanted: int,
+    encode: Callable[[list[_Item]], Sequence[_Row | str]],
+) -> tuple[list[_Item], list[_Row], int, str]:
+    """Takes items that can be encoded, block by block, until there are enough or too few pass.
+
+    Args:
+      stream: Items of one split.
+      wanted: The number of items to return at most.
+      encode: Gives for each item of a block its encoded row, or one line on what is wrong with it.
+
+    Returns:
+      The items, their rows, the number of items looked at, and why the last refused one was.
+    """
+    items: list[_Item] = []
+    rows: list[_Row] = []
+    looked, reason, ended = 0, "", False
+    while len(items) < wanted and looked < _GRACE + _ATTEMPTS * len(items) and not ended:
+        block = []
+        for item in stream:
+            block.append(item)
+            if len(block) == min(_GRACE, 16 + (wanted - len(items)) * 5 // 4):
+                break
+        else:
+            ended = True
+        looked += len(block)
+        for item, row in zip(block, encode(block), strict=True):
+            if isinstance(row, str):
+                reason = row
+            elif len(items) < wanted:
+                items.append(item)
+                rows.append(row)
+    return items, rows, looked, reason
+
+
+def _both(pair: Pair) -> tuple[str, str]:
+    return pair.positive, pair.negative
 
 
 def _accepted(
@@ -93,29 +144,25 @@ def _accepted(
     if size is not None and size < 1:
         raise ValueError(f"cannot draw {size} pairs: the size must be at least 1")
     rng = random.Random(f"{task.name}/{split}/{seed}")
-    stream = _in_split(task, split, task.candidates(rng, exclude_templates))
-    pairs: list[Pair] = []
-    rows: list[Row] = []
-    looked, reason, ended = 0, "", False
-    wanted = len(task.pool) if size is None else size
+    candidates = task.candidates(rng, exclude_templates)
+    stream: Iterator[Pair]
+    if task.pool:
+        splits = _split_pool(task.pool)
+        stream = (pair for pair in candidates if splits[pair] == split)
+    else:
+        stream = in_split(split, candidates, _both, _both)
     longest = task.longest or 10**9
-    while len(pairs) < wanted and looked < _GRACE + _ATTEMPTS * len(pairs) and not ended:
-        block = []
-        for pair in stream:
-            block.append(pair)
-            if len(block) == min(_GRACE, 16 + (wanted - len(pairs)) * 5 // 4):
-                break
-        else:
-            ended = True
-        looked += len(block)
-        for pair, row in zip(block, encode_pairs(tokenizer, block), strict=True):
-            if isinstance(row, str):
-                reason = row
-            elif not task.shortest <= len(row.positive) <= longest:
-                reason = f"a prompt of {len(row.positive)} tokens"
-            elif len(pairs) < wanted:
-                pairs.append(pair)
-                rows.append(row)
+
+    def encode(block: list[Pair]) -> list[Row | str]:
+        return [
+            row
+            if isinstance(row, str) or task.shortest <= len(row.positive) <= longest
+            else f"a prompt of {len(row.positive)} tokens"
+            for row in encode_pairs(tokenizer, block)
+        ]
+
+    wanted = len(task.pool) if size is None else size
+    pairs, rows, looked, reason = gather(stream, wanted, encode)
     if (size is None and not pairs) or (size is not None and len(pairs) < size):
         last = f"; the last one refused: {reason}" if reason else ""
         raise ValueError(
