@@ -32,6 +32,7 @@ from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import PruneConfig, default_hyper, stack_hypers
 from circuitjax.prune.evaluate import Prober
 from circuitjax.prune.masks import Choice, choose_from_rankings
+from circuitjax.prune.nodes import NodeMasks
 from circuitjax.prune.objective import Pairs
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
@@ -103,13 +104,14 @@ def circuit_size(workload: Workload) -> int:
 
 def _stepper(problem: Problem, jobs: int) -> Callable[[], MaskState]:
     """Takes `--chunk` steps of `jobs` jobs at each call."""
+    objective = NodeMasks(problem.config, problem.prune)
     hypers = stack_hypers([default_hyper(problem.config.num_nodes)] * jobs)
-    state = init_jobs(jnp.arange(jobs), problem.config, problem.prune, hypers)
-    train_chunk = make_train_chunk(problem.config, problem.prune)
+    state = init_jobs(objective, jnp.arange(jobs), hypers)
+    train_chunk = make_train_chunk(objective)
 
     def advance() -> MaskState:
         nonlocal state
-        state, _ = train_chunk(state, _CHUNK.value, problem.params, problem.fills, problem.train)
+        state, _ = train_chunk(state, _CHUNK.value, (problem.params, problem.fills), problem.train)
         return state
 
     return advance

@@ -8,7 +8,7 @@ of them run as jobs of one program and the smallest circuit that meets the targe
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,9 +23,10 @@ from circuitjax.prune.config import Hyper, PruneConfig, default_hyper, stack_hyp
 from circuitjax.prune.evaluate import answers
 from circuitjax.prune.gates import all_gates
 from circuitjax.prune.masks import Choice, choose
+from circuitjax.prune.nodes import NodeMasks
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.select import Selection
-from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
+from circuitjax.prune.train import MaskState, OnChunk, init_jobs, run_chunks
 from circuitjax.tasks.base import Task
 
 __all__ = [
@@ -43,8 +44,6 @@ __all__ = [
 
 # Multiples of the published centre 18 / N that are tried side by side by default.
 K_COEF_MULTIPLES = (0.5, 1.0)
-
-OnChunk = Callable[[MaskState, Mapping[str, np.ndarray]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +104,7 @@ def initial_state(problem: Problem, jobs: Sequence[Job]) -> MaskState:
     """J jobs before their first step."""
     hypers = stack_hypers([job.hyper for job in jobs])
     seeds = jnp.asarray(np.array([job.seed for job in jobs], np.uint32))
-    return init_jobs(seeds, problem.config, problem.prune, hypers)
+    return init_jobs(NodeMasks(problem.config, problem.prune), seeds, hypers)
 
 
 def train_masks(
@@ -122,26 +121,14 @@ def train_masks(
       FloatingPointError: a loss, gradient or mask parameter that is not finite, with the step; the
         state handed to the last `on_chunk` is good.
     """
-    prune = problem.prune
-    train_chunk = make_train_chunk(problem.config, prune)
-    done = int(state.step[0])
-    while done < prune.steps:
-        length = min(prune.chunk - done % prune.chunk, prune.steps - done)
-        state, metrics = train_chunk(state, length, problem.params, problem.fills, problem.train)
-        values = {name: np.asarray(value) for name, value in metrics.items()}
-        # A parameter that is NaN closes its gate and leaves the loss finite, so all three count.
-        bad = ~(np.isfinite(values["loss"]) & np.isfinite(values["gradient_rms"]))
-        for leaf in jax.tree.leaves(state.tau):
-            bad[:, -1] |= ~np.isfinite(np.asarray(leaf)).all(axis=(1, 2))
-        if bad.any():
-            job, step = (int(i) for i in np.argwhere(bad)[0])
-            raise FloatingPointError(
-                f"the pruning of job {job} left the finite numbers at step {done + step}: "
-                f"the last good state is that of step {done}; try a lower lr"
-            )
-        done += length
-        on_chunk(state, values)
-    return state
+    return run_chunks(
+        NodeMasks(problem.config, problem.prune),
+        state,
+        (problem.params, problem.fills),
+        problem.train,
+        problem.prune.chunk,
+        on_chunk,
+    )
 
 
 def candidates_of(problem: Problem, jobs: Sequence[Job], state: MaskState) -> list[Candidate]:

@@ -1,31 +1,27 @@
-"""Mask training: AdamW on the mask parameters of J jobs as one compiled program.
+"""Training of gates: AdamW on the gate parameters of J jobs as one compiled program.
 
     state, metrics = train_chunk(state)      scan over steps, map over jobs, donated state
 
-One step: draw a batch with `fold_in(key, step)`, differentiate the pruning loss through the
-surrogate, clip the gradient's RMS to 1, AdamW, linear decay, clamp (Gao et al. 2025, A.5).
+One step: draw a batch with `fold_in(key, step)`, differentiate what the objective minimises, clip the
+gradient's RMS to 1, AdamW, and back within bounds (Gao et al. 2025, A.5). What the gates are, where
+they sit and what is minimised is the objective's; the loop is the same for all of them.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
 from circuitjax.core.jobs import map_jobs, scan_steps
-from circuitjax.core.schedules import warmup_linear_decay
-from circuitjax.model.config import TransformerConfig
-from circuitjax.model.transformer import Fills, Params
-from circuitjax.prune.config import Hyper, PruneConfig
-from circuitjax.prune.gates import Tau, clamp, init_tau
-from circuitjax.prune.objective import Pairs, pruning_loss
 
-__all__ = ["MaskState", "init_jobs", "make_train_chunk"]
+__all__ = ["MaskState", "Objective", "OnChunk", "init_jobs", "make_train_chunk", "run_chunks"]
 
 Metrics = dict[str, jax.Array]
 
@@ -35,89 +31,180 @@ class MaskState:
     """One job's state, or J jobs' with a leading axis on every leaf.
 
     Attributes:
-      tau: mask parameters {site: `[L, W]`}.
+      tau: gate parameters, a pytree of the objective's.
       adam: first and second moments.
       step: int32, steps taken.
       key: raw uint32 random key of the job; never advanced.
-      hyper: the job's hyperparameters.
+      hyper: the job's hyperparameters; it has `inv_beta2` and `wd`.
+      multipliers: Lagrange multipliers, ascended; () where there are none.
     """
 
-    tau: Tau
+    tau: Any
     adam: Any
     step: jax.Array
     key: jax.Array
-    hyper: Hyper
+    hyper: Any
+    multipliers: Any = ()
 
 
-def _adam(hyper: Hyper) -> optax.GradientTransformation:
+OnChunk = Callable[[MaskState, Mapping[str, np.ndarray]], None]
+
+
+class Objective(Protocol):
+    """What is trained: static and hashable, so that equal objectives share a compiled program."""
+
+    def __hash__(self) -> int:
+        """Equal objectives have equal hashes."""
+
+    @property
+    def steps(self) -> int:
+        """Training steps in all."""
+
+    @property
+    def batch_size(self) -> int:
+        """Items of the training data per step."""
+
+    def init(self, key: jax.Array, hyper: Any) -> tuple[Any, Any]:
+        """Gate parameters and multipliers before the first step."""
+
+    def loss(
+        self,
+        tau: Any,
+        multipliers: Any,
+        hyper: Any,
+        at: tuple[jax.Array, jax.Array],
+        data: Any,
+        batch: Any,
+    ) -> tuple[jax.Array, Metrics]:
+        """What is minimised over tau and maximised over the multipliers, and figures to record.
+
+        `at` is (random key of the step, step); `data` what all jobs share, `batch` some training items.
+        """
+
+    def rate(self, hyper: Any, step: jax.Array) -> jax.Array:
+        """Learning rate of tau at a step."""
+
+    def project(self, tau: Any) -> Any:
+        """Gate parameters back within their bounds."""
+
+    def ascend(self, multipliers: Any, gradient: Any, hyper: Any) -> Any:
+        """Multipliers after a step of gradient ascent."""
+
+
+def _adam(hyper: Any) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=0.9, b2=1 - hyper.inv_beta2, eps=1e-8)
 
 
-def init_jobs(
-    seeds: jax.Array, config: TransformerConfig, prune: PruneConfig, hypers: Hyper
-) -> MaskState:
-    """States before the first step, from seeds int32 `[J]` and hyperparameters `[J]`."""
+def init_jobs(objective: Objective, seeds: jax.Array, hypers: Any) -> MaskState:
+    """States before the first step, from seeds uint32 `[J]` and hyperparameters `[J]`."""
 
-    def one(seed: jax.Array, hyper: Hyper) -> MaskState:
+    def one(seed: jax.Array, hyper: Any) -> MaskState:
         key = jax.random.key(seed)
-        tau = init_tau(jax.random.fold_in(key, 0), config, hyper, prune.tie_qk)
-        data_key = jax.random.key_data(jax.random.fold_in(key, 1))
-        return MaskState(tau, _adam(hyper).init(tau), jnp.zeros((), jnp.int32), data_key, hyper)
+        tau, multipliers = objective.init(jax.random.fold_in(key, 0), hyper)
+        own = jax.random.key_data(jax.random.fold_in(key, 1))
+        step = jnp.zeros((), jnp.int32)
+        return MaskState(tau, _adam(hyper).init(tau), step, own, hyper, multipliers)
 
     return jax.jit(jax.vmap(one))(jnp.asarray(seeds, jnp.uint32), hypers)
 
 
-def _mean_over_slices(loss_of: Callable[..., Any], tau: Tau, batch: Pairs) -> Any:
-    """Value and gradient of a mean over pairs, worked out a slice of the batch at a time on CPU.
+def _mean_over_slices(loss_of: Callable[..., Any], trained: Any, batch: Any) -> Any:
+    """Value and gradient of a mean over a batch, worked out a slice of it at a time on CPU.
 
     A slice's activations stay in cache. On an accelerator, which wants large batches, there is one
     slice. Slices differ in rounding only.
     """
+    differentiate = jax.value_and_grad(loss_of, has_aux=True)
     count = 4 if jax.default_backend() == "cpu" and batch.size % 4 == 0 else 1
     if count == 1:
-        return jax.value_and_grad(loss_of, has_aux=True)(tau, batch)
+        return differentiate(trained, batch)
     slices = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-    parts = lax.map(lambda some: jax.value_and_grad(loss_of, has_aux=True)(tau, some), slices)
+    parts = lax.map(lambda some: differentiate(trained, some), slices)
     return jax.tree.map(lambda x: jnp.mean(x, axis=0), parts)
 
 
 @functools.lru_cache(maxsize=16)
-def make_train_chunk(
-    config: TransformerConfig, prune: PruneConfig
-) -> Callable[..., tuple[MaskState, Metrics]]:
-    """Compiled `(state [J], length, params, fills, pairs) -> (state [J], metrics [J, length])`.
+def make_train_chunk(objective: Objective) -> Callable[..., tuple[MaskState, Metrics]]:
+    """Compiled `(state [J], length, data, items) -> (state [J], metrics [J, length])`.
 
-    `length` is static; params, fills `[L, W]` and the training pairs are shared by all jobs. Metrics:
-    `loss`, `task` (nats), `k` (nodes), `gradient_rms`. The same arguments give the same compiled
-    program, so a sweep over tasks compiles once.
+    `length` is static; `data` (a pytree: parameters, replacement values) and the training items (with
+    `size` and `take`) are shared by all jobs. Metrics: `loss`, `gradient_rms` and the objective's own.
+    The same objective gives the same compiled program, so a sweep over tasks compiles once.
     """
 
-    def one_step(
-        state: MaskState, params: Params, fills: Fills, pairs: Pairs
-    ) -> tuple[MaskState, Metrics]:
+    def one_step(state: MaskState, data: Any, items: Any) -> tuple[MaskState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        batch = pairs.take(jax.random.randint(key, (prune.batch_size,), 0, pairs.size))
+        batch = items.take(jax.random.randint(key, (objective.batch_size,), 0, items.size))
+        at = (jax.random.fold_in(key, 1), state.step)
 
-        def loss_of(tau: Tau, some: Pairs) -> tuple[jax.Array, Metrics]:
-            return pruning_loss(config, prune, params, tau, state.hyper, fills, some)
+        def loss_of(trained: tuple[Any, Any], some: Any) -> tuple[jax.Array, Metrics]:
+            return objective.loss(*trained, state.hyper, at, data, some)
 
-        (loss, parts), gradient = _mean_over_slices(loss_of, state.tau, batch)
+        (loss, parts), (gradient, by_multipliers) = _mean_over_slices(
+            loss_of, (state.tau, state.multipliers), batch
+        )
         size = sum(leaf.size for leaf in jax.tree.leaves(gradient))
         rms = optax.tree.norm(gradient) / size**0.5
         gradient = jax.tree.map(lambda g: g / jnp.maximum(rms, 1.0), gradient)
         updates, adam = _adam(state.hyper).update(gradient, state.adam)
-        decay = warmup_linear_decay(state.step, prune.steps, state.hyper.lr_warmup_frac)
-        rate = state.hyper.lr * decay
+        rate = objective.rate(state.hyper, state.step)
         tau = jax.tree.map(lambda t, u: t - rate * (u + state.hyper.wd * t), state.tau, updates)
-        state = dataclasses.replace(state, tau=clamp(tau), adam=adam, step=state.step + 1)
+        state = dataclasses.replace(
+            state,
+            tau=objective.project(tau),
+            adam=adam,
+            step=state.step + 1,
+            multipliers=objective.ascend(state.multipliers, by_multipliers, state.hyper),
+        )
         return state, {"loss": loss, **parts, "gradient_rms": rms}
 
-    def chunk(
-        state: MaskState, length: int, params: Params, fills: Fills, pairs: Pairs
-    ) -> tuple[MaskState, Metrics]:
+    def chunk(state: MaskState, length: int, data: Any, items: Any) -> tuple[MaskState, Metrics]:
         def job(job_state: MaskState) -> tuple[MaskState, Metrics]:
-            return scan_steps(lambda s: one_step(s, params, fills, pairs), job_state, length)
+            return scan_steps(lambda s: one_step(s, data, items), job_state, length)
 
         return map_jobs(job)(state)
 
     return jax.jit(chunk, static_argnums=1, donate_argnums=0)
+
+
+def run_chunks(
+    objective: Objective,
+    state: MaskState,
+    data: Any,
+    items: Any,
+    chunk: int,
+    on_chunk: OnChunk = lambda state, metrics: None,
+) -> MaskState:
+    """Runs what is left of a training, in chunks.
+
+    Args:
+      objective: what is trained.
+      state: J jobs, fresh or restored.
+      data, items: see `make_train_chunk`.
+      chunk: steps per call of the compiled program.
+      on_chunk: called after each chunk with the state and the metrics `[J, chunk]`.
+
+    Raises:
+      FloatingPointError: a loss, gradient or gate parameter that is not finite, with the step; the
+        state handed to the last `on_chunk` is good.
+    """
+    train_chunk = make_train_chunk(objective)
+    done = int(state.step[0])
+    while done < objective.steps:
+        length = min(chunk - done % chunk, objective.steps - done)
+        state, metrics = train_chunk(state, length, data, items)
+        values = {name: np.asarray(value) for name, value in metrics.items()}
+        # A parameter that is NaN closes its gate and leaves the loss finite, so all three count.
+        bad = ~(np.isfinite(values["loss"]) & np.isfinite(values["gradient_rms"]))
+        for leaf in jax.tree.leaves(state.tau):
+            flat = np.asarray(leaf).reshape(bad.shape[0], -1)
+            bad[:, -1] |= ~np.isfinite(flat).all(axis=1)
+        if bad.any():
+            job, step = (int(i) for i in np.argwhere(bad)[0])
+            raise FloatingPointError(
+                f"the pruning of job {job} left the finite numbers at step {done + step}: "
+                f"the last good state is that of step {done}; try a lower lr"
+            )
+        done += length
+        on_chunk(state, values)
+    return state

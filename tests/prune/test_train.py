@@ -10,9 +10,10 @@ import pytest
 from circuitjax.circuit.find import Job, initial_state, train_masks
 from circuitjax.core import checkpoints
 from circuitjax.model.sites import kept_addresses
-from circuitjax.prune import train
+from circuitjax.prune import nodes, train
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.gates import clamp, gates_of
+from circuitjax.prune.nodes import NodeMasks
 from circuitjax.prune.train import make_train_chunk
 from tests.prune.planted import CONFIG, PLANTED, PRUNE, planted_problem
 
@@ -62,8 +63,8 @@ def test_jobs_together_equal_each_alone(trained):
 
 def test_any_chunks_and_a_restart_from_disk_equal_the_whole(trained, tmp_path):
     problem, whole, _ = trained
-    program = make_train_chunk(CONFIG, PRUNE)
-    arguments = (problem.params, problem.fills, problem.train)
+    program = make_train_chunk(NodeMasks(CONFIG, PRUNE))
+    arguments = ((problem.params, problem.fills), problem.train)
     state = initial_state(problem, JOBS)
     state, _ = program(state, 7, *arguments)
     checkpoints.save_step(tmp_path, 7, state)
@@ -76,9 +77,9 @@ def test_any_chunks_and_a_restart_from_disk_equal_the_whole(trained, tmp_path):
 def test_side_by_side_equals_one_after_another(trained, monkeypatch):
     problem, _, metrics = trained
     monkeypatch.setattr(train, "map_jobs", jax.vmap)
-    program = make_train_chunk.__wrapped__(CONFIG, PRUNE)
+    program = make_train_chunk.__wrapped__(NodeMasks(CONFIG, PRUNE))
     state = initial_state(problem, JOBS)
-    _, found = program(state, 20, problem.params, problem.fills, problem.train)
+    _, found = program(state, 20, (problem.params, problem.fills), problem.train)
     for name, values in found.items():
         np.testing.assert_allclose(values, metrics[name][:, :20], rtol=1e-4, atol=1e-5)
 
@@ -98,8 +99,8 @@ def test_steps_are_adamw_of_the_clipped_gradient(monkeypatch):
         loss = jnp.sum(params[fills["step"][0]] * tau["attn.q"])
         return loss, {"task": loss, "k": jnp.zeros(())}
 
-    monkeypatch.setattr(train, "pruning_loss", linear_loss)
-    program = make_train_chunk.__wrapped__(CONFIG, prune)
+    monkeypatch.setattr(nodes, "pruning_loss", linear_loss)
+    program = make_train_chunk.__wrapped__(NodeMasks(CONFIG, prune))
     start = rng.normal(0, 0.5, shape).astype(np.float32)
     tau = {"attn.q": jnp.asarray(start)}
     one = train.MaskState(
@@ -113,7 +114,7 @@ def test_steps_are_adamw_of_the_clipped_gradient(monkeypatch):
     pairs = planted_problem().train
     for step in range(steps):
         fills = {"step": jnp.array([step])}
-        state, metrics = program(state, 1, jnp.asarray(gradients), fills, pairs)
+        state, metrics = program(state, 1, (jnp.asarray(gradients), fills), pairs)
         np.testing.assert_allclose(
             metrics["gradient_rms"][0, 0], np.sqrt(np.mean(gradients[step] ** 2)), rtol=1e-5
         )
