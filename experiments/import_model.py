@@ -1,0 +1,85 @@
+"""Turns another library's checkpoint into a model directory, for the --model of every binary.
+
+    python -m experiments.import_model --from=gpt2 --path=gpt2_snapshot --out=my_gpt2
+
+gpt2: a Hugging Face snapshot folder (config.json, model.safetensors, tokenizer.json); its mean
+activations are then computed by experiments.means. tracr: a compiled program, PROGRAM.npz beside
+PROGRAM.json. The same command again changes nothing; a directory that holds anything else is left
+alone.
+"""
+
+import pathlib
+import shutil
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+import jax
+from absl import app, flags
+
+from circuitjax.importers.gpt2 import import_gpt2
+from circuitjax.importers.tracr import load_tracr
+from circuitjax.model.record import Model
+from experiments.command import exit_on_bad_input
+
+
+def _tracr(path: str, name: str | None) -> Model:
+    return load_tracr(path, name).model
+
+
+_READERS: Mapping[str, Callable[[str, str | None], Model]] = MappingProxyType(
+    {"gpt2": import_gpt2, "tracr": _tracr}
+)
+_FROM = flags.DEFINE_enum("from", None, list(_READERS), "Kind of checkpoint.", required=True)
+_PATH = flags.DEFINE_string("path", None, "Folder (gpt2) or file (tracr) to read.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Model directory to write.", required=True)
+_NAME = flags.DEFINE_string("name", None, "Name of the model. Default: the checkpoint's own.")
+
+
+def _write(model: Model, out: pathlib.Path) -> bool:
+    """Saves a model as a whole or not at all; returns False if it is there already.
+
+    Raises:
+      ValueError: `out` is a file, or holds something else, or cannot be written.
+    """
+    new = out.with_name(f".{out.name}.importing")
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            _require_same(model, out)
+            return False
+        if new.exists():  # of an interrupted run
+            shutil.rmtree(new)
+        model.save(new)
+        new.replace(out)
+    except OSError as error:
+        raise ValueError(f"cannot write --out={out}: {error}") from None
+    return True
+
+
+def _require_same(model: Model, out: pathlib.Path) -> None:
+    if not (out / "model.json").is_file():
+        raise ValueError(f"--out={out} holds something that is no model: choose another directory")
+    old = Model.load(out)
+    # Means do not count: they are computed after the import, and stay.
+    if (old.name, old.hash, old.tokenizer_json) != (model.name, model.hash, model.tokenizer_json):
+        raise ValueError(f"--out={out} holds another model, {old.name!r}: choose another directory")
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    if _NAME.value is not None and not _NAME.value.strip():
+        raise ValueError("--name is empty: leave it out or name the model")
+    model = _READERS[_FROM.value](_PATH.value, _NAME.value)
+    out = pathlib.Path(_OUT.value).absolute()
+    written = _write(model, out)
+    config = model.config
+    size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
+    print(
+        f"{_OUT.value}: {model.name}, {config.num_layers} layers of {config.num_heads} heads and "
+        f"{config.d_mlp} neurons, {config.d_model} channels, {config.vocab_size} tokens, "
+        f"{size} parameters" + ("" if written else " (already there)")
+    )
+
+
+if __name__ == "__main__":
+    app.run(main)
