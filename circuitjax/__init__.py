@@ -24,7 +24,8 @@ from circuitjax.model.record import Model
 from circuitjax.model.transformer import Output, apply, init_params
 from circuitjax.prune.config import Hyper, PruneConfig, default_hyper
 from circuitjax.prune.problem import Problem, make_problem
-from circuitjax.report.prune_run import PruneRun, run_pruning
+from circuitjax.report.prune_run import PruneRun
+from circuitjax.report.run_directory import run_pruning
 from circuitjax.tasks.base import Pair, Task
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import BUILT_IN, load_model, model_card

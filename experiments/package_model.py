@@ -24,7 +24,7 @@ from circuitjax.pretrain.train import bigram_counts, evaluate, fixed_params, ini
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.problem import make_problem
 from circuitjax.report.model_card import model_card
-from circuitjax.report.prune_run import versions
+from circuitjax.report.run_directory import versions
 from circuitjax.tasks.suite import TASKS
 from circuitjax.zoo.storage import pack
 from experiments.command import exit_on_bad_input

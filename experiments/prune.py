@@ -19,7 +19,8 @@ from circuitjax.circuit.find import default_jobs
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.prune.config import PruneConfig
-from circuitjax.report.prune_run import PruneRun, run_pruning
+from circuitjax.report.prune_run import PruneRun
+from circuitjax.report.run_directory import run_pruning
 from circuitjax.report.table import summary_lines
 from circuitjax.tasks import jsonl, suite
 from circuitjax.tasks.base import Task

@@ -18,7 +18,8 @@ from tqdm import tqdm
 from circuitjax.circuit.find import default_jobs
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.prune.config import PruneConfig
-from circuitjax.report.prune_run import PruneRun, run_pruning
+from circuitjax.report.prune_run import PruneRun
+from circuitjax.report.run_directory import run_pruning
 from circuitjax.report.table import markdown_table
 from circuitjax.tasks import suite
 from circuitjax.zoo.load import load_model

@@ -4,14 +4,18 @@
 
 is minimised over what the value depends on and maximised over l1 (of any sign) and l2 (kept in
 [0, CAP]). The target may rise over a warm-up, so that a network is not cut faster than it adapts.
+
+Ascent alone is an integrator: from l2 = 0 the value swings about the target for as long as training
+lasts. l2 therefore starts at START, which damps the swings (figures in BUILD_NOTES.md).
 """
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
-__all__ = ["CAP", "Multipliers", "penalty", "project", "rising_target", "start"]
+__all__ = ["CAP", "START", "Multipliers", "penalty", "project", "rising_target", "start"]
 
+START = 10.0
 CAP = 1e3  # of l2, which else grows without bound while the target cannot be met
 
 
@@ -24,8 +28,8 @@ class Multipliers:
 
 
 def start() -> Multipliers:
-    """Both multipliers at 0."""
-    return Multipliers(jnp.zeros(()), jnp.zeros(()))
+    """l1 = 0, l2 = START."""
+    return Multipliers(jnp.zeros(()), jnp.full((), START))
 
 
 def penalty(multipliers: Multipliers, value: jax.Array, target: jax.Array | float) -> jax.Array:

@@ -1,7 +1,7 @@
 """Configuration of a pruning run: what shapes the program (static) and what a tuner varies (traced)."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -145,6 +145,6 @@ def default_hyper(num_nodes: int, **changes: float) -> Hyper:
     return hyper
 
 
-def stack_hypers(hypers: list[Hyper]) -> Hyper:
+def stack_hypers(hypers: Sequence[Any]) -> Any:
     """Puts J jobs' hyperparameters on a leading axis: every field float32 `[J]`."""
     return jax.tree.map(lambda *values: jnp.asarray(values, jnp.float32), *hypers)

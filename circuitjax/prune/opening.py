@@ -86,8 +86,8 @@ class GateHyper:
     heaviside_temp: Any = 1.0
     k_coef: Any = 0.0
     target_sparsity: Any = 0.0
-    target_warmup_frac: Any = 5 / 6
-    multiplier_lr: Any = 1.0
+    target_warmup_frac: Any = 0.7
+    multiplier_lr: Any = 0.3
 
     def to_dict(self) -> dict[str, float]:
         """Plain numbers of one job."""

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: a library leaves the user's backend alone
 
-__all__ = ["plot_loss_vs_k", "plot_training"]
+__all__ = ["plot_edges", "plot_loss_vs_k", "plot_training"]
 
 # Okabe and Ito's palette: told apart by readers who do not see all colours.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -89,17 +89,19 @@ def plot_training(
     history: Mapping[str, np.ndarray],
     labels: Sequence[str],
     *,
-    target: float,
+    target: float | None,
     title: str,
+    unit: str = "open nodes",
 ) -> None:
-    """Task loss and open nodes during mask training.
+    """Task loss and open gates during training.
 
     Args:
       path: PNG to write.
-      history: `task` (nats) and `k` (nodes), each `[J, steps]`.
+      history: `task` (nats) and `k` (gates), each `[J, steps]`.
       labels: one per job.
-      target: loss asked for, in nats.
+      target: loss asked for, in nats; None draws no line.
       title: of the figure.
+      unit: what `k` counts.
     """
     figure = Figure(figsize=(10, 3.8))
     left, right = figure.subplots(1, 2)
@@ -108,11 +110,70 @@ def plot_training(
         steps = np.arange(1, history["k"].shape[1] + 1)
         left.plot(steps, history["task"][index], color=colour, linewidth=1, label=label)
         right.plot(steps, history["k"][index], color=colour, linewidth=1.4, label=label)
-    left.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
+    if target is not None:
+        left.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
     left.set(xlabel="step", ylabel="task loss on the batch (nats)", yscale="log")
-    right.set(xlabel="step", ylabel="open nodes", yscale="log")
+    right.set(xlabel="step", ylabel=unit, yscale="log")
     right.legend(fontsize=7)
     for axes in (left, right):
         axes.grid(alpha=0.25, which="both", linewidth=0.4)
     figure.suptitle(title)
+    _save(figure, path)
+
+
+def plot_edges(
+    path: str | pathlib.Path,
+    curves: Sequence[Sequence[tuple[int, float]]],
+    labels: Sequence[str],
+    *,
+    chosen: tuple[int, int],
+    target: float | None,
+    title: str,
+    unit: str,
+) -> None:
+    """A validation figure against the number of residual edges kept, for every job.
+
+    Args:
+      path: PNG to write.
+      curves: per job (edges, figure) points.
+      labels: one per job.
+      chosen: (job, edges) of the circuit.
+      target: value asked for; None draws no line.
+      title: of the figure.
+      unit: what the figure is, with its unit.
+    """
+    figure = Figure(figsize=(7, 4.2))
+    axes = figure.subplots()
+    for index, (label, curve) in enumerate(zip(labels, curves, strict=True)):
+        # Many k may leave the same connected edges.
+        points = np.array(sorted({(edges, max(value, 1e-5)) for edges, value in curve}), float)
+        colour = _COLOURS[index % len(_COLOURS)]
+        strong = index == chosen[0]
+        axes.plot(
+            points[:, 0],
+            points[:, 1],
+            marker="o",
+            markersize=3,
+            color=colour,
+            linewidth=2.2 if strong else 1,
+            alpha=1 if strong else 0.55,
+            label=f"{label}{' (chosen)' if strong else ''}",
+        )
+        if strong:
+            axes.axvline(chosen[1], color=colour, linewidth=0.8)
+            axes.annotate(
+                f" {chosen[1]} edges",
+                (chosen[1], 0.98),
+                xycoords=("data", "axes fraction"),
+                va="top",
+                fontsize=9,
+                color=colour,
+            )
+    if target is not None:
+        axes.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
+    axes.set_xscale("symlog", linthresh=1)
+    axes.set(yscale="log", xlabel="residual edges kept", ylabel=unit)
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=7, loc="lower left")
+    axes.grid(alpha=0.25, which="both", linewidth=0.4)
     _save(figure, path)

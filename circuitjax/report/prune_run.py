@@ -1,28 +1,17 @@
-"""A pruning run in a directory: resumable while it trains, idempotent once it is finished.
-
-run.json             what the directory is for; written first
-training/step_*      state of all jobs after each chunk
-circuit/             the circuit
-loss_vs_k.png, training.png
-report.json          every figure; written last, so its presence means "finished"
-"""
+"""Node pruning as a run in a directory: its identity, stages, pictures and report."""
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import pathlib
-import platform
-import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from circuitjax.audit.evidence import baseline, evidence
+from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.find import (
     Candidate,
     Job,
@@ -34,28 +23,21 @@ from circuitjax.circuit.find import (
     train_masks,
 )
 from circuitjax.circuit.graph import total_edges
-from circuitjax.core import checkpoints
 from circuitjax.model.record import Model
 from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.problem import Problem, make_problem
-from circuitjax.prune.train import MaskState
+from circuitjax.prune.problem import make_problem
+from circuitjax.prune.train import MaskState, OnChunk
 from circuitjax.report.drawing import draw_circuit
 from circuitjax.report.plots import plot_loss_vs_k, plot_training
+from circuitjax.report.run_directory import versions
 from circuitjax.tasks.base import Pair, Task
 
-__all__ = ["PruneRun", "finished_report", "run_pruning", "versions"]
-
-Progress = Callable[[int, Mapping[str, np.ndarray]], None]
-
-# What a run's directory may hold, also under a temporary name; anything else is somebody's.
-_PICTURES = ("loss_vs_k.png", "training.png", "circuit.png")
-_OURS = ("run.json", "report.json", "training", "circuit", *_PICTURES)
-_TEMPORARY = tuple(f".{name}." for name in _OURS)
+__all__ = ["NodeWork", "PruneRun", "pool_digest"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PruneRun:
-    """What to do and where.
+    """What to do and where; a `Run`.
 
     Attributes:
       model, task: the frozen network and the task.
@@ -76,169 +58,129 @@ class PruneRun:
             "model": self.model.name,
             "model_hash": self.model.hash,
             "task": self.task.name,
-            "pairs": _digest(self.task.pool) if self.task.pool else None,
+            "pairs": pool_digest(self.task.pool) if self.task.pool else None,
             "prune": self.prune.to_dict(),
             "jobs": [{"seed": job.seed, **job.hyper.to_dict()} for job in self.jobs],
         }
 
+    def begin(self) -> "NodeWork":
+        """Draws the data."""
+        return NodeWork(self)
 
-def _digest(pool: Sequence[Pair]) -> str:
+
+def pool_digest(pool: Sequence[Pair]) -> str:
     """Of a file's pairs: a task of that name with other pairs is another task."""
     return hashlib.sha256(json.dumps([list(pair) for pair in pool]).encode()).hexdigest()
 
 
-def versions() -> dict[str, str]:
-    """Versions of what computed a result, for its record."""
-    found = {
-        name: importlib.metadata.version(name)
-        for name in ("circuitjax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
-    }
-    return {
-        **found,
-        "python": platform.python_version(),
-        "backend": jax.default_backend(),
-        "device": jax.devices()[0].device_kind,
-        "machine": platform.machine(),
-    }
+class NodeWork:
+    """The stages of node pruning; a `Work`."""
 
+    metrics = ("loss", "task", "k", "gradient_rms")
 
-def _check(run: PruneRun, overwrite: bool) -> bool:
-    """Whether the directory holds this very run; refuses what may not be replaced, changes nothing."""
-    if not run.directory.exists():
-        return False
-    if not run.directory.is_dir():
-        raise ValueError(f"{run.directory} is a file: choose another --out")
-    names = [path.name for path in run.directory.iterdir()]
-    foreign = sorted(n for n in names if n not in _OURS and not n.startswith(_TEMPORARY))
-    try:
-        held = json.loads((run.directory / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        held = None
-        foreign = foreign or sorted(n for n in names if not n.startswith(_TEMPORARY))
-    identity = json.loads(json.dumps(run.identity()))
-    if held == identity:
-        return True
-    if foreign or not (held is None or (isinstance(held, dict) and held.keys() == identity.keys())):
-        raise ValueError(
-            f"{run.directory} holds files that are no run of ours, such as "
-            f"{foreign[0] if foreign else 'run.json'!r}: even --overwrite leaves them alone; "
-            "choose another --out"
-        )
-    if held is not None and not overwrite:
-        raise ValueError(
-            f"{run.directory} holds another run: choose another --out, or replace it with "
-            "--overwrite"
-        )
-    return False
+    def __init__(self, run: PruneRun) -> None:
+        """Draws the task's data for the model."""
+        self._run = run
+        self._problem = make_problem(run.model, run.task, run.prune)
+        self._candidates: list[Candidate] = []
+        self._circuit: Circuit | None = None
 
+    @property
+    def jobs(self) -> int:
+        """J."""
+        return len(self._run.jobs)
 
-def _claim(run: PruneRun) -> None:
-    """Takes the directory, after `_check` has allowed it."""
-    if run.directory.exists():
-        shutil.rmtree(run.directory)
-    checkpoints.write_json(run.directory / "run.json", run.identity())
+    @property
+    def steps(self) -> int:
+        """Training steps of each."""
+        return self._run.prune.steps
 
+    def baseline(self) -> dict[str, Any]:
+        """Losses of the whole model and of the empty circuit."""
+        return baseline(self._problem)
 
-def finished_report(run: PruneRun) -> dict[str, Any] | None:
-    """The report of a finished run, or None."""
-    path = run.directory / "report.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    def is_trivial(self, base: Mapping[str, Any]) -> bool:
+        """Whether nothing at all meets the target."""
+        return bool(base["loss_empty"] <= self._run.prune.target_loss)
 
+    def initial_state(self) -> MaskState:
+        """J jobs before their first step."""
+        return initial_state(self._problem, self._run.jobs)
 
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    started = time.perf_counter()
-    yield
-    seconds[name] = round(seconds.get(name, 0.0) + time.perf_counter() - started, 2)
+    def train(self, state: MaskState, on_chunk: OnChunk) -> MaskState:
+        """Trains the masks."""
+        return train_masks(self._problem, state, on_chunk)
 
+    def select(self, state: MaskState | None) -> None:
+        """Selects and cleans up every job's circuit, and keeps the best."""
+        run = self._run
+        if state is None:
+            self._candidates = [empty_candidate(self._problem, run.jobs[0])]
+        else:
+            self._candidates = candidates_of(self._problem, run.jobs, state)
+        facts = {**run.identity(), "versions": versions()}
+        self._circuit = as_circuit(run.model, self.best, facts)
 
-def run_pruning(
-    run: PruneRun,
-    *,
-    overwrite: bool = False,
-    progress: Progress = lambda step, metrics: None,
-    say: Callable[[str], None] = lambda line: None,
-) -> dict[str, Any]:
-    """Does what is left of a run and returns its report.
+    @property
+    def best(self) -> Candidate:
+        """The candidate that became the circuit."""
+        return pick(self._candidates)
 
-    Args:
-      run: model, task, configuration, directory.
-      overwrite: replace another run's directory.
-      progress: called with (steps done, metrics `[J, chunk]`) while masks train.
-      say: called with a line at the start of each stage.
+    @property
+    def circuit(self) -> Circuit:
+        """The circuit, once selected."""
+        assert self._circuit is not None, "select comes first"
+        return self._circuit
 
-    Raises:
-      ValueError: a directory that holds another run, or a task the model cannot be asked.
-      FloatingPointError: the loss stopped being finite; the last good state is kept.
-    """
-    resumed = _check(run, overwrite)
-    report = finished_report(run) if resumed else None
-    if report is not None:
-        return report
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "data"):
-        problem = make_problem(run.model, run.task, run.prune)
-    if not resumed:
-        _claim(run)  # only now: a task that cannot be asked leaves nothing behind
-    with _timed(seconds, "baseline"):
-        base = baseline(problem)
-    trivial = base["loss_empty"] <= run.prune.target_loss
-    history: dict[str, np.ndarray] = {}
-    if trivial:
-        say("the empty circuit meets the target: nothing to find")
-        candidates = [empty_candidate(problem, run.jobs[0])]
-    else:
-        say(f"whole model: {base['loss_unpruned']:.4f} nats; training {len(run.jobs)} masks")
-        with _timed(seconds, "training"):
-            state, history = _train(run, problem, progress)
-        say("selecting and cleaning up")
-        with _timed(seconds, "selection"):
-            candidates = candidates_of(problem, run.jobs, state)
-    best = pick(candidates)
-    circuit = as_circuit(run.model, best, {**run.identity(), "versions": versions()})
-    say("testing the evidence")
-    with _timed(seconds, "evidence"):
-        figures = evidence(problem, circuit, best.job.seed)
-    with _timed(seconds, "writing"):
-        circuit.save(run.directory / "circuit", run.model)
-        _draw(run, candidates, best, base, history)
+    def evidence(self) -> dict[str, Any]:
+        """Sufficiency, necessity, faithfulness."""
+        return evidence(self._problem, self.circuit, self.best.job.seed)
+
+    def write(
+        self, directory: pathlib.Path, base: Mapping[str, Any], history: Mapping[str, np.ndarray]
+    ) -> None:
+        """Saves the circuit and draws it."""
+        run, best = self._run, self.best
+        self.circuit.save(directory / "circuit", run.model)
+        _draw(run, self._candidates, best, base, history)
         draw_circuit(
-            run.directory / "circuit.png",
+            directory / "circuit.png",
             run.model,
-            circuit,
+            self.circuit,
             f"{run.task.name} on {run.model.name}: {best.nodes} nodes, {best.edges} edges",
         )
-    status = "trivial" if trivial else "reached" if best.choice.reached else "not_reached"
-    report = _report(run, problem, status, base, figures, candidates, best, history, seconds)
-    checkpoints.write_json(run.directory / "report.json", report)
-    shutil.rmtree(run.directory / "training", ignore_errors=True)
-    return report
 
-
-def _train(
-    run: PruneRun, problem: Problem, progress: Progress
-) -> tuple[MaskState, dict[str, np.ndarray]]:
-    """Trains, or goes on training, and keeps every chunk on disk."""
-    state = initial_state(problem, run.jobs)
-    shape = (len(run.jobs), run.prune.steps)
-    history = {name: np.zeros(shape, np.float32) for name in ("loss", "task", "k", "gradient_rms")}
-    folder = run.directory / "training"
-    done = checkpoints.latest_step(folder)
-    if done is not None:
-        saved = checkpoints.load_step(folder, done, {"state": state, "history": history})
-        state, history = jax.device_put(saved["state"]), saved["history"]
-        progress(
-            done, {name: values[:, max(done - 1, 0) : done] for name, values in history.items()}
-        )
-
-    def on_chunk(state: MaskState, metrics: Mapping[str, np.ndarray]) -> None:
-        step = int(state.step[0])
-        for name, values in metrics.items():
-            history[name][:, step - values.shape[1] : step] = values
-        checkpoints.save_step(folder, step, {"state": state, "history": history}, keep=1)
-        progress(step, metrics)
-
-    return train_masks(problem, state, on_chunk), history
+    def summary(self, base: Mapping[str, Any], history: Mapping[str, np.ndarray]) -> dict[str, Any]:
+        """The report's own fields."""
+        run, best, candidates = self._run, self.best, self._candidates
+        trained = history["k"][:, -1] if history else np.zeros(len(candidates))
+        rows = [_job_row(c, int(k)) for c, k in zip(candidates, trained, strict=True)]
+        mine = rows[candidates.index(best)]
+        params = jax.tree.map(np.asarray, dict(self._problem.params))
+        return {
+            "reached": best.choice.reached,
+            "method": "nodes",
+            "model": run.model.name,
+            "model_hash": run.model.hash,
+            "task": run.task.name,
+            "seed": best.job.seed,
+            "ablation": run.prune.ablation,
+            "target_loss": run.prune.target_loss,
+            "nodes": best.nodes,
+            "nodes_total": run.model.config.num_nodes,
+            "edges": best.edges,
+            "edges_total": total_edges(run.model.config, params),
+            **{
+                name: mine[name]
+                for name in ("nodes_before_cleanup", "k_after_training", "k_inside", "k_after")
+            },
+            "calibration": {
+                "mode": run.prune.calibrate,
+                "scale": best.choice.scale,
+                "shift": best.choice.shift,
+            },
+            "jobs": rows,
+        }
 
 
 def _label(run: PruneRun, job: Job) -> str:
@@ -296,50 +238,4 @@ def _job_row(found: Candidate, k_trained: int) -> dict[str, Any]:
         "curve": [
             [value if np.isfinite(value) else None for value in point] for point in choice.curve
         ],
-    }
-
-
-def _report(
-    run: PruneRun,
-    problem: Problem,
-    status: str,
-    base: Mapping[str, float],
-    figures: Mapping[str, Any],
-    candidates: Sequence[Candidate],
-    best: Candidate,
-    history: Mapping[str, np.ndarray],
-    seconds: Mapping[str, float],
-) -> dict[str, Any]:
-    trained = history["k"][:, -1] if history else np.zeros(len(candidates))
-    rows = [_job_row(c, int(k)) for c, k in zip(candidates, trained, strict=True)]
-    mine = rows[candidates.index(best)]
-    params = jax.tree.map(np.asarray, dict(problem.params))
-    return {
-        "model": run.model.name,
-        "model_hash": run.model.hash,
-        "task": run.task.name,
-        "seed": best.job.seed,
-        "ablation": run.prune.ablation,
-        "target_loss": run.prune.target_loss,
-        "status": status,
-        **base,
-        **figures,
-        "beats_model": figures["loss_circuit"] < base["loss_unpruned"],
-        "nodes": best.nodes,
-        "nodes_total": run.model.config.num_nodes,
-        "edges": best.edges,
-        "edges_total": total_edges(run.model.config, params),
-        **{
-            name: mine[name]
-            for name in ("nodes_before_cleanup", "k_after_training", "k_inside", "k_after")
-        },
-        "calibration": {
-            "mode": run.prune.calibrate,
-            "scale": best.choice.scale,
-            "shift": best.choice.shift,
-        },
-        "jobs": rows,
-        "seconds": dict(seconds),
-        "config": run.identity(),
-        "versions": versions(),
     }

@@ -17,13 +17,15 @@ def test_the_penalty_and_its_gradients():
 
 @pytest.mark.parametrize("pull", [-3.0, 3.0])
 def test_descent_and_ascent_meet_at_the_target(pull):
-    value, multipliers = jnp.asarray(0.1), start()
-    for _ in range(4000):
+    def step(carry, _):
+        value, multipliers = carry
         slope, by_multiplier = jax.grad(lambda v, m: pull * v + penalty(m, v, 0.6), argnums=(0, 1))(
             value, multipliers
         )
-        value = value - 0.01 * slope
-        multipliers = project(jax.tree.map(lambda m, g: m + 0.1 * g, multipliers, by_multiplier))
+        moved = jax.tree.map(lambda m, g: m + 0.1 * g, multipliers, by_multiplier)
+        return (value - 0.01 * slope, project(moved)), None
+
+    (value, _), _ = jax.lax.scan(step, (jnp.asarray(0.1), start()), None, length=4000)
     assert float(value) == pytest.approx(0.6, abs=0.01)
 
 

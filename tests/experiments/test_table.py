@@ -9,7 +9,8 @@ import pytest
 
 from circuitjax.circuit.find import default_jobs
 from circuitjax.prune.config import PruneConfig
-from circuitjax.report.prune_run import PruneRun, _claim
+from circuitjax.report.prune_run import PruneRun
+from circuitjax.report.run_directory import claim
 from circuitjax.tasks import suite
 from tests.experiments.drive import drive
 from tests.prune.planted import planted_model
@@ -37,7 +38,7 @@ def outcomes(tmp_path_factory):
     for name, status, edges in rows:
         jobs = default_jobs(model.config.num_nodes, [0])
         run = PruneRun(model, suite.get(name), PruneConfig(), jobs, root / "out" / name)
-        _claim(run)
+        claim(run)
         (run.directory / "report.json").write_text(json.dumps(report(name, status, edges)))
     common = [f"--model={root}/model", f"--out={root}/out"]
     calls = [

@@ -14,7 +14,8 @@ from circuitjax.core import checkpoints
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.evaluate import answers
 from circuitjax.report import prune_run
-from circuitjax.report.prune_run import PruneRun, run_pruning
+from circuitjax.report.prune_run import PruneRun
+from circuitjax.report.run_directory import claim, run_pruning
 from circuitjax.report.table import summary_lines
 from circuitjax.tasks.base import Pair, Task
 from tests.prune.planted import PRUNE, TASK, planted_model, planted_problem
@@ -118,7 +119,7 @@ def test_another_run_is_refused_or_replaced(finished, tmp_path, monkeypatch):
     with pytest.raises(AssertionError, match="computed again"):
         run_pruning(first)
     assert not first.directory.exists()  # nothing is written before the task can be asked
-    prune_run._claim(first)
+    claim(first)
     (first.directory / "report.json").write_text("{}")
     before = (first.directory / "run.json").read_bytes()
     for changes in (
@@ -135,7 +136,7 @@ def test_another_run_is_refused_or_replaced(finished, tmp_path, monkeypatch):
         with pytest.raises(AssertionError, match="computed again"):
             run_pruning(other, overwrite=True)
         assert (first.directory / "report.json").exists()
-    prune_run._claim(other)
+    claim(other)
     assert not (first.directory / "report.json").exists()
     assert json.loads((first.directory / "run.json").read_text())["task"] == TASK.name
 
@@ -160,7 +161,7 @@ def test_foreign_files_are_never_removed(tmp_path, overwrite):
             assert (run.directory / name).read_text() == text
     # Not even beside a run of ours.
     run = run_in(tmp_path / "both")
-    prune_run._claim(run)
+    claim(run)
     (run.directory / "thesis.txt").write_text("mine")
     other = run_in(run.directory, jobs=JOBS[:1])
     with pytest.raises(ValueError, match=r"such as 'thesis\.txt'"):
