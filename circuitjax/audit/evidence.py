@@ -5,11 +5,12 @@ All losses in nats, under the circuit's own replacement values:
     loss_unpruned          the whole model
     loss_empty             nothing kept (calibrated on validation): what no gate touches does this
     loss_circuit           only the circuit kept, calibrated as stored (and uncalibrated)
-    loss_without_circuit   the whole model with only the circuit replaced (inverse pruning)
+    loss_without_circuit   the whole model with only the circuit's nodes replaced (inverse pruning)
     loss_without_random    the same for random node sets of the same size at every layer and site
     kl_to_model            KL(model || circuit) over the whole vocabulary at the answer positions
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -25,6 +26,7 @@ from circuitjax.prune.evaluate import answers, in_batches, mean_binary_loss
 from circuitjax.prune.gates import all_gates
 from circuitjax.prune.objective import Pairs, answer_logits, calibrated_differences
 from circuitjax.prune.problem import Problem
+from circuitjax.prune.weight_gates import close_weights
 
 __all__ = ["baseline", "evidence", "faithfulness", "matched_random_masks"]
 
@@ -86,8 +88,8 @@ def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any
     """
     prune = problem.prune
     own_fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
-    kept = circuit.gates()
-    found = answers(problem, problem.test, [kept], own_fills)
+    kept, gated = circuit.gates(), _gated(problem, circuit)
+    found = answers(gated, problem.test, [kept], own_fills)
     fitted = calibrated_differences(found.differences[0], circuit.scale, circuit.shift)
     uncalibrated = float(found.losses(prune)[0])
     removed = [{site: 1 - np.asarray(m) for site, m in kept.items()}]
@@ -105,16 +107,35 @@ def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any
         # Share of the random sets whose removal hurts less than the circuit's.
         "necessity_percentile": float(np.mean(np.array(random) < without[0])),
     }
-    return figures | faithfulness(problem, kept, own_fills)
+    return figures | faithfulness(problem, kept, own_fills, gated)
 
 
-def faithfulness(problem: Problem, gates: Gates, fills: Fills) -> dict[str, float]:
-    """KL(model || circuit) in nats and agreement of the argmax, over the whole vocabulary."""
+def _gated(problem: Problem, circuit: Circuit) -> Problem:
+    """The problem of the model whose weights are closed where the circuit's are."""
+    if circuit.weights is None:
+        return problem
+    config, params = close_weights(problem.config, problem.params, circuit.fills, circuit.weights)
+    return dataclasses.replace(problem, config=config, params=jax.tree.map(jnp.asarray, params))
+
+
+def faithfulness(
+    problem: Problem, gates: Gates, fills: Fills, gated: Problem | None = None
+) -> dict[str, float]:
+    """KL(model || circuit) in nats and agreement of the argmax, over the whole vocabulary.
+
+    Args:
+      problem: the model and its test pairs.
+      gates, fills: of the circuit's nodes.
+      gated: the model they act on, if it is another: one with closed weights.
+    """
+    gated = gated or problem
     gates = {site: jnp.asarray(m, jnp.float32) for site, m in gates.items()}
     kl: list[np.ndarray] = []
     agree: list[np.ndarray] = []
     for batch in in_batches(problem.test):
-        parts = _faithfulness(problem.config, problem.params, fills, batch, gates)
+        parts = _faithfulness(
+            problem.config, gated.config, problem.params, gated.params, fills, batch, gates
+        )
         for total, part in zip((kl, agree), parts, strict=True):
             total.append(np.asarray(part))
     return {
@@ -123,11 +144,18 @@ def faithfulness(problem: Problem, gates: Gates, fills: Fills) -> dict[str, floa
     }
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _faithfulness(
-    config: TransformerConfig, params: Params, fills: Fills, batch: Pairs, gates: Gates
+    config: TransformerConfig,
+    gated_config: TransformerConfig,
+    params: Params,
+    gated_params: Params,
+    fills: Fills,
+    batch: Pairs,
+    gates: Gates,
 ) -> tuple[jax.Array, jax.Array]:
     full = jax.nn.log_softmax(answer_logits(config, params, batch, None, None))
-    part = jax.nn.log_softmax(answer_logits(config, params, batch, gates, fills))
+    logits = answer_logits(gated_config, gated_params, batch, gates, fills)
+    part = jax.nn.log_softmax(logits)
     kl = jnp.sum(jnp.exp(full) * (full - part), axis=-1)
     return kl, jnp.argmax(full, axis=-1) == jnp.argmax(part, axis=-1)

@@ -21,8 +21,11 @@ import numpy as np
 from circuitjax.circuit.graph import check_mask, count_outer_weights, edge_list, total_edges
 from circuitjax.core.checkpoints import load_arrays, save_arrays, write_json
 from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.families import FAMILIES
 from circuitjax.model.record import Model
 from circuitjax.model.sites import kept_addresses, shapes
+from circuitjax.model.transformer import Params
+from circuitjax.prune.weight_gates import close_weights
 
 __all__ = ["FORMAT", "Circuit"]
 
@@ -42,6 +45,8 @@ class Circuit:
       scale, shift: calibration. The calibrated logit difference of a pair's positive and negative
         completion is scale * (l_pos - l_neg) + shift; scale > 0, logits in nats.
       provenance: JSON-able facts: task, seeds of the splits, config, hyperparameters, versions.
+      weights: {family name: bool `[L, in, out]`}, the open weights; every other one contributes its
+        mean, weight times the fill of its source. None: all are open.
     """
 
     model_name: str
@@ -52,6 +57,7 @@ class Circuit:
     scale: float = 1.0
     shift: float = 0.0
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    weights: Mapping[str, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mask", check_mask(self.config, self.mask))
@@ -64,6 +70,8 @@ class Circuit:
             if not np.all(np.isfinite(fills[site])):
                 raise ValueError(f"the fills of {site} are not all finite")
         object.__setattr__(self, "fills", fills)
+        if self.weights is not None:
+            object.__setattr__(self, "weights", _check_weights(self.config, self.weights))
         object.__setattr__(self, "scale", float(self.scale))
         object.__setattr__(self, "shift", float(self.shift))
         if not (0 < self.scale < math.inf and math.isfinite(self.shift)):
@@ -98,14 +106,27 @@ class Circuit:
                 f"{model.name!r} with hash {model.hash}: load the model it was found in"
             )
 
+    def gated(self, model: Model) -> tuple[TransformerConfig, Params]:
+        """Configuration and parameters to run with the circuit's gates and fills.
+
+        They are the model's own unless single weights are closed: those are zero there, and their
+        means are in biases.
+
+        Raises:
+          ValueError: another model's.
+        """
+        self.check_model(model)
+        if self.weights is None:
+            return model.config, model.params
+        return close_weights(self.config, model.params, self.fills, self.weights)
+
     def edges(self, model: Model) -> list[tuple[str, str, float]]:
         """(source address, target address, weight) of every edge; see `graph.edge_list`.
 
         Raises:
           ValueError: another model's.
         """
-        self.check_model(model)
-        return edge_list(self.config, model.params, self.mask)
+        return edge_list(*self.gated(model), self.mask)
 
     def save(self, directory: str | os.PathLike[str], model: Model) -> None:
         """Writes a circuit directory; `circuit.json` last and atomically.
@@ -121,11 +142,15 @@ class Circuit:
         root = pathlib.Path(directory)
         # Without its record a half-replaced directory is no circuit.
         (root / "circuit.json").unlink(missing_ok=True)
-        save_arrays(root / "arrays", {"mask": dict(self.mask), "fills": dict(self.fills)})
+        arrays = {"mask": dict(self.mask), "fills": dict(self.fills)}
+        if self.weights is not None:
+            arrays["weights"] = dict(self.weights)
+        save_arrays(root / "arrays", arrays)
         record = {
             "format": FORMAT,
             "model": {"name": self.model_name, "hash": self.model_hash},
             "config": self.config.to_dict(),
+            "has_weights": self.weights is not None,
             "calibration": {"scale": self.scale, "shift": self.shift},
             "counts": {
                 "nodes": self.num_nodes,
@@ -168,25 +193,46 @@ class Circuit:
             raise ValueError(f"{root} holds no readable circuit: it lacks {error}") from error
         except (OSError, ValueError, AttributeError, TypeError) as error:
             raise ValueError(f"{root} holds no readable circuit: {error}") from error
-        arrays = load_arrays(
-            root / "arrays",
-            {
-                name: {
-                    site: jax.ShapeDtypeStruct(shape, dtype)
-                    for site, shape in shapes(config).items()
-                }
-                for name, dtype in (("mask", np.bool_), ("fills", np.float32))
-            },
-        )
-        circuit = cls(config=config, mask=arrays["mask"], fills=arrays["fills"], **fields)
+        like: dict[str, Any] = {
+            name: {
+                site: jax.ShapeDtypeStruct(shape, dtype) for site, shape in shapes(config).items()
+            }
+            for name, dtype in (("mask", np.bool_), ("fills", np.float32))
+        }
+        if record.get("has_weights"):
+            like["weights"] = {
+                family.name: jax.ShapeDtypeStruct(family.shape(config), np.bool_)
+                for family in FAMILIES
+            }
+        circuit = cls(config=config, **load_arrays(root / "arrays", like), **fields)
         if circuit._arrays_hash() != arrays_hash:
             raise ValueError(f"{root} is damaged: its arrays are not those circuit.json speaks of")
         return circuit
 
     def _arrays_hash(self) -> str:
-        """sha256 of masks and fills."""
+        """sha256 of masks, fills and, where there are any, weights."""
         digest = hashlib.sha256()
         for site in SITES:
             digest.update(np.ascontiguousarray(self.mask[site]).tobytes())
             digest.update(np.ascontiguousarray(self.fills[site]).tobytes())
+        if self.weights is not None:
+            for family in FAMILIES:
+                digest.update(np.packbits(self.weights[family.name]).tobytes())
         return digest.hexdigest()
+
+
+def _check_weights(
+    config: TransformerConfig, weights: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    names = [family.name for family in FAMILIES]
+    unknown = sorted(set(weights) - set(names))
+    if unknown:
+        raise ValueError(f"the weights have an unknown family {unknown[0]!r}; choose from {names}")
+    checked = {}
+    for family in FAMILIES:
+        name, shape = family.name, family.shape(config)
+        found = np.shape(weights[name]) if name in weights else None
+        if found != shape:
+            raise ValueError(f"the weights of {name} are shaped {found}; this model's are {shape}")
+        checked[name] = np.asarray(weights[name], bool)
+    return checked

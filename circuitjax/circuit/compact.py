@@ -46,7 +46,7 @@ class CompactCircuit:
 
     @property
     def config(self) -> TransformerConfig:
-        """The original model's description."""
+        """The original model's description; with biases, where single weights are closed."""
         return self.reduced.config
 
     @property
@@ -122,9 +122,8 @@ def compact(model: Model, circuit: Circuit) -> CompactCircuit:
       ValueError: another model than the circuit's, or AbsTopK at a node site (every activation
         competes there, so nothing can be left out).
     """
-    circuit.check_model(model)
-    config = model.config
-    reduced = reduction.reduce_model(config, model.params, circuit.mask, circuit.fills)
+    config, params = circuit.gated(model)
+    reduced = reduction.reduce_model(config, params, circuit.mask, circuit.fills)
     carried = _carried(config, circuit.mask, reduced.stack)
     channels, others = np.flatnonzero(carried), np.flatnonzero(~carried)
     order = np.concatenate([channels, others])

@@ -9,7 +9,7 @@ of them run as jobs of one program and the smallest circuit that meets the targe
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -167,10 +167,29 @@ def empty_candidate(problem: Problem, job: Job) -> Candidate:
     return Candidate(job, choice, mask, fills, {}, 0)
 
 
-def pick(candidates: Sequence[Candidate]) -> Candidate:
+class Selected(Protocol):
+    """What `pick` looks at."""
+
+    @property
+    def choice(self) -> Choice:
+        """The cut, with its validation loss."""
+
+    @property
+    def edges(self) -> int:
+        """Number of edges."""
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes."""
+
+
+Found = TypeVar("Found", bound=Selected)
+
+
+def pick(candidates: Sequence[Found]) -> Found:
     """The fewest edges among those that meet the target; else the lowest validation loss."""
 
-    def cost(found: Candidate) -> tuple[float, ...]:
+    def cost(found: Found) -> tuple[float, ...]:
         if found.choice.reached:
             return (0, found.edges, found.nodes)
         return (1, found.choice.loss, found.edges)

@@ -77,9 +77,10 @@ def default_edge_hyper(settings: EdgeConfig, **changes: float) -> GateHyper:
       ValueError: a value outside its limits.
     """
     if settings.gate == "hard_concrete":
-        values = {"lr": 0.3, "wd": 0.01, "inv_beta2": 0.01, "init": 2.0, "target_sparsity": 0.95}
+        values = {"lr": 0.3, "wd": 0.01, "inv_beta2": 0.01, "init": 2.0}
+        values |= {"init_noise_scale": 0.01, "target_sparsity": 0.95}
     else:
-        values = {"lr": 0.02, "init": 0.3, "init_noise_scale": 0.15, "k_coef": 0.01}
+        values = {"lr": 0.02, "k_coef": 0.01}
     hyper = GateHyper(**{**values, **changes})
     hyper.check()
     return hyper

@@ -8,12 +8,12 @@ products of q and k, biases, embedding and unembedding are no edges; the nonzero
 the circuit to tokens and logits are counted apart.
 """
 
-import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
 
 from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.families import FAMILIES, Family
 from circuitjax.model.sites import address, shapes
 from circuitjax.model.transformer import Params
 
@@ -27,26 +27,6 @@ __all__ = [
     "edge_masks",
     "total_edges",
 ]
-
-
-@dataclasses.dataclass(frozen=True)
-class Family:
-    """One kind of edge: from nodes at `source` to those at `target` by `kernel` `[L, in, out]`."""
-
-    name: str
-    source: str
-    target: str
-    kernel: str
-
-
-FAMILIES = (
-    Family("act_in->q", "attn.act_in", "attn.q", "attn_q"),
-    Family("act_in->k", "attn.act_in", "attn.k", "attn_k"),
-    Family("act_in->v", "attn.act_in", "attn.v", "attn_v"),
-    Family("v->resid_delta", "attn.v", "attn.resid_delta", "attn_out"),
-    Family("act_in->post_act", "mlp.act_in", "mlp.post_act", "mlp_in"),
-    Family("post_act->resid_delta", "mlp.post_act", "mlp.resid_delta", "mlp_out"),
-)
 
 
 def check_mask(config: TransformerConfig, mask: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -69,7 +69,8 @@ class GateHyper:
       inv_beta2: 1 - b2 of Adam.
       lr_warmup_frac: fraction of the steps with a rising learning rate.
       init: mean of the initial scores.
-      init_noise_scale: their standard deviation.
+      init_noise_scale: their standard deviation; Heaviside gates that start alike close alike, all
+        at once where the loss has no gradient yet (a KL of 0, a task already solved).
       heaviside_temp: temperature of the surrogate gradient.
       k_coef: nats per open gate (`count`).
       target_sparsity: fraction of gates to close (`lagrangian`).
@@ -81,8 +82,8 @@ class GateHyper:
     wd: Any = 1e-3
     inv_beta2: Any = 5e-2
     lr_warmup_frac: Any = 0.0
-    init: Any = 0.1
-    init_noise_scale: Any = 1e-2
+    init: Any = 0.3
+    init_noise_scale: Any = 0.15
     heaviside_temp: Any = 1.0
     k_coef: Any = 0.0
     target_sparsity: Any = 0.0

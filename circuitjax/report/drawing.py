@@ -1,6 +1,6 @@
 """A circuit as a layered drawing: columns are sites in forward order, lines are edges.
 
-Solid lines are edges (nonzero weights between kept nodes), blue for positive and orange for negative,
+Solid lines are edges (open weights between kept nodes), blue for positive and orange for negative,
 wider for larger. Thin grey lines are the residual stream: what one block writes to a channel, a later
 block reads from it. Rows within a column are ordered by the average row of what feeds a node, so that
 lines cross little.
@@ -14,7 +14,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.graph import edge_list
 from circuitjax.model.record import Model
 from circuitjax.model.sites import parse_address
 
@@ -84,7 +83,7 @@ def draw_circuit(path: str | pathlib.Path, model: Model, circuit: Circuit, title
     nodes = [parse_address(config, name) for name in circuit.nodes]
     edges = [
         (parse_address(config, a), parse_address(config, b), weight)
-        for a, b, weight in edge_list(config, model.params, circuit.mask)
+        for a, b, weight in circuit.edges(model)
     ]
     links = _residual_links(nodes)
     used = sorted({node[0] * 6 + _COLUMN[node[1]] for node in nodes})

@@ -28,6 +28,7 @@ def plot_loss_vs_k(
     title: str,
     unpruned: float,
     chosen: int,
+    unit: str = "nodes kept, k",
 ) -> None:
     """Validation loss against the number of kept nodes, for every job.
 
@@ -38,6 +39,7 @@ def plot_loss_vs_k(
       title: of the figure.
       unpruned: loss of the whole model, in nats.
       chosen: index of the job that became the circuit.
+      unit: what k counts.
     """
     figure = Figure(figsize=(7, 4.2))
     axes = figure.subplots()
@@ -70,7 +72,7 @@ def plot_loss_vs_k(
     axes.axhline(np.log(2), color="grey", linestyle="-.", linewidth=0.8, label="chance (ln 2)")
     axes.axhline(max(unpruned, 1e-4), color="grey", linewidth=0.8, label="whole model")
     axes.set_xscale("symlog", linthresh=1)  # logarithmic, and 0 has a place: the empty circuit
-    axes.set(yscale="log", xlabel="nodes kept, k", ylabel="task loss (nats)")
+    axes.set(yscale="log", xlabel=unit, ylabel="task loss (nats)")
     axes.set_title(title, fontsize=10)
     sizes = [point[0] for job in curves for point in job["curve"]]
     axes.set_xlim(-0.2 if min(sizes) == 0 else 0.8 * min(sizes), 1.2 * max([*sizes, 1]))

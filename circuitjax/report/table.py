@@ -30,7 +30,7 @@ def summary_lines(report: Mapping[str, Any]) -> str:
     random = report["loss_without_random"]
     seconds = report["seconds"]
     rows = [
-        ("status", f"{report['status']} (target {report['target_loss']:g})"),
+        ("status", f"{report['status']} ({_target(report)})"),
         ("nodes", f"{report['nodes']} of {report['nodes_total']}"),
         ("edges", f"{report['edges']} of {report['edges_total']}"),
         ("loss, whole model", f"{report['loss_unpruned']:.4f}"),
@@ -57,3 +57,11 @@ def summary_lines(report: Mapping[str, Any]) -> str:
     width = max(len(name) for name, _ in rows)
     heading = f"{report['task']} on {report['model']} ({report['ablation']} ablation)"
     return "\n".join([heading, *(f"  {name.ljust(width)}  {value}" for name, value in rows)])
+
+
+def _target(report: Mapping[str, Any]) -> str:
+    kind = report.get("target", "loss")
+    if kind == "match_soft":
+        return "as many edges as the soft gates"
+    unit = " edges" if kind == "edges" else " nats of KL" if kind == "kl" else ""
+    return f"target {report.get('target_value', report['target_loss']):g}{unit}"

@@ -12,12 +12,13 @@ write to noise channels, which nothing of the circuit reads, and a little to the
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from circuitjax.circuit.graph import FAMILIES
 from circuitjax.model.config import TransformerConfig
+from circuitjax.model.families import FAMILIES
 from circuitjax.model.means import MIN_TOKENS, activation_means
 from circuitjax.model.record import Model
 from circuitjax.model.sites import parse_address
@@ -46,7 +47,7 @@ Filler = Callable[[], int]
 Sampler = Callable[[np.random.Generator, Filler], Pair]
 
 # Architectures: every circuit can be planted in every one with layers enough.
-VARIANTS = (
+VARIANTS: tuple[dict[str, Any], ...] = (
     {"norm": "none", "biases": True},
     {"norm": "rms", "biases": True, "attention_sinks": True},
     {"norm": "rms", "biases": False},

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from tests.audit.planted.draft import END, LENGTH, Draft, Filler, Pair, Planted
+from circuitjax.zoo.planted.draft import END, LENGTH, Draft, Filler, Pair, Planted
 
 __all__ = ["planted_models"]
 

@@ -16,8 +16,8 @@ from circuitjax.circuit.graph import edge_list
 from circuitjax.model.residual_graph import apply_graph, residual_graph, run_writers
 from circuitjax.model.sites import parse_address, shapes
 from circuitjax.model.transformer import apply
-from tests.audit.planted.draft import SPLITS, Planted
-from tests.audit.planted.models import planted_models
+from circuitjax.zoo.planted.draft import SPLITS, Planted
+from circuitjax.zoo.planted.models import planted_models
 
 WORKS, SUFFICES, BREAKS, EMPTY = 0.05, 0.1, 0.15, 0.5
 PAIRS = 128

@@ -1,0 +1,356 @@
+"""Gates on single weights: every nonzero weight of a model is open, or contributes its mean.
+
+    open     W_ij x_i
+    closed   W_ij r_i,   r_i the fill of its source node: a constant, so it moves into a bias
+
+    kernel' = W z        bias' = bias + r (W (1 - z))        with z in [0, 1], one per nonzero weight
+
+So a gated model is the same model with other parameters, run by the same forward pass, and gates of
+weights combine with gates of nodes. A v weight's mean is that of the channel itself: unlike a
+closed v node it knows no attention sink. Gates lie flat, `[E]`, family by family.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from circuitjax.model.config import TransformerConfig
+from circuitjax.model.families import FAMILIES
+from circuitjax.model.reduced import Reduced, apply_reduced, reduce_model
+from circuitjax.model.sites import shapes
+from circuitjax.model.transformer import Fills, Gates, Params
+from circuitjax.prune.objective import Pairs, answer_logits, logit_differences
+
+__all__ = [
+    "WeightData",
+    "WeightIndex",
+    "biased",
+    "close_weights",
+    "gated_params",
+    "reduce_weights",
+    "weight_differences",
+    "weight_index",
+    "weight_logits",
+]
+
+_STEP = 64  # of the padding of each family's gates; larger ones are padded by at most a quarter
+_MOST = 2**31 - 2**28  # entries of a kernel stack that int32 can number, padding included
+
+# The same kernels, biases and sources by their names in a reduced model.
+_REDUCED = MappingProxyType(
+    {
+        "attn_q": ("q.kernel", "q.bias"),
+        "attn_k": ("k.kernel", "k.bias"),
+        "attn_v": ("v.kernel", "v.bias"),
+        "attn_out": ("attn_out", "attn_out_bias"),
+        "mlp_in": ("mlp_in", "mlp_in_bias"),
+        "mlp_out": ("mlp_out", "mlp_out_bias"),
+    }
+)
+
+
+def _short(site: str) -> str:
+    """A site's name in a reduced model."""
+    return site if site.endswith(("act_in", "resid_delta")) else site.split(".")[1]
+
+
+@flax.struct.dataclass
+class WeightIndex:
+    """Where the gates of weights sit; NumPy arrays on the host, a pytree that may be traced.
+
+    Every field is {family name: `[E_f]`}. Families are padded to few distinct sizes, so that
+    starts from different circuits share compiled programs: a padding entry has value 0.
+
+    Attributes:
+      flat: int32, place in the kernel stack `[L * in * out]`; beyond its end nothing is gated.
+      values: float32, the weight.
+      source, target: int32, place of either end in its site's `[L * W]`.
+    """
+
+    flat: dict[str, Any]
+    values: dict[str, Any]
+    source: dict[str, Any]
+    target: dict[str, Any]
+
+    @property
+    def total(self) -> int:
+        """E: number of gates, padding included."""
+        return sum(self.values[family.name].shape[0] for family in FAMILIES)
+
+    def split(self, flat: Any) -> dict[str, Any]:
+        """`[E]` to {family name: `[E_f]`}."""
+        parts, start = {}, 0
+        for family in FAMILIES:
+            stop = start + self.values[family.name].shape[0]
+            parts[family.name] = flat[start:stop]
+            start = stop
+        return parts
+
+    def join(self, parts: Mapping[str, Any]) -> jax.Array:
+        """The inverse of `split`."""
+        return jnp.concatenate([parts[family.name] for family in FAMILIES])
+
+    def opened(self, config: TransformerConfig, gates: np.ndarray) -> dict[str, np.ndarray]:
+        """{family name: bool `[L, in, out]`} of gates bool `[E]`; what has no gate is open."""
+        weights, parts = {}, self.split(gates)
+        for family in FAMILIES:
+            kept = np.ones(math.prod(family.shape(config)), bool)
+            places = np.asarray(self.flat[family.name])
+            inside = places < kept.size
+            kept[places[inside]] = parts[family.name][inside]
+            weights[family.name] = kept.reshape(family.shape(config))
+        return weights
+
+    def real(self) -> jax.Array:
+        """bool `[E]`: the gates that are no padding."""
+        return self.join(self.values) != 0
+
+    def at_ends(self, nodes: Mapping[str, jax.Array], end: str) -> jax.Array:
+        """Values of the `source` or `target` nodes {site: `[L, W]`} of every weight: `[E]`."""
+        places = getattr(self, end)
+        return self.join(
+            {f.name: nodes[getattr(f, end)].reshape(-1)[places[f.name]] for f in FAMILIES}
+        )
+
+
+def _padded(count: int) -> int:
+    step = max(_STEP, 2 ** max(0, count.bit_length() - 3))
+    return max(step, -(-count // step) * step)
+
+
+def weight_index(
+    config: TransformerConfig, params: Params, mask: Mapping[str, np.ndarray] | None = None
+) -> WeightIndex:
+    """Numbers the nonzero weights, of the whole model or between kept nodes.
+
+    Args:
+      config, params: the model.
+      mask: {site: bool `[L, W]`} of nodes; None for all. Weights at other nodes have no gate.
+
+    Raises:
+      ValueError: a kernel stack too large to be numbered in int32.
+    """
+    flat, values, source, target = {}, {}, {}, {}
+    for family in FAMILIES:
+        layers, inputs, outputs = family.shape(config)
+        size = layers * inputs * outputs
+        if size > _MOST:
+            raise ValueError(
+                f"{family.kernel} has {size} entries in all layers; gates of weights can number "
+                f"{_MOST}: prune a smaller model"
+            )
+        kernel = np.asarray(params["layers"][family.kernel])
+        exists = kernel != 0
+        if mask is not None:
+            exists = exists & np.asarray(mask[family.source], bool)[:, :, None]
+            exists &= np.asarray(mask[family.target], bool)[:, None, :]
+        places = np.flatnonzero(exists)
+        layer, row = places // (inputs * outputs), places // outputs % inputs
+        count = _padded(len(places))
+        # Places beyond the end differ, as a scatter to unique places asks.
+        beyond = size + np.arange(count - len(places))
+        rest = np.zeros(len(beyond), np.int64)
+        flat[family.name] = np.r_[places, beyond].astype(np.int32)
+        values[family.name] = np.r_[kernel.reshape(-1)[places], rest].astype(np.float32)
+        source[family.name] = np.r_[layer * inputs + row, rest].astype(np.int32)
+        target[family.name] = np.r_[layer * outputs + places % outputs, rest].astype(np.int32)
+    return WeightIndex(flat, values, source, target)
+
+
+def biased(config: TransformerConfig) -> TransformerConfig:
+    """The configuration of a model with gated weights: it has biases."""
+    return dataclasses.replace(config, biases=True)
+
+
+def _close(
+    kernel: jax.Array,
+    bias: jax.Array,
+    fill: jax.Array,
+    places: tuple[jax.Array, jax.Array],
+    z: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """Kernel `[L, in, out]` and bias `[L, out]` under gates z `[E_f]` at (flat, values)."""
+    if kernel.size == 0:
+        return kernel, bias
+    flat, values = places
+    gated = kernel.reshape(-1).at[flat].set(values * z, mode="drop", unique_indices=True)
+    gated = gated.reshape(kernel.shape)
+    exact = lax.Precision.HIGHEST
+    before, after = (
+        jnp.einsum("li,lio->lo", fill, stack, precision=exact) for stack in (kernel, gated)
+    )
+    return gated, bias + (before - after)
+
+
+def gated_params(
+    config: TransformerConfig, params: Params, fills: Fills, index: WeightIndex, z: jax.Array
+) -> dict[str, Any]:
+    """Parameters of the model under gates of weights, for `transformer.apply(biased(config), ...)`.
+
+    Args:
+      config, params: the model.
+      fills: {site: `[L, W]`}, the means r.
+      index: where the gates sit; weights it does not name stay.
+      z: gates `[E]` in [0, 1]; may be traced and differentiated.
+    """
+    stack, parts = dict(params["layers"]), index.split(z)
+    for family in FAMILIES:
+        name = f"{family.kernel}_bias"
+        bias = stack[name] if config.biases else jnp.zeros(shapes(config)[family.target])
+        places = index.flat[family.name], index.values[family.name]
+        stack[family.kernel], stack[name] = _close(
+            jnp.asarray(stack[family.kernel]),
+            bias,
+            jnp.asarray(fills[family.source]),
+            places,
+            parts[family.name],
+        )
+    return {**params, "layers": stack}
+
+
+def close_weights(
+    config: TransformerConfig,
+    params: Params,
+    fills: Mapping[str, np.ndarray],
+    weights: Mapping[str, np.ndarray],
+) -> tuple[TransformerConfig, dict[str, Any]]:
+    """Configuration and parameters with all weights closed that are not open, on the host.
+
+    Args:
+      config, params: the model.
+      fills: {site: `[L, W]`}, the means.
+      weights: {family name: bool `[L, in, out]`} of open weights.
+    """
+    stack = {name: np.asarray(value) for name, value in params["layers"].items()}
+    for family in FAMILIES:
+        kernel, name = stack[family.kernel], f"{family.kernel}_bias"
+        bias = stack[name] if config.biases else np.zeros(shapes(config)[family.target])
+        closed = np.where(weights[family.name], np.float32(0), kernel)
+        moved = np.einsum("li,lio->lo", np.asarray(fills[family.source]), closed, dtype=np.float64)
+        stack[family.kernel] = kernel - closed
+        stack[name] = (bias + moved).astype(np.float32)
+    return biased(config), {**params, "layers": stack}
+
+
+@flax.struct.dataclass
+class WeightData:
+    """A model whose weights are gated: whole, or reduced to some nodes (one of the two).
+
+    Attributes:
+      index: the gates' places, in the kernels of `params` or of `reduced`.
+      base: {site: float32 `[L, W]`} gates of the nodes to start from.
+      params, fills: the whole model.
+      reduced: the reduced one, exact for gates below `base`.
+      scale, shift: calibration under which a binary loss is trained. A start that meets its target
+        only when calibrated would otherwise be trained to move its logits, not to keep its answers.
+    """
+
+    index: WeightIndex
+    base: dict[str, Any]
+    params: Any = None
+    fills: Any = None
+    reduced: Reduced | None = None
+    scale: Any = 1.0
+    shift: Any = 0.0
+
+
+def reduce_weights(
+    config: TransformerConfig,
+    params: Params,
+    fills: Mapping[str, np.ndarray],
+    mask: Mapping[str, np.ndarray],
+    index: WeightIndex,
+    opened: np.ndarray | None = None,
+) -> WeightData:
+    """Folds everything outside of a node mask, and weights that no gate will open, away.
+
+    Args:
+      config, params: the model.
+      fills: {site: `[L, W]`}, the means.
+      mask: {site: bool `[L, W]`}, nodes that later gates may open.
+      index: of the whole model's weights, none of which stays closed but what `opened` leaves out.
+      opened: bool `[E]`, weights that later gates may open, all between nodes of `mask`; None: all.
+    """
+    if opened is not None:
+        config, params = close_weights(config, params, fills, index.opened(config, opened))
+    reduced = reduce_model(config, params, mask, fills)
+
+    def place(site: str, nodes: np.ndarray) -> np.ndarray:
+        """Where nodes `[E_f]` lie within their layer of the reduced model; -1 for nowhere."""
+        stack, short = reduced.stack, _short(site)
+        at, real = (np.asarray(stack[f"{short}.{part}"]) for part in ("index", "real"))
+        table = np.full(shapes(config)[site], -1)
+        layer, column = np.nonzero(real)
+        table[layer, at[layer, column]] = column
+        return table.reshape(-1)[nodes]
+
+    flat = {}
+    for family in FAMILIES:
+        name = family.name
+        layers, inputs, outputs = np.shape(reduced.stack[_REDUCED[family.kernel][0]])
+        row, column = (
+            place(family.source, index.source[name]),
+            place(family.target, index.target[name]),
+        )
+        layer = index.source[name] // shapes(config)[family.source][1]
+        lies = (row >= 0) & (column >= 0) & (index.values[name] != 0)
+        if opened is not None:
+            lies &= index.split(opened)[name]
+        beyond = layers * inputs * outputs + np.arange(len(row))
+        places = (layer * inputs + row) * outputs + column
+        flat[name] = np.where(lies, places, beyond).astype(np.int32)
+    base = {site: np.asarray(kept, np.float32) for site, kept in mask.items()}
+    placed = dataclasses.replace(index, flat=flat)
+    return jax.tree.map(jnp.asarray, WeightData(placed, base, reduced=reduced))
+
+
+def _gated_reduced(data: WeightData, z: jax.Array) -> Reduced:
+    assert data.reduced is not None
+    stack, parts = dict(data.reduced.stack), data.index.split(z)
+    for family in FAMILIES:
+        kernel, bias = _REDUCED[family.kernel]
+        places = data.index.flat[family.name], data.index.values[family.name]
+        fill = stack[f"{_short(family.source)}.fill"]
+        stack[kernel], stack[bias] = _close(
+            stack[kernel], stack[bias], fill, places, parts[family.name]
+        )
+    return dataclasses.replace(data.reduced, stack=stack)
+
+
+def weight_logits(
+    config: TransformerConfig, data: WeightData, z: jax.Array, gates: Gates, pairs: Pairs
+) -> jax.Array:
+    """Logits `[B, 2, V]` after each prompt, under gates of weights z `[E]` and of nodes."""
+    if data.reduced is None:
+        params = gated_params(config, data.params, data.fills, data.index, z)
+        return answer_logits(biased(config), params, pairs, gates, data.fills)
+    tokens, last = _prompts(pairs)
+    logits = apply_reduced(_gated_reduced(data, z), tokens, gates, positions=last)
+    return logits.reshape(pairs.size, 2, -1)
+
+
+def weight_differences(
+    config: TransformerConfig, data: WeightData, z: jax.Array, gates: Gates, pairs: Pairs
+) -> jax.Array:
+    """`objective.logit_differences` `[B, 2]`; a reduced model works out no other logits."""
+    if data.reduced is None:
+        return logit_differences(weight_logits(config, data, z, gates, pairs), pairs.answers)
+    tokens, last = _prompts(pairs)
+    candidates = jnp.repeat(pairs.answers, 2, axis=0)
+    logits = apply_reduced(
+        _gated_reduced(data, z), tokens, gates, positions=last, candidates=candidates
+    ).reshape(pairs.size, 2, 2)
+    return logits[..., 0] - logits[..., 1]
+
+
+def _prompts(pairs: Pairs) -> tuple[jax.Array, jax.Array]:
+    size, _, length = pairs.tokens.shape
+    return pairs.tokens.reshape(size * 2, length), pairs.last.reshape(size * 2, 1)

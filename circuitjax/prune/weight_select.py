@@ -1,0 +1,330 @@
+"""From trained scores of weights to the fewest open weights that do the task.
+
+Weights are ranked by effective score (the least of their own and both ends'), ties by attribution.
+The first k of a ranking are a candidate: what they leave of dead paths is closed as well, and its
+loss is taken raw and calibrated. The search over k is that of node masks.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.families import FAMILIES
+from circuitjax.model.reduced import can_reduce
+from circuitjax.model.transformer import Gates
+from circuitjax.prune.evaluate import Answers, in_batches
+from circuitjax.prune.gates import tie
+from circuitjax.prune.masks import Choice, _Cache, _first
+from circuitjax.prune.objective import Pairs, logit_differences
+from circuitjax.prune.problem import Problem
+from circuitjax.prune.select import Selection, bisect, neighbours, rank_nodes
+from circuitjax.prune.train import MaskState
+from circuitjax.prune.weight_gates import (
+    WeightData,
+    WeightIndex,
+    reduce_weights,
+    weight_differences,
+    weight_logits,
+)
+from circuitjax.prune.weights import WeightMasks, closed_v, weight_task_loss
+
+__all__ = [
+    "WeightChoice",
+    "WeightProber",
+    "choose_weights",
+    "choose_weights_from_rankings",
+    "kept_paths",
+    "rank_weights",
+    "weight_attribution",
+]
+
+_BATCH = 64  # pairs per gradient; bounds memory, not results
+_SMALLEST = 512  # weights of the smallest reduced model: below, another program costs more
+
+# Where paths through a block begin and end.
+_BEGIN = frozenset({"attn.act_in", "mlp.act_in"})
+_END = frozenset({"attn.q", "attn.k", "attn.resid_delta", "mlp.resid_delta"})
+
+
+def _real(index: WeightIndex) -> np.ndarray:
+    """bool `[E]`: gates that are no padding."""
+    return np.concatenate([np.asarray(index.values[family.name]) != 0 for family in FAMILIES])
+
+
+def kept_paths(
+    config: TransformerConfig,
+    index: WeightIndex,
+    z: np.ndarray,
+    base: Mapping[str, np.ndarray],
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Removes weights and nodes that lie on no complete path through their block.
+
+    A q or k stays if an open weight enters it, a v or neuron if one enters and one leaves, an
+    act_in if one leaves, a resid_delta if one enters; a weight stays if both its ends do.
+
+    Args:
+      config: the model's.
+      index: where the weights are.
+      z: bool `[E]`, open weights.
+      base: {site: bool `[L, W]`}, nodes that may be kept.
+
+    Returns:
+      z `[E]` and {site: bool `[L, W]`} of kept nodes, smaller or equal.
+    """
+    opened = index.split(np.asarray(z, bool) & _real(index))
+    mask = {site: np.array(base[site], bool).reshape(-1) for site in SITES}
+    ends = {
+        family.name: (np.asarray(index.source[family.name]), np.asarray(index.target[family.name]))
+        for family in FAMILIES
+    }
+    while True:
+        entered = {site: np.zeros_like(kept) for site, kept in mask.items()}
+        left = {site: np.zeros_like(kept) for site, kept in mask.items()}
+        for family in FAMILIES:
+            source, target = ends[family.name]
+            alive = opened[family.name] & mask[family.source][source] & mask[family.target][target]
+            opened[family.name] = alive
+            left[family.source][source[alive]] = True
+            entered[family.target][target[alive]] = True
+        before = sum(int(kept.sum()) for kept in mask.values())
+        for site, kept in mask.items():
+            if site not in _BEGIN:
+                kept &= entered[site]
+            if site not in _END:
+                kept &= left[site]
+        if sum(int(kept.sum()) for kept in mask.values()) == before:
+            break
+    shaped = {site: kept.reshape(config.num_layers, -1) for site, kept in mask.items()}
+    return np.concatenate([opened[family.name] for family in FAMILIES]), shaped
+
+
+def weight_attribution(
+    objective: WeightMasks, state: MaskState, data: WeightData, pairs: Pairs
+) -> np.ndarray:
+    """Derivative of the task loss by each weight's gate at one job's trained hard state: `[E]`."""
+    z, gates = _hard(objective, state.tau, data)
+    total = np.zeros(objective.total)
+    for start in range(0, pairs.size, _BATCH):
+        # The last batch at its own size: a pair that fills it up would count more than once.
+        batch = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
+        total += np.asarray(_gradient(objective, data, batch, z, gates)) * batch.size
+    return total / pairs.size
+
+
+def _hard(objective: WeightMasks, tau: Any, data: WeightData) -> tuple[jax.Array, Gates]:
+    z = (tau["weights"] > 0).astype(jnp.float32)
+    if not objective.node_gates:
+        return z, data.base
+    nodes = tie({site: (t > 0).astype(jnp.float32) for site, t in tau["nodes"].items()})
+    return closed_v(data, z, nodes)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradient(
+    objective: WeightMasks, data: WeightData, batch: Pairs, z: jax.Array, gates: Gates
+) -> jax.Array:
+    return jax.grad(
+        lambda gate: weight_task_loss(
+            objective.config, objective.prune, data, gate, dict(gates), batch
+        )
+    )(z)
+
+
+def rank_weights(
+    objective: WeightMasks, state: MaskState, data: WeightData, pairs: Pairs
+) -> tuple[np.ndarray, int]:
+    """Orders one job's weights.
+
+    Returns:
+      Ranks `[E]`, padding last, and how many weights are open after training.
+    """
+    scores = state.tau["weights"]
+    if objective.node_gates:
+        nodes = tie(state.tau["nodes"])
+        for end in ("source", "target"):
+            scores = jnp.minimum(scores, data.index.at_ends(nodes, end))
+    scores = np.where(_real(data.index), np.asarray(scores), -np.inf)
+    ranks = rank_nodes(scores, weight_attribution(objective, state, data, pairs))
+    return ranks, int(np.sum(scores > 0))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _whole_answers(
+    config: TransformerConfig, data: WeightData, batch: Pairs, z: jax.Array, gates: Gates
+) -> tuple[jax.Array, jax.Array]:
+    logits = weight_logits(config, data, z, gates, batch)
+    log_probs = jax.nn.log_softmax(logits)
+    vocabulary = -jnp.take_along_axis(log_probs, batch.answers[..., None], axis=-1)[..., 0]
+    return logit_differences(logits, batch.answers), vocabulary
+
+
+_few_answers = jax.jit(weight_differences, static_argnums=0)
+
+
+class WeightProber:
+    """Answers of "the first k weights of a ranking", for several rankings over any pairs.
+
+    On CPU a small k runs through a model reduced to the nodes that the first so many weights of any
+    ranking reach; the gates within it are traced, so each of a few sizes compiles once.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        index: WeightIndex,
+        base: Mapping[str, np.ndarray],
+        fills: Mapping[str, np.ndarray],
+        rankings: Sequence[np.ndarray],
+        *,
+        reduce: bool | None = None,
+    ) -> None:
+        """Takes the rankings; reduced models are folded when first needed.
+
+        Args:
+          problem: model and data.
+          index: where the gates sit in the whole model.
+          base: {site: bool `[L, W]`}, nodes that may be kept.
+          fills: {site: `[L, W]`} of closed nodes and the means of closed weights.
+          rankings: each `[E]`, 0 is the most important weight.
+          reduce: None reduces on CPU where an exact reduction exists; False never.
+        """
+        if reduce is None:
+            reduce = jax.default_backend() == "cpu"
+        reduce = reduce and can_reduce(problem.config) and problem.prune.loss == "binary"
+        self._problem, self._index, self._rankings = problem, index, rankings
+        self._base, self._fills = dict(base), dict(fills)
+        self.size = int(_real(index).sum())
+        nodes = sum(int(np.sum(kept)) for kept in base.values())
+        steps = [self.size // 64, self.size // 16, self.size // 4]
+        if 2 * nodes < problem.config.num_nodes:  # the start itself is a small model
+            steps.append(self.size)
+        self._sizes = [size for size in steps if size >= min(_SMALLEST, self.size)]
+        if not reduce:
+            self._sizes = []
+        self._models: dict[int, WeightData] = {}
+
+    def mask(self, ranking: int, k: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """`kept_paths` of the first k weights."""
+        return kept_paths(
+            self._problem.config, self._index, self._rankings[ranking] < k, self._base
+        )
+
+    def _model_for(self, k: int) -> WeightData:
+        size = next((size for size in self._sizes if k <= size), 0)
+        if size not in self._models:
+            self._models[size] = self._build(size)
+        return self._models[size]
+
+    def _build(self, size: int) -> WeightData:
+        problem = self._problem
+        if not size:
+            base = {site: np.asarray(kept, np.float32) for site, kept in self._base.items()}
+            data = WeightData(self._index, base, dict(problem.params), self._fills)
+            return jax.tree.map(jnp.asarray, data)
+        found = [self.mask(ranking, size) for ranking in range(len(self._rankings))]
+        opened = np.any([z for z, _ in found], axis=0)
+        mask = {site: np.any([m[site] for _, m in found], axis=0) for site in self._base}
+        params = jax.tree.map(np.asarray, dict(problem.params))
+        return reduce_weights(problem.config, params, self._fills, mask, self._index, opened)
+
+    def answers(self, pairs: Pairs, ranking: int, ks: Sequence[int]) -> Answers:
+        """Answers of the first k weights of a ranking to M pairs, for each k `[K]`."""
+        rows = []
+        for k in ks:
+            z, mask = self.mask(ranking, int(k))
+            gates = {site: jnp.asarray(kept, jnp.float32) for site, kept in mask.items()}
+            data, opened, parts = self._model_for(int(k)), jnp.asarray(z, jnp.float32), []
+            for batch in in_batches(pairs):
+                if data.reduced is None:
+                    parts.append(_whole_answers(self._problem.config, data, batch, opened, gates))
+                else:
+                    few = _few_answers(self._problem.config, data, opened, gates, batch)
+                    parts.append((few, jnp.zeros_like(few)))
+            rows.append([jnp.concatenate(part)[: pairs.size] for part in zip(*parts, strict=True)])
+        return Answers(*(jnp.stack(column) for column in zip(*rows, strict=True)))
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightChoice:
+    """What was chosen for one ranking.
+
+    Attributes:
+      choice: kept nodes, calibration and curve; its k count weights before dead paths are closed.
+      opened: bool `[E]`, the open weights.
+    """
+
+    choice: Choice
+    opened: np.ndarray
+
+
+def choose_weights(
+    problem: Problem,
+    objective: WeightMasks,
+    state: MaskState,
+    data: WeightData,
+    prober_of: Callable[[Sequence[np.ndarray]], WeightProber],
+) -> list[WeightChoice]:
+    """Ranks every job's weights and cuts at the smallest k that meets the target on validation.
+
+    Args:
+      problem: model, task, data sets.
+      objective: what was trained.
+      state: J trained jobs.
+      data: what they were trained on.
+      prober_of: rankings to their `WeightProber`.
+    """
+    pairs, rankings, trained = _first(problem.validation), [], []
+    for number in range(int(state.step.shape[0])):
+        job = jax.tree.map(lambda leaf, i=number: leaf[i], state)
+        ranks, count = rank_weights(objective, job, data, pairs)
+        rankings.append(ranks)
+        trained.append(count)
+    return choose_weights_from_rankings(problem, prober_of(rankings), trained)
+
+
+def choose_weights_from_rankings(
+    problem: Problem, prober: WeightProber, trained: Sequence[int]
+) -> list[WeightChoice]:
+    """Cuts each ranking of a prober; `trained` are values of k to look at besides, one for each."""
+    return [_cut(problem, prober, number, k) for number, k in enumerate(trained)]
+
+
+def _cut(problem: Problem, prober: WeightProber, number: int, k_trained: int) -> WeightChoice:
+    prune, size = problem.prune, prober.size
+    probe: Any = prober  # it answers as the prober of nodes does
+    scout = _Cache(prune, probe, number, _first(problem.validation))
+    cache = _Cache(prune, probe, number, problem.validation)
+    refine = 1 if jax.default_backend() == "cpu" else 4
+
+    def search(calibrated: bool) -> Selection:
+        losses = [c.calibrated_at if calibrated else c.raw_at for c in (scout, cache)]
+        options: dict[str, Any] = {"grid": prune.grid, "extra": (k_trained,)}
+        rough = bisect(losses[0], size, prune.target_loss, **options)
+        start = neighbours(rough.k, size) if rough.reached else ()
+        return bisect(losses[1], size, prune.target_loss, start=start, refine=refine, **options)
+
+    inside, after = search(True), search(False)
+    selection = inside if prune.calibrate == "inside" else after
+    scale, shift, loss = cache.fitted[selection.k]
+    raw = cache.raw[selection.k]
+    if prune.calibrate == "off":
+        scale, shift, loss = 1.0, 0.0, raw
+    opened, mask = prober.mask(number, selection.k)
+    choice = Choice(
+        mask=mask,
+        selection=selection,
+        scale=scale,
+        shift=shift,
+        loss=loss,
+        loss_uncalibrated=raw,
+        k_inside=inside.k if inside.reached else None,
+        k_after=after.k if after.reached else None,
+        curve=tuple(point for _, point in sorted((scout.curve() | cache.curve()).items())),
+    )
+    return WeightChoice(choice, opened)

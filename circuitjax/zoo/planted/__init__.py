@@ -1,0 +1,1 @@
+"""Small models whose circuit is known, because it was set by hand."""

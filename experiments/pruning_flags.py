@@ -1,0 +1,360 @@
+"""The flags of a pruning run, and the run they describe: shared by `prune` and `table`.
+
+A preset sets the defaults of the flags that are not given:
+
+    gao2025       nodes, Heaviside gates, mean ablation, k_coef per open node, calibration after
+    bhaskar2024   residual edges and writers, hard-concrete gates, interchange ablation, KL, a
+                  Lagrangian on the sparsity with its long warm-up, threshold that matches the soft gates
+"""
+
+import pathlib
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.circuit.find import default_jobs
+from circuitjax.circuit.find_edges import default_edge_jobs
+from circuitjax.circuit.find_weights import default_weight_jobs
+from circuitjax.circuit.graph import count_edges, total_edges
+from circuitjax.model.record import Model
+from circuitjax.prune.config import PruneConfig, default_hyper
+from circuitjax.prune.residual import EdgeConfig
+from circuitjax.prune.weights import default_weight_hyper
+from circuitjax.report.edge_run import EdgeRun
+from circuitjax.report.prune_run import PruneRun
+from circuitjax.report.weight_run import WeightRun
+from circuitjax.tasks import suite
+from circuitjax.tasks.base import Task
+from circuitjax.tasks.contrast import ContrastTask
+from circuitjax.tasks.english import suite as english
+
+__all__ = ["METHOD", "build_run", "find_task"]
+
+_D, _E = PruneConfig(), EdgeConfig()
+_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "gao2025": {"method": "nodes", "ablation": "mean", "calibrate": "after"},
+        "bhaskar2024": {
+            "method": "edges",
+            "gate": "hard_concrete",
+            "control": "lagrangian",
+            "minimise": "kl",
+            "ablation": "interchange",
+            "threshold": "match_soft",
+            "steps": 3000,
+            "target_warmup_frac": 2500 / 3000,
+            "init": 10.0,
+            "lr": 0.8,
+            "target_sparsity": 0.98,
+        },
+    }
+)
+# A weight circuit's gates move more slowly than a node circuit's.
+_WEIGHT_STEPS = 200
+
+_PRESET = flags.DEFINE_enum("preset", None, list(_PRESETS), "Defaults as in a paper.")
+METHOD = flags.DEFINE_enum(
+    "method", None, ["nodes", "weights", "edges"], "Where gates sit. Default: nodes."
+)
+_TARGET = flags.DEFINE_float("target_loss", None, "Task loss to reach, in nats. Default: 0.15.")
+_TARGET_KL = flags.DEFINE_float(
+    "target_kl", None, "Method edges: KL(model || circuit) to reach instead, in nats."
+)
+_TARGET_EDGES = flags.DEFINE_integer(
+    "target_edges", None, "Method edges: keep at most so many edges instead of reaching a loss."
+)
+_SPARSITY = flags.DEFINE_float(
+    "target_sparsity",
+    None,
+    "Fraction of gates to close, in [0, 1), with a Lagrangian. Default: several, the best wins.",
+)
+_THRESHOLD = flags.DEFINE_enum(
+    "threshold",
+    None,
+    ["target", "match_soft"],
+    "Method edges: cut at the target, or keep as many as the soft gates are expected to leave open.",
+)
+_STEPS = flags.DEFINE_integer(
+    "steps",
+    None,
+    f"Training steps. Default: {_D.steps} for nodes, {_WEIGHT_STEPS} for weights, "
+    f"{_E.steps} for edges.",
+)
+_BATCH = flags.DEFINE_integer(
+    "batch_size",
+    None,
+    f"Pairs per step, two prompts each (default {_D.batch_size}); method edges: examples, a clean and "
+    f"a corrupted prompt each (default {_E.batch_size}).",
+)
+_SEED = flags.DEFINE_integer("seed", 0, "First seed of gates and batches.")
+_SEEDS = flags.DEFINE_integer("num_seeds", 1, "Seeds run as jobs of one program; the best wins.")
+_JOBS = flags.DEFINE_integer(
+    "num_jobs",
+    None,
+    "Settings tried side by side per seed: multiples of k_coef, or target sparsities. Default: 2.",
+)
+_ABLATION = flags.DEFINE_enum(
+    "ablation",
+    None,
+    ["mean", "zero", "interchange"],
+    "What is closed holds: its mean, zero, or (method edges) the corrupted prompt's value. Default: "
+    "mean; interchange for edges.",
+)
+_GATE = flags.DEFINE_enum(
+    "gate",
+    None,
+    ["heaviside", "hard_concrete"],
+    "How gates open. Default: heaviside; hard_concrete for edges. Nodes: heaviside only.",
+)
+_CONTROL = flags.DEFINE_enum(
+    "control",
+    None,
+    ["count", "lagrangian"],
+    "What keeps gates closed: k_coef per open gate, or a target sparsity. Default: count; lagrangian "
+    "for edges. Nodes: count only.",
+)
+_MINIMISE = flags.DEFINE_enum(
+    "minimise", None, ["kl", "task"], "Method edges: what training minimises. Default: kl."
+)
+_NODE_GATES = flags.DEFINE_bool(
+    "node_gates",
+    None,
+    "Methods weights, edges: gates on nodes (writers) too. Default: only with hard-concrete edges.",
+)
+_START = flags.DEFINE_string(
+    "start", None, "Method weights: directory of a node circuit to prune further."
+)
+_TIE = flags.DEFINE_bool("tie_qk", _D.tie_qk, "One gate for a q channel and its k channel.")
+_CALIBRATE = flags.DEFINE_enum(
+    "calibrate",
+    None,
+    ["inside", "after", "off"],
+    "Fit logit scale and shift at every k (inside, the default), at the chosen k (after), or never "
+    "(off). Method edges: inside or off.",
+)
+_HYPERS = {
+    "k_coef": "Nats per open gate. Default: several multiples of a value that suits the number of "
+    "gates (18 / nodes; 0.04 weights^-0.4; 0.01 for edges), the best one wins.",
+    "init_noise_scale": "Standard deviation of the initial gate parameters. Default: 0.01.",
+    "init_noise_bias": "Method nodes: mean of the initial mask parameters, in [-1, 1]. Default: 0.1.",
+    "init": "Methods weights, edges: mean of the initial gate parameters, in [-15, 15].",
+    "wd": "Decoupled weight decay per unit learning rate. Default: 0.001 (0.01 hard concrete edges).",
+    "lr": "Peak learning rate. Default: 0.01 (nodes, weights), 0.3 (hard-concrete edges).",
+    "inv_beta2": "1 - beta2 of Adam, in [1e-6, 1]. Default: 0.05 (0.01 hard-concrete edges).",
+    "lr_warmup_frac": "Fraction of the steps spent warming up, in [0, 1). Default: 0.",
+    "heaviside_temp": "Temperature of the surrogate gradient, above 0. Default: 1.",
+    "target_warmup_frac": "Fraction of the steps over which the target sparsity rises. Default: 0.7.",
+    "multiplier_lr": "Step size of the Lagrange multipliers' ascent. Default: 0.3.",
+}
+_HYPER_FLAGS = {name: flags.DEFINE_float(name, None, text) for name, text in _HYPERS.items()}
+_ONLY_NODES = ("init_noise_bias",)
+_ONLY_GATES = ("init", "target_warmup_frac", "multiplier_lr")
+
+
+def find_task(name: str, method: str = "nodes") -> Task | ContrastTask:
+    """A built-in task by name: one of the 20 Python tasks or, for edges, an English one.
+
+    Raises:
+      ValueError: no such task, with the nearest names.
+    """
+    if name in english.names():
+        if method != "edges":
+            raise ValueError(
+                f"task {name!r} has clean and corrupted prompts, no pairs: use --method=edges"
+            )
+        return english.get(name)
+    return suite.get(name)
+
+
+class _Given:
+    """What the user gave, and a preset's defaults for the rest."""
+
+    def __init__(self) -> None:
+        preset = dict(_PRESETS.get(_PRESET.value or "", {}))
+        given = {
+            "method": METHOD.value,
+            "ablation": _ABLATION.value,
+            "calibrate": _CALIBRATE.value,
+            "gate": _GATE.value,
+            "control": _CONTROL.value,
+            "minimise": _MINIMISE.value,
+            "threshold": _THRESHOLD.value,
+            "steps": _STEPS.value,
+            "target_sparsity": _SPARSITY.value,
+            **{name: flag.value for name, flag in _HYPER_FLAGS.items()},
+        }
+        if given["method"] and "method" in preset and given["method"] != preset["method"]:
+            raise ValueError(
+                f"--preset={_PRESET.value} is of method {preset['method']}, not {given['method']}: "
+                "leave one of them out"
+            )
+        self.values = preset | {k: v for k, v in given.items() if v is not None}
+
+    def get(self, name: str, default: Any) -> Any:
+        return self.values.get(name, default)
+
+    def hypers(self, names: tuple[str, ...]) -> dict[str, float]:
+        return {name: self.values[name] for name in names if name in self.values}
+
+
+def _refuse(method: str, **named: Any) -> None:
+    for name, value in named.items():
+        if value is not None:
+            raise ValueError(f"--{name} has no meaning for --method={method}: leave it out")
+
+
+def _multiples(base: tuple[float, ...]) -> tuple[float, ...]:
+    count = _JOBS.value
+    if count is None:
+        return base
+    return tuple(float(x) for x in np.geomspace(0.25, 2.0, count)) if count > 1 else (1.0,)
+
+
+def build_run(
+    model: Model, task: Task | ContrastTask, out: pathlib.Path, start: str | None = None
+) -> PruneRun | WeightRun | EdgeRun:
+    """The run that the flags describe.
+
+    Args:
+      model, task: loaded.
+      out: its directory.
+      start: directory of a node circuit, instead of --start.
+
+    Raises:
+      ValueError: a value out of its limits, or a flag that has no meaning for the method.
+    """
+    given = _Given()
+    method = given.get("method", "nodes")
+    if _SEEDS.value < 1 or _SEED.value < 0:
+        raise ValueError(f"--seed={_SEED.value} must be at least 0, --num_seeds={_SEEDS.value} 1")
+    if _JOBS.value is not None and _JOBS.value < 1:
+        raise ValueError(f"--num_jobs={_JOBS.value} must be at least 1")
+    seeds = range(_SEED.value, _SEED.value + _SEEDS.value)
+    if method == "edges":
+        return _edge_run(given, model, task, out, seeds)
+    if not isinstance(task, Task):
+        raise ValueError(f"task {task.name!r} has no pairs: use --method=edges")
+    _refuse(
+        method, target_kl=_TARGET_KL.value, target_edges=_TARGET_EDGES.value,
+        threshold=_THRESHOLD.value, minimise=_MINIMISE.value,
+    )  # fmt: skip
+    ablation = given.get("ablation", _D.ablation)
+    if ablation == "interchange":
+        raise ValueError(f"--ablation=interchange is for --method=edges, not {method}")
+    prune = PruneConfig(
+        target_loss=_D.target_loss if _TARGET.value is None else _TARGET.value,
+        steps=given.get("steps", _WEIGHT_STEPS if method == "weights" else _D.steps),
+        batch_size=_D.batch_size if _BATCH.value is None else _BATCH.value,
+        ablation=ablation,
+        tie_qk=_TIE.value,
+        calibrate=given.get("calibrate", _D.calibrate),
+    )
+    if method == "weights":
+        return _weight_run(given, model, task, prune, out, seeds, start or _START.value)
+    _refuse(method, start=_START.value, target_sparsity=_SPARSITY.value)
+    _refuse(method, node_gates=_NODE_GATES.value)
+    _refuse(method, **{name: _HYPER_FLAGS[name].value for name in _ONLY_GATES})
+    if given.get("gate", "heaviside") != "heaviside" or given.get("control", "count") != "count":
+        raise ValueError("nodes have --gate=heaviside and --control=count; leave both out")
+    names = tuple(name for name in _HYPERS if name not in _ONLY_GATES)
+    changes = given.hypers(names)
+    nodes = model.config.num_nodes
+    jobs = default_jobs(nodes, seeds, **changes)
+    if _JOBS.value is not None and "k_coef" not in changes:
+        centre = float(default_hyper(nodes).k_coef)
+        lists = [
+            default_jobs(nodes, seeds, **changes, k_coef=centre * m) for m in _multiples((1.0,))
+        ]
+        jobs = [job for some in lists for job in some]
+    return PruneRun(model, task, prune, jobs, out)
+
+
+def _weight_run(
+    given: _Given,
+    model: Model,
+    task: Task,
+    prune: PruneConfig,
+    out: pathlib.Path,
+    seeds: range,
+    start: str | None,
+) -> WeightRun:
+    _refuse("weights", **{name: _HYPER_FLAGS[name].value for name in _ONLY_NODES})
+    circuit = None if start is None else Circuit.load(start)
+    if circuit is not None:
+        circuit.check_model(model)
+    gate, control = given.get("gate", "heaviside"), given.get("control", "count")
+    count = (
+        total_edges(model.config, model.params)
+        if circuit is None
+        else count_edges(model.config, model.params, circuit.mask)
+    )
+    changes = given.hypers((*(n for n in _HYPERS if n not in _ONLY_NODES), "target_sparsity"))
+    if control == "lagrangian" and "target_sparsity" not in changes:
+        changes["target_sparsity"] = 0.9 if circuit is None else 0.5
+    jobs = default_weight_jobs(count, seeds, gate, **changes)
+    if _JOBS.value is not None and "k_coef" not in changes:
+        centre = float(default_weight_hyper(count, gate).k_coef)
+        lists = [
+            default_weight_jobs(count, seeds, gate, **{**changes, "k_coef": centre * m})
+            for m in _multiples((1.0,))
+        ]
+        jobs = [job for some in lists for job in some]
+    return WeightRun(
+        model,
+        task,
+        prune,
+        jobs,
+        out,
+        circuit,
+        gate,
+        control,
+        bool(_NODE_GATES.value),
+    )
+
+
+def _edge_run(
+    given: _Given, model: Model, task: Task | ContrastTask, out: pathlib.Path, seeds: range
+) -> EdgeRun:
+    _refuse("edges", start=_START.value)
+    _refuse("edges", **{name: _HYPER_FLAGS[name].value for name in _ONLY_NODES})
+    aims = {"loss": _TARGET.value, "kl": _TARGET_KL.value, "edges": _TARGET_EDGES.value}
+    chosen = [name for name, value in aims.items() if value is not None]
+    if len(chosen) > 1:
+        raise ValueError(
+            f"--target_{chosen[0]} and --target_{chosen[1]} are both given: choose one"
+        )
+    target = chosen[0] if chosen else "loss"
+    value = _E.target_value if not chosen else float(aims[target])  # type: ignore[arg-type]
+    if given.get("threshold", "target") == "match_soft" and not chosen:
+        target = "match_soft"
+    calibrate = given.get("calibrate", "inside")
+    if calibrate == "after":
+        raise ValueError("--calibrate=after is not for --method=edges: choose inside or off")
+    gate = given.get("gate", _E.gate)
+    nodes = gate == "hard_concrete" if _NODE_GATES.value is None else _NODE_GATES.value
+    settings = EdgeConfig(
+        gate=gate,
+        control=given.get("control", _E.control if gate == "hard_concrete" else "count"),
+        minimise=given.get("minimise", _E.minimise),
+        ablation=given.get("ablation", _E.ablation),
+        node_gates=nodes,
+        steps=given.get("steps", _E.steps),
+        batch_size=_E.batch_size if _BATCH.value is None else _BATCH.value,
+        target=target,  # type: ignore[arg-type]
+        target_value=value,
+        calibrate=calibrate == "inside",
+    )
+    changes = given.hypers((*(n for n in _HYPERS if n not in _ONLY_NODES), "target_sparsity"))
+    jobs = default_edge_jobs(settings, seeds, **changes)
+    if _JOBS.value is not None and "target_sparsity" not in changes:
+        retained = np.geomspace(0.3, 0.01, _JOBS.value) if _JOBS.value > 1 else np.array([0.05])
+        lists = [
+            default_edge_jobs(settings, seeds, **changes, target_sparsity=float(1 - share))
+            for share in retained
+        ]
+        jobs = [job for some in lists for job in some]
+    return EdgeRun(model, task, settings, jobs, out)
