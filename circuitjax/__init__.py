@@ -13,17 +13,21 @@ from circuitjax import tasks
 from circuitjax.audit.evidence import baseline, evidence
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.compact import CompactCircuit, compact
+from circuitjax.circuit.edge_circuit import EdgeCircuit
 from circuitjax.circuit.find import Job, default_jobs
 
 # The function users call shares its name with the folder it lives above; the folder's modules stay
 # importable by their full names.
 from circuitjax.circuit.find import find_circuit as prune
+from circuitjax.circuit.find_edges import find_edge_circuit
+from circuitjax.circuit.find_weights import find_weight_circuit
 from circuitjax.circuit.graph import count_edges, edge_list, total_edges
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.transformer import Output, apply, init_params
 from circuitjax.prune.config import Hyper, PruneConfig, default_hyper
 from circuitjax.prune.problem import Problem, make_problem
+from circuitjax.prune.residual import EdgeConfig
 from circuitjax.report.prune_run import PruneRun
 from circuitjax.report.run_directory import run_pruning
 from circuitjax.tasks.base import Pair, Task
@@ -35,6 +39,8 @@ __all__ = [
     "SITES",
     "Circuit",
     "CompactCircuit",
+    "EdgeCircuit",
+    "EdgeConfig",
     "Hyper",
     "Job",
     "Model",
@@ -54,6 +60,8 @@ __all__ = [
     "default_jobs",
     "edge_list",
     "evidence",
+    "find_edge_circuit",
+    "find_weight_circuit",
     "init_params",
     "load_model",
     "make_problem",

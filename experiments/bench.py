@@ -36,6 +36,7 @@ from circuitjax.prune.nodes import NodeMasks
 from circuitjax.prune.objective import Pairs
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
+from experiments.bench_timing import measured_line, peak_memory, print_line, timed
 from experiments.bench_workloads import (
     LABELLED_BY,
     WORKLOADS,
@@ -44,10 +45,6 @@ from experiments.bench_workloads import (
     chosen,
     draw,
     make_config,
-    measured_line,
-    peak_memory,
-    print_line,
-    timed,
 )
 from experiments.command import exit_on_bad_input
 

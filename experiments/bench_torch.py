@@ -25,6 +25,7 @@ from absl import app, flags
 
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.model.config import SITES
+from experiments.bench_timing import measured_line, peak_memory, print_line, timed
 from experiments.bench_workloads import (
     LABELLED_BY,
     WORKLOADS,
@@ -32,11 +33,7 @@ from experiments.bench_workloads import (
     Workload,
     chosen,
     draw,
-    measured_line,
-    peak_memory,
-    print_line,
     reference_gradient,
-    timed,
 )
 from experiments.command import exit_on_bad_input
 

@@ -10,12 +10,8 @@ Axis letters: B pairs, T positions, D residual channels, V vocabulary, L layers,
 
 import dataclasses
 import itertools
-import json
 import math
-import resource
-import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -23,6 +19,7 @@ import numpy as np
 from absl import flags
 
 from circuitjax.model.config import SITES, TransformerConfig
+from experiments.bench_timing import check_repeats
 
 __all__ = [
     "LABELLED_BY",
@@ -32,16 +29,11 @@ __all__ = [
     "chosen",
     "draw",
     "make_config",
-    "measured_line",
-    "peak_memory",
-    "print_line",
     "reference_gradient",
-    "timed",
 ]
 
 _WORKLOADS = flags.DEFINE_list("workloads", ["S", "M"], "Which of S, M.")
 _TOP_K = flags.DEFINE_list("abs_top_k", ["off", "on"], "AbsTopK at a quarter of every node site.")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions after a warm-up, at least 5.")
 
 DENSITY = 0.1
 LABELLED_BY = 0.05  # fraction of the nodes whose circuit the data are made for
@@ -195,17 +187,6 @@ def draw(workload: Workload, seed: int = 0) -> Arrays:
     )
 
 
-def measured_line(times: list[float], **fields: object) -> dict[str, object]:
-    """The JSON line of a measurement: `fields`, then median, least and greatest time in seconds."""
-    return {
-        **fields,
-        "seconds": float(np.median(times)),
-        "min": min(times),
-        "max": max(times),
-        "repeats": len(times),
-    }
-
-
 def reference_gradient(
     workload: Workload,
     arrays: Arrays,
@@ -240,27 +221,6 @@ def reference_gradient(
     return float(loss), {site: np.asarray(slope) for site, slope in slopes.items()}
 
 
-def peak_memory() -> float:
-    """Greatest resident memory of the process so far, in MiB."""
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-
-
-def timed(run: Callable[[], Any], wait: Callable[[Any], Any]) -> tuple[list[float], float]:
-    """Wall-clock seconds of `--repeats` calls, and of a first one before them.
-
-    Args:
-      run: what is timed.
-      wait: given what `run` returned, waits until the device has finished it.
-    """
-    times = []
-    for _ in range(_REPEATS.value + 1):
-        start = time.perf_counter()
-        wait(run())
-        times.append(time.perf_counter() - start)
-    return times[1:], times[0]
-
-
 def chosen(measurable: Sequence[str], measurements: Sequence[str]) -> Iterator[tuple[str, bool]]:
     """The names of the workloads asked for, each with AbsTopK off or on; flags are checked first.
 
@@ -275,12 +235,5 @@ def chosen(measurable: Sequence[str], measurements: Sequence[str]) -> Iterator[t
         for value in values:
             if value not in known:
                 raise ValueError(f"--{flag} holds {value!r}; choose from {', '.join(known)}")
-    if _REPEATS.value < 5:
-        raise ValueError(f"--repeats={_REPEATS.value} is too few for a median: at least 5")
+    check_repeats()
     return itertools.product(_WORKLOADS.value, (top_k == "on" for top_k in _TOP_K.value))
-
-
-def print_line(device_memory: float | None, **fields: Any) -> None:
-    """Prints a measurement as JSON, with the greatest memory so far of host and device in MiB."""
-    memory = {"peak_memory_mib": peak_memory(), "device_peak_memory_mib": device_memory}
-    print(json.dumps({**fields, **memory}), flush=True)

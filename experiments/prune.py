@@ -31,7 +31,7 @@ from circuitjax.tasks.english import suite as english
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import load_model
 from experiments.command import exit_on_bad_input
-from experiments.pruning_flags import METHOD, build_run, find_task
+from experiments.pruning_flags import build_run, chosen_method, find_task
 
 _MODEL = flags.DEFINE_string(
     "model", "tiny-python", "Built-in model, or path of a model directory."
@@ -51,7 +51,7 @@ def _task(name: str | None, model: Model, method: str) -> Task | ContrastTask:
 
 
 def _run() -> PruneRun | WeightRun | EdgeRun:
-    method = METHOD.value or "nodes"
+    method = chosen_method()
     if _TASK.value is not None and not _TASK.value.endswith(".jsonl"):
         find_task(_TASK.value, method)  # an unknown task is told before a model is loaded
     model = load_model(_MODEL.value)

@@ -17,7 +17,7 @@ from absl import flags
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.find import default_jobs
-from circuitjax.circuit.find_edges import default_edge_jobs
+from circuitjax.circuit.find_edges import default_edge_hyper, default_edge_jobs
 from circuitjax.circuit.find_weights import default_weight_jobs
 from circuitjax.circuit.graph import count_edges, total_edges
 from circuitjax.model.record import Model
@@ -32,7 +32,7 @@ from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.english import suite as english
 
-__all__ = ["METHOD", "build_run", "find_task"]
+__all__ = ["build_run", "chosen_method", "find_task"]
 
 _D, _E = PruneConfig(), EdgeConfig()
 _PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -57,7 +57,7 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
 _WEIGHT_STEPS = 200
 
 _PRESET = flags.DEFINE_enum("preset", None, list(_PRESETS), "Defaults as in a paper.")
-METHOD = flags.DEFINE_enum(
+_METHOD = flags.DEFINE_enum(
     "method", None, ["nodes", "weights", "edges"], "Where gates sit. Default: nodes."
 )
 _TARGET = flags.DEFINE_float("target_loss", None, "Task loss to reach, in nats. Default: 0.15.")
@@ -170,13 +170,22 @@ def find_task(name: str, method: str = "nodes") -> Task | ContrastTask:
     return suite.get(name)
 
 
+def chosen_method() -> str:
+    """The method asked for, by itself or by a preset.
+
+    Raises:
+      ValueError: a preset of another method.
+    """
+    return str(_Given().get("method", "nodes"))
+
+
 class _Given:
     """What the user gave, and a preset's defaults for the rest."""
 
     def __init__(self) -> None:
         preset = dict(_PRESETS.get(_PRESET.value or "", {}))
         given = {
-            "method": METHOD.value,
+            "method": _METHOD.value,
             "ablation": _ABLATION.value,
             "calibrate": _CALIBRATE.value,
             "gate": _GATE.value,
@@ -350,11 +359,17 @@ def _edge_run(
     )
     changes = given.hypers((*(n for n in _HYPERS if n not in _ONLY_NODES), "target_sparsity"))
     jobs = default_edge_jobs(settings, seeds, **changes)
-    if _JOBS.value is not None and "target_sparsity" not in changes:
-        retained = np.geomspace(0.3, 0.01, _JOBS.value) if _JOBS.value > 1 else np.array([0.05])
+    held = settings.control == "lagrangian"
+    varied = "target_sparsity" if held else "k_coef"
+    if _JOBS.value is not None and varied not in changes:
+        if held:
+            retained = np.geomspace(0.3, 0.01, _JOBS.value) if _JOBS.value > 1 else [0.05]
+            values = [float(1 - share) for share in retained]
+        else:
+            centre = float(default_edge_hyper(settings).k_coef)
+            values = [centre * multiple for multiple in _multiples((1.0,))]
         lists = [
-            default_edge_jobs(settings, seeds, **changes, target_sparsity=float(1 - share))
-            for share in retained
+            default_edge_jobs(settings, seeds, **{**changes, varied: value}) for value in values
         ]
         jobs = [job for some in lists for job in some]
     return EdgeRun(model, task, settings, jobs, out)

@@ -22,7 +22,7 @@ from circuitjax.report.table import markdown_table
 from circuitjax.tasks import suite
 from circuitjax.zoo.load import load_model
 from experiments.command import exit_on_bad_input
-from experiments.pruning_flags import METHOD, build_run, find_task
+from experiments.pruning_flags import build_run, chosen_method, find_task
 
 _MODEL = flags.DEFINE_string(
     "model", "tiny-python", "Built-in model, or path of a model directory."
@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     del argv
     keep_freed_memory()
     cache_compilations()
-    method = METHOD.value or "nodes"
+    method = chosen_method()
     tasks = [find_task(name, method) for name in (_TASKS.value or suite.names())]
     model = load_model(_MODEL.value)
     name = pathlib.Path(model.name).name

@@ -60,10 +60,12 @@ def plot_loss_vs_k(
         if strong:
             axes.plot(points[:, 0], points[:, 1], ":", color=colour, label="the same, uncalibrated")
             axes.axvline(job["k"], color=colour, linewidth=0.8)
+            far = np.log1p(job["k"]) > 0.75 * np.log1p(points[:, 0].max())
             axes.annotate(
-                f" k = {job['k']}",
+                f" k = {job['k']} ",
                 (job["k"], 0.98),
                 xycoords=("data", "axes fraction"),
+                ha="right" if far else "left",
                 va="top",
                 fontsize=9,
                 color=colour,

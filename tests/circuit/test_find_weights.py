@@ -208,7 +208,7 @@ def test_one_call_from_a_circuit(start):
     assert seen == [20, 40]
     assert circuit.provenance["reached"] is True
     assert circuit.provenance["where"] == "weights"
-    # Nearly half of the loss that is allowed is one of the planted circuit's two neurons.
+    # At this target one of the planted circuit's two neurons may do.
     assert 4 <= len(circuit.edges(model)) <= 6
     figures = evidence(planted_problem(), circuit)
     assert figures["loss_circuit"] <= PRUNE.target_loss + 0.05

@@ -12,7 +12,13 @@ import pytest
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import init_params
 from circuitjax.pretrain.sparsify import project
-from experiments.bench_workloads import DENSITY, WORKLOADS, draw, make_config, measured_line
+from experiments.bench_timing import measured_line
+from experiments.bench_workloads import (
+    DENSITY,
+    WORKLOADS,
+    draw,
+    make_config,
+)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIELDS = {

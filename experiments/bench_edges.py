@@ -1,0 +1,159 @@
+"""Times residual-edge pruning: one JSON line per measurement.
+
+    python -m experiments.bench_edges --sizes=small,gpt2 --measurements=step,jobs
+
+    step   one training step on 8 examples (clean and corrupted prompts of 32 tokens, float32): the full
+           model's and the corrupted run in one batch, the circuit's run, its gradient, the update
+    parts  the same step's runs of the full and the corrupted model alone, and the circuit's run alone
+    jobs   8 jobs as one program; `ratio` is 8 jobs one after another over it
+
+small: 4 layers, 4 heads, d_model 128, vocabulary 1024. gpt2: GPT-2 small's sizes. Both with random
+weights. `seconds` is the median of the repeats after a warm-up, `cold` the first call with its
+compilation; peak memory is that of the process so far.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from circuitjax.circuit.find_edges import default_edge_hyper
+from circuitjax.core.host import keep_freed_memory
+from circuitjax.model.config import TransformerConfig
+from circuitjax.model.residual_graph import apply_graph, residual_graph
+from circuitjax.model.transformer import init_params
+from circuitjax.prune.config import stack_hypers
+from circuitjax.prune.residual import EdgeConfig, Examples, ResidualMasks, reference_run
+from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
+from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
+from experiments.command import exit_on_bad_input
+
+SIZES: Mapping[str, TransformerConfig] = MappingProxyType(
+    {
+        "small": TransformerConfig(4, 128, 4, 32, 512, 1024, 64, norm="layer"),
+        "gpt2": TransformerConfig(
+            12, 768, 12, 64, 3072, 50257, 1024, norm="layer", tied_unembedding=True
+        ),
+    }
+)
+_SIZES = flags.DEFINE_list("sizes", list(SIZES), "Which models.")
+_MEASUREMENTS = flags.DEFINE_list("measurements", ["step", "parts", "jobs"], "Which of the three.")
+_CHUNK = flags.DEFINE_integer("chunk", 2, "Training steps per call of the program.")
+
+JOBS, BATCH, LENGTH = 8, 8, 32
+
+
+def _problem(name: str) -> tuple[ResidualMasks, Any, Examples]:
+    config = SIZES[name]
+    params = jax.jit(functools.partial(init_params, config=config))(jax.random.key(0))
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, config.vocab_size, (64, 2, LENGTH))
+    right, wrong = rng.integers(0, config.vocab_size, (2, 64, 1))
+    examples = Examples(
+        tokens=jnp.asarray(tokens, jnp.int32),
+        positions=jnp.full((64, 1), LENGTH - 1, jnp.int32),
+        right=jnp.asarray(right, jnp.int32),
+        wrong=jnp.asarray(wrong, jnp.int32),
+    )
+    settings = EdgeConfig(steps=100_000, batch_size=BATCH)
+    return ResidualMasks(config, settings), (params, None), examples
+
+
+def _stepper(
+    objective: ResidualMasks, data: Any, examples: Examples, jobs: int
+) -> Callable[[], MaskState]:
+    hypers = stack_hypers([default_edge_hyper(objective.settings)] * jobs)
+    state = init_jobs(objective, jnp.arange(jobs), hypers)
+    train_chunk = make_train_chunk(objective)
+
+    def advance() -> MaskState:
+        nonlocal state
+        state, _ = train_chunk(state, _CHUNK.value, data, examples)
+        return state
+
+    return advance
+
+
+def time_step(objective: ResidualMasks, data: Any, examples: Examples) -> list[dict[str, Any]]:
+    """One job's training step."""
+    times, cold = timed(_stepper(objective, data, examples, 1), jax.block_until_ready)
+    times = [t / _CHUNK.value for t in times]
+    return [measured_line(times, measurement="step", cold=cold, steps_per_call=_CHUNK.value)]
+
+
+def time_parts(objective: ResidualMasks, data: Any, examples: Examples) -> list[dict[str, Any]]:
+    """The forward passes of a step."""
+    config, params = objective.config, data[0]
+    batch = examples.take(np.arange(BATCH))
+    references = jax.jit(lambda p, b: reference_run(config, p, b, None))
+    _, writers = references(params, batch)
+    gates = jnp.ones(residual_graph(config).num_edges)
+    run = jax.jit(lambda p, w, z: apply_graph(config, p, batch.tokens[:, 0], z, w, batch.positions))
+    lines = []
+    for name, call in (
+        ("full_and_corrupted_forward", lambda: references(params, batch)),
+        ("circuit_forward", lambda: run(params, writers, gates)),
+    ):
+        times, cold = timed(call, jax.block_until_ready)
+        lines.append(measured_line(times, measurement=name, cold=cold))
+    return lines
+
+
+def time_jobs(objective: ResidualMasks, data: Any, examples: Examples) -> list[dict[str, Any]]:
+    """8 jobs as one program against the same 8, each run by itself."""
+    together, cold = timed(_stepper(objective, data, examples, JOBS), jax.block_until_ready)
+    alone = _stepper(objective, data, examples, 1)
+
+    def one_after_another() -> None:
+        for _ in range(JOBS):
+            jax.block_until_ready(alone())
+
+    apart, _ = timed(one_after_another, jax.block_until_ready)
+    steps = _CHUNK.value
+    line = measured_line([t / steps for t in together], measurement="jobs", cold=cold, jobs=JOBS)
+    ratio = float(np.median(apart)) / float(np.median(together))
+    return [line | {"seconds_apart": float(np.median(apart)) / steps, "ratio": ratio}]
+
+
+_MEASURE = MappingProxyType({"step": time_step, "parts": time_parts, "jobs": time_jobs})
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    check_repeats()
+    if _CHUNK.value < 1:
+        raise ValueError(f"--chunk={_CHUNK.value} must be at least 1")
+    for flag, values, known in (
+        ("sizes", _SIZES.value, SIZES),
+        ("measurements", _MEASUREMENTS.value, _MEASURE),
+    ):
+        for value in values:
+            if value not in known:
+                raise ValueError(f"--{flag} holds {value!r}; choose from {', '.join(known)}")
+    about = {
+        "framework": "jax",
+        "version": jax.__version__,
+        "backend": jax.default_backend(),
+        "device": jax.local_devices()[0].device_kind,
+        "freed_memory_kept": keep_freed_memory(),
+        "memory_before_mib": peak_memory(),
+    }
+    for name in _SIZES.value:
+        objective, data, examples = _problem(name)
+        edges = residual_graph(objective.config).num_edges
+        for measurement in _MEASUREMENTS.value:
+            for line in _MEASURE[measurement](objective, data, examples):
+                stats = jax.local_devices()[0].memory_stats() or {}
+                peak = stats.get("peak_bytes_in_use")
+                device = None if peak is None else peak / 2**20
+                print_line(device, **about, size=name, edges=edges, **line)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,47 @@
+"""Flags of the other methods: what has no meaning is refused in one line, before a run begins."""
+
+import pytest
+
+from tests.experiments.drive import drive
+
+TASK = "--task=single_double_quote"
+BAD = {
+    "start of edges": (["--method=edges", "--start=x"], "--start has no meaning"),
+    "preset against method": (["--preset=bhaskar2024", "--method=nodes"], "is of method edges"),
+    "two targets": (["--method=edges", "--target_kl=1", "--target_edges=3"], "choose one"),
+    "interchange of nodes": (["--ablation=interchange"], "is for --method=edges"),
+    "kl of nodes": (["--target_kl=0.1"], "--target_kl has no meaning"),
+    "too many edges": (["--method=edges", "--target_edges=999999"], "edges can matter"),
+    "negative kl": (["--method=edges", "--target_kl=-1"], "target_kl is -1"),
+    "sparsity of one": (["--method=edges", "--target_sparsity=1"], "target_sparsity is 1"),
+    "multiplier nan": (["--method=edges", "--multiplier_lr=nan"], "multiplier_lr is nan"),
+    "no jobs": (["--method=weights", "--num_jobs=0"], "--num_jobs=0"),
+    "no start": (["--method=weights", "--start=nowhere"], "nowhere holds no readable circuit"),
+    "hard nodes": (["--gate=hard_concrete"], "leave both out"),
+    "init of nodes": (["--init=1"], "--init has no meaning"),
+    "after of edges": (["--method=edges", "--calibrate=after"], "choose inside or off"),
+}
+OTHER = {
+    "english nodes": (["--task=ioi"], "use --method=edges"),
+    "split names": (["--task=ioi", "--method=edges"], "error: "),
+    "unknown": (["--task=io", "--method=edges"], "did you mean"),
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    cwd = tmp_path_factory.mktemp("cli")
+    calls = [[TASK, *flags] for flags, _ in BAD.values()] + [flags for flags, _ in OTHER.values()]
+    answers = drive("prune", [[*call, f"--out={cwd}/out"] for call in calls], cwd)
+    assert not (cwd / "out").exists()
+    return dict(zip([*BAD, *OTHER], answers, strict=True))
+
+
+@pytest.mark.parametrize("case", [*BAD, *OTHER])
+def test_bad_flags(results, case):
+    code, out, err = results[case]
+    assert code == 2
+    lines = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert (BAD | OTHER)[case][1] in lines[0]
+    assert "Traceback" not in out + err
