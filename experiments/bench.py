@@ -36,6 +36,7 @@ from circuitjax.prune.nodes import NodeMasks
 from circuitjax.prune.objective import Pairs
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
+from experiments import bench_timing, bench_workloads
 from experiments.bench_timing import measured_line, peak_memory, print_line, timed
 from experiments.bench_workloads import (
     LABELLED_BY,
@@ -48,6 +49,8 @@ from experiments.bench_workloads import (
 )
 from experiments.command import exit_on_bad_input
 
+flags.adopt_module_key_flags(bench_timing)
+flags.adopt_module_key_flags(bench_workloads)
 _MEASUREMENTS = flags.DEFINE_list(
     "measurements", ["step", "select", "calibrate", "jobs"], "Which of the four."
 )

@@ -30,6 +30,7 @@ from circuitjax.model.transformer import init_params
 from circuitjax.prune.config import stack_hypers
 from circuitjax.prune.residual import EdgeConfig, Examples, ResidualMasks, reference_run
 from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
+from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
 from experiments.command import exit_on_bad_input
 
@@ -41,6 +42,7 @@ SIZES: Mapping[str, TransformerConfig] = MappingProxyType(
         ),
     }
 )
+flags.adopt_module_key_flags(bench_timing)
 _SIZES = flags.DEFINE_list("sizes", list(SIZES), "Which models.")
 _MEASUREMENTS = flags.DEFINE_list("measurements", ["step", "parts", "jobs"], "Which of the three.")
 _CHUNK = flags.DEFINE_integer("chunk", 2, "Training steps per call of the program.")

@@ -25,6 +25,7 @@ from absl import app, flags
 
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.model.config import SITES
+from experiments import bench_timing, bench_workloads
 from experiments.bench_timing import measured_line, peak_memory, print_line, timed
 from experiments.bench_workloads import (
     LABELLED_BY,
@@ -45,6 +46,8 @@ except ImportError:
     sys.exit(2)
 
 _ALL = ["step", "select", "calibrate"]
+flags.adopt_module_key_flags(bench_timing)
+flags.adopt_module_key_flags(bench_workloads)
 _MEASUREMENTS = flags.DEFINE_list("measurements", _ALL, "Which of the three.")
 _DEVICE = flags.DEFINE_string("device", None, "cpu or cuda; default: cuda where there is one.")
 _ONEDNN = flags.DEFINE_bool(

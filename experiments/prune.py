@@ -30,9 +30,11 @@ from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.english import suite as english
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import load_model
+from experiments import pruning_flags
 from experiments.command import exit_on_bad_input
 from experiments.pruning_flags import build_run, chosen_method, find_task
 
+flags.adopt_module_key_flags(pruning_flags)  # so that --help shows them
 _MODEL = flags.DEFINE_string(
     "model", "tiny-python", "Built-in model, or path of a model directory."
 )

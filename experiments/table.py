@@ -21,9 +21,11 @@ from circuitjax.report.run_directory import run_pruning
 from circuitjax.report.table import markdown_table
 from circuitjax.tasks import suite
 from circuitjax.zoo.load import load_model
+from experiments import pruning_flags
 from experiments.command import exit_on_bad_input
 from experiments.pruning_flags import build_run, chosen_method, find_task
 
+flags.adopt_module_key_flags(pruning_flags)
 _MODEL = flags.DEFINE_string(
     "model", "tiny-python", "Built-in model, or path of a model directory."
 )
@@ -53,11 +55,8 @@ _COLUMNS = (
 
 def _row(report: dict) -> dict:
     random = report["loss_without_random"]
-    met = [job for job in report["jobs"] if job["reached"]] or report["jobs"]
-    chosen = min(met, key=lambda job: job["edges"])
     return {
         **{name: report.get(name) for name in _COLUMNS},
-        "loss_validation": chosen["loss_validation"],
         "random_low": min(random),
         "random_high": max(random),
         "seconds": round(sum(report["seconds"].values())),

@@ -167,6 +167,7 @@ class EdgeWork:
         active = active_edges(config, run.settings.ablation)
         return {
             "reached": best.choice.reached,
+            "loss_validation": best.choice.loss,
             "method": "edges",
             "model": run.model.name,
             "model_hash": run.model.hash,

@@ -159,6 +159,7 @@ class NodeWork:
         params = jax.tree.map(np.asarray, dict(self._problem.params))
         return {
             "reached": best.choice.reached,
+            "loss_validation": best.choice.loss,
             "method": "nodes",
             "model": run.model.name,
             "model_hash": run.model.hash,

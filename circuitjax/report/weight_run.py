@@ -206,6 +206,7 @@ class WeightWork:
         mine = rows[self._candidates.index(best)]
         return {
             "reached": best.choice.reached,
+            "loss_validation": best.choice.loss,
             "method": "weights",
             "model": run.model.name,
             "model_hash": run.model.hash,

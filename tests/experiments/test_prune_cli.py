@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from circuitjax.tasks import suite
+from circuitjax.tasks.english import suite as english
 from tests.experiments.drive import ROOT, drive
 from tests.prune.planted import LETTERS, planted_model
 
@@ -117,7 +118,10 @@ def test_one_command_finds_a_circuit_and_again_shows_it(outcomes, folder):
 def test_the_tasks_are_listed(outcomes):
     code, out, _ = outcomes["list"]
     assert code == 0
-    assert [line.split()[0] for line in out.splitlines()] == list(suite.names())
+    assert [line.split()[0] for line in out.splitlines()] == [
+        *suite.names(),
+        *english.names(),
+    ]
 
 
 def test_help_names_the_flags():

@@ -60,7 +60,7 @@ def test_rows_and_the_geometric_mean(outcomes):
     assert [row["random_low"] for row in rows] == ["0.02"] * 3
     assert [row["random_high"] for row in rows] == ["0.3"] * 3
     assert [row["seconds"] for row in rows] == ["4"] * 3
-    assert f"2 of 3 tasks reached 0.15 nats; geometric mean of their edges {6:.1f}." in text
+    assert f"2 of 3 tasks reached the target; geometric mean of their edges {6:.1f}." in text
     assert math.sqrt(4 * 9) == 6
     markdown = (out / "table.md").read_text()
     assert markdown.strip() in text
