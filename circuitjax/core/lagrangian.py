@@ -29,7 +29,7 @@ class Multipliers:
 
 def start() -> Multipliers:
     """l1 = 0, l2 = START."""
-    return Multipliers(jnp.zeros(()), jnp.full((), START))
+    return Multipliers(jnp.zeros(()), jnp.full((), START, jnp.float32))
 
 
 def penalty(multipliers: Multipliers, value: jax.Array, target: jax.Array | float) -> jax.Array:

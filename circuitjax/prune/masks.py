@@ -8,8 +8,9 @@ A first search on a few pairs says where to look; the search on all validation p
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,14 @@ import numpy as np
 
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.evaluate import Prober, attribution
+from circuitjax.prune.evaluate import Answers, Prober, attribution
 from circuitjax.prune.gates import flatten_units, gates_from_ranks, num_units
 from circuitjax.prune.objective import Pairs
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.select import Selection, bisect, neighbours, rank_nodes
 from circuitjax.prune.train import MaskState
 
-__all__ = ["Choice", "choose", "choose_from_rankings"]
+__all__ = ["Choice", "SupportsAnswers", "choose", "choose_from_rankings", "cut", "first_pairs"]
 
 
 _SCOUTS = 128  # pairs of the first search; a ranking's ties need no more either
@@ -62,10 +63,19 @@ class Choice:
         return self.selection.reached
 
 
+class SupportsAnswers(Protocol):
+    """Whoever answers for the first k gates of one of several rankings."""
+
+    def answers(self, pairs: Pairs, ranking: int, ks: Sequence[int]) -> Answers:
+        """Answers to M pairs, for each k `[K]`."""
+
+
 class _Cache:
     """Raw and calibrated losses of one ranking by k on some pairs, each k evaluated once."""
 
-    def __init__(self, prune: PruneConfig, prober: Prober, ranking: int, pairs: Pairs) -> None:
+    def __init__(
+        self, prune: PruneConfig, prober: SupportsAnswers, ranking: int, pairs: Pairs
+    ) -> None:
         self._prune, self._prober, self._ranking, self._pairs = prune, prober, ranking, pairs
         self.raw: dict[int, float] = {}
         self.fitted: dict[int, tuple[float, float, float]] = {}
@@ -109,7 +119,7 @@ def choose(problem: Problem, state: MaskState) -> list[Choice]:
       One choice per job.
     """
     rankings, trained = [], []
-    pairs = _first(problem.validation)
+    pairs = first_pairs(problem.validation)
     for index in range(int(state.step.shape[0])):
         job = jax.tree.map(lambda leaf, i=index: leaf[i], state)
         scores = np.asarray(flatten_units(job.tau))
@@ -129,19 +139,49 @@ def choose_from_rankings(
       trained: for each, a k to look at besides, such as the number of gates open after training.
     """
     prober = Prober(problem, rankings)
+    config, tied = problem.config, problem.prune.tie_qk
     trained = trained or [0] * len(rankings)
+
+    def mask_of(ranking: int, k: int) -> dict[str, np.ndarray]:
+        gates = gates_from_ranks(config, jnp.asarray(rankings[ranking]), k, tied)
+        return {site: np.asarray(m) > 0.5 for site, m in gates.items()}
+
     return [
-        _cut(problem, prober, index, ranks, k)
-        for index, (ranks, k) in enumerate(zip(rankings, trained, strict=True))
+        cut(
+            problem.prune,
+            problem.validation,
+            prober,
+            index,
+            num_units(config, tied),
+            k,
+            functools.partial(mask_of, index),
+        )
+        for index, k in enumerate(trained)
     ]
 
 
-def _cut(problem: Problem, prober: Prober, index: int, ranks: np.ndarray, k_trained: int) -> Choice:
-    prune = problem.prune
-    size = num_units(problem.config, prune.tie_qk)
-    scout = _Cache(prune, prober, index, _first(problem.validation))
-    cache = _Cache(prune, prober, index, problem.validation)
+def cut(
+    prune: PruneConfig,
+    validation: Pairs,
+    prober: SupportsAnswers,
+    ranking: int,
+    size: int,
+    k_trained: int,
+    mask_of: Callable[[int], Mapping[str, np.ndarray]],
+) -> Choice:
+    """Cuts a ranking of gates of any grain at the smallest k that meets the target.
 
+    Args:
+      prune: target and order of calibration.
+      validation: pairs to decide on.
+      prober: answers of the first k gates of a ranking.
+      ranking: which of the prober's.
+      size: how many gates there are.
+      k_trained: a k to look at besides.
+      mask_of: the nodes {site: bool `[L, W]`} that the first k gates keep.
+    """
+    scout = _Cache(prune, prober, ranking, first_pairs(validation))
+    cache = _Cache(prune, prober, ranking, validation)
     # Where candidates are evaluated one after another, halving takes the fewest of them.
     refine = 1 if jax.default_backend() == "cpu" else 4
 
@@ -158,9 +198,8 @@ def _cut(problem: Problem, prober: Prober, index: int, ranks: np.ndarray, k_trai
     raw = cache.raw[selection.k]
     if prune.calibrate == "off":
         scale, shift, loss = 1.0, 0.0, raw
-    gates = gates_from_ranks(problem.config, jnp.asarray(ranks), selection.k, prune.tie_qk)
     return Choice(
-        mask={site: np.asarray(m) > 0.5 for site, m in gates.items()},
+        mask=mask_of(selection.k),
         selection=selection,
         scale=scale,
         shift=shift,
@@ -172,6 +211,6 @@ def _cut(problem: Problem, prober: Prober, index: int, ranks: np.ndarray, k_trai
     )
 
 
-def _first(pairs: Pairs) -> Pairs:
+def first_pairs(pairs: Pairs) -> Pairs:
     """The pairs of the first search."""
     return pairs.take(np.arange(min(_SCOUTS, pairs.size)))

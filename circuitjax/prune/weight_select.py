@@ -20,10 +20,10 @@ from circuitjax.model.reduced import can_reduce
 from circuitjax.model.transformer import Gates
 from circuitjax.prune.evaluate import Answers, in_batches
 from circuitjax.prune.gates import tie
-from circuitjax.prune.masks import Choice, _Cache, _first
+from circuitjax.prune.masks import Choice, cut, first_pairs
 from circuitjax.prune.objective import Pairs, logit_differences
 from circuitjax.prune.problem import Problem
-from circuitjax.prune.select import Selection, bisect, neighbours, rank_nodes
+from circuitjax.prune.select import rank_nodes
 from circuitjax.prune.train import MaskState
 from circuitjax.prune.weight_gates import (
     WeightData,
@@ -215,6 +215,10 @@ class WeightProber:
             self._problem.config, self._index, self._rankings[ranking] < k, self._base
         )
 
+    def nodes(self, ranking: int, k: int) -> dict[str, np.ndarray]:
+        """The nodes {site: bool `[L, W]`} that the first k weights keep."""
+        return self.mask(ranking, k)[1]
+
     def _model_for(self, k: int) -> WeightData:
         size = next((size for size in self._sizes if k <= size), 0)
         if size not in self._models:
@@ -279,7 +283,7 @@ def choose_weights(
       data: what they were trained on.
       prober_of: rankings to their `WeightProber`.
     """
-    pairs, rankings, trained = _first(problem.validation), [], []
+    pairs, rankings, trained = first_pairs(problem.validation), [], []
     for number in range(int(state.step.shape[0])):
         job = jax.tree.map(lambda leaf, i=number: leaf[i], state)
         ranks, count = rank_weights(objective, job, data, pairs)
@@ -292,39 +296,16 @@ def choose_weights_from_rankings(
     problem: Problem, prober: WeightProber, trained: Sequence[int]
 ) -> list[WeightChoice]:
     """Cuts each ranking of a prober; `trained` are values of k to look at besides, one for each."""
-    return [_cut(problem, prober, number, k) for number, k in enumerate(trained)]
-
-
-def _cut(problem: Problem, prober: WeightProber, number: int, k_trained: int) -> WeightChoice:
-    prune, size = problem.prune, prober.size
-    probe: Any = prober  # it answers as the prober of nodes does
-    scout = _Cache(prune, probe, number, _first(problem.validation))
-    cache = _Cache(prune, probe, number, problem.validation)
-    refine = 1 if jax.default_backend() == "cpu" else 4
-
-    def search(calibrated: bool) -> Selection:
-        losses = [c.calibrated_at if calibrated else c.raw_at for c in (scout, cache)]
-        options: dict[str, Any] = {"grid": prune.grid, "extra": (k_trained,)}
-        rough = bisect(losses[0], size, prune.target_loss, **options)
-        start = neighbours(rough.k, size) if rough.reached else ()
-        return bisect(losses[1], size, prune.target_loss, start=start, refine=refine, **options)
-
-    inside, after = search(True), search(False)
-    selection = inside if prune.calibrate == "inside" else after
-    scale, shift, loss = cache.fitted[selection.k]
-    raw = cache.raw[selection.k]
-    if prune.calibrate == "off":
-        scale, shift, loss = 1.0, 0.0, raw
-    opened, mask = prober.mask(number, selection.k)
-    choice = Choice(
-        mask=mask,
-        selection=selection,
-        scale=scale,
-        shift=shift,
-        loss=loss,
-        loss_uncalibrated=raw,
-        k_inside=inside.k if inside.reached else None,
-        k_after=after.k if after.reached else None,
-        curve=tuple(point for _, point in sorted((scout.curve() | cache.curve()).items())),
-    )
-    return WeightChoice(choice, opened)
+    found = []
+    for number, k in enumerate(trained):
+        choice = cut(
+            problem.prune,
+            problem.validation,
+            prober,
+            number,
+            prober.size,
+            k,
+            functools.partial(prober.nodes, number),
+        )
+        found.append(WeightChoice(choice, prober.mask(number, choice.selection.k)[0]))
+    return found

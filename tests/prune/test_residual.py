@@ -20,9 +20,10 @@ from circuitjax.core import checkpoints
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.transformer import apply
 from circuitjax.prune import residual_select
-from circuitjax.prune.residual import EdgeConfig, active_edges
+from circuitjax.prune.residual import EdgeConfig, ResidualMasks, active_edges
 from circuitjax.prune.residual_problem import fixed_replacements, make_edge_problem
 from circuitjax.prune.residual_select import connected, edge_answers, look_at
+from circuitjax.prune.train import make_train_chunk
 from tests.prune.planted import CONFIG, TASK, planted_model
 
 TRUTH = {"embed->a0.h0<v>", "a0.h0->m1<in>", "m1->logits"}
@@ -52,6 +53,15 @@ def test_jobs_together_equal_each_alone(trained):
     for index in (0, 3):
         alone = train_edges(problem, initial_edge_state(problem, [jobs[index]]))
         assert_same(alone, jax.tree.map(lambda leaf, i=index: leaf[i : i + 1], state))
+
+
+def test_chunks_of_one_length_share_one_compiled_program(trained):
+    problem, jobs, _ = trained
+    program = make_train_chunk.__wrapped__(ResidualMasks(problem.config, problem.settings))
+    state = initial_edge_state(problem, jobs)
+    for _ in range(2):
+        state, _ = program(state, 2, (problem.params, problem.fixed), problem.train)
+    assert program._cache_size() == 1
 
 
 def test_a_restart_from_disk_equals_the_whole(trained, tmp_path):
