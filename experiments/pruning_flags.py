@@ -7,6 +7,7 @@ A preset sets the defaults of the flags that are not given:
                   Lagrangian on the sparsity with its long warm-up, threshold that matches the soft gates
 """
 
+import difflib
 import pathlib
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -167,6 +168,10 @@ def find_task(name: str, method: str = "nodes") -> Task | ContrastTask:
                 f"task {name!r} has clean and corrupted prompts, no pairs: use --method=edges"
             )
         return english.get(name)
+    if method == "edges" and name not in suite.TASKS:
+        known = (*suite.names(), *english.names())
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+        raise ValueError(f"there is no task {name!r}: did you mean {' or '.join(near)}?")
     return suite.get(name)
 
 

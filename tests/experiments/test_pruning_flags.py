@@ -24,7 +24,7 @@ BAD = {
 OTHER = {
     "english nodes": (["--task=ioi"], "use --method=edges"),
     "split names": (["--task=ioi", "--method=edges"], "error: "),
-    "unknown": (["--task=io", "--method=edges"], "did you mean"),
+    "unknown": (["--task=io", "--method=edges"], "did you mean ioi"),
 }
 
 
