@@ -194,7 +194,7 @@ class EdgeWork:
 def _label(run: EdgeRun, job: EdgeJob) -> str:
     held = run.settings.control == "lagrangian"
     text = (
-        f"sparsity {float(job.hyper.target_sparsity):g}"
+        f"sparsity {float(job.hyper.target_sparsity):.3f}"
         if held
         else f"k_coef {float(job.hyper.k_coef):.2g}"
     )

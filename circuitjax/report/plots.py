@@ -11,6 +11,7 @@ __all__ = ["plot_edges", "plot_loss_vs_k", "plot_training"]
 
 # Okabe and Ito's palette: told apart by readers who do not see all colours.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+_LINES = ("-", "--", ":")  # when there are more curves than colours
 
 
 def _save(figure: Any, path: str | pathlib.Path) -> None:
@@ -107,13 +108,14 @@ def plot_training(
       title: of the figure.
       unit: what `k` counts.
     """
-    figure = Figure(figsize=(10, 3.8))
+    figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, label in enumerate(labels):
         colour = _COLOURS[index % len(_COLOURS)]
         steps = np.arange(1, history["k"].shape[1] + 1)
-        left.plot(steps, history["task"][index], color=colour, linewidth=1, label=label)
-        right.plot(steps, history["k"][index], color=colour, linewidth=1.4, label=label)
+        line = _LINES[index // len(_COLOURS) % len(_LINES)]
+        left.plot(steps, history["task"][index], line, color=colour, linewidth=1, label=label)
+        right.plot(steps, history["k"][index], line, color=colour, linewidth=1.4, label=label)
     if target is not None:
         left.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
     left.set(xlabel="step", ylabel="task loss on the batch (nats)", yscale="log")
@@ -159,6 +161,7 @@ def plot_edges(
             marker="o",
             markersize=3,
             color=colour,
+            linestyle=_LINES[index // len(_COLOURS) % len(_LINES)],
             linewidth=2.2 if strong else 1,
             alpha=1 if strong else 0.55,
             label=f"{label}{' (chosen)' if strong else ''}",
@@ -176,6 +179,7 @@ def plot_edges(
     if target is not None:
         axes.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
     axes.set_xscale("symlog", linthresh=1)
+    axes.set_xlim(left=-0.2)
     axes.set(yscale="log", xlabel="residual edges kept", ylabel=unit)
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=7, loc="lower left")
