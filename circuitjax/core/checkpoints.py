@@ -17,6 +17,9 @@ from orbax.checkpoint import v1 as ocp
 
 __all__ = ["latest_step", "load_arrays", "load_step", "save_arrays", "save_step", "write_json"]
 
+# Beside Orbax's own files: what each of them weighs.
+_SIZES = "sizes.json"
+
 
 def _path(directory: str | os.PathLike[str]) -> pathlib.Path:
     return pathlib.Path(directory).absolute()
@@ -29,15 +32,43 @@ def save_arrays(directory: str | os.PathLike[str], tree: Any) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if not target.exists():
         ocp.save(target, tree)
+        _note_sizes(target)
         return
     # Orbax would remove the old one first; here it stays until the new one is complete.
     new, old = (target.with_name(f".{target.name}.{word}") for word in ("new", "old"))
     ocp.save(new, tree, overwrite=True)
+    _note_sizes(new)
     if jax.process_index() == 0:
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
         new.rename(target)
         shutil.rmtree(old)
+
+
+def _sizes(directory: pathlib.Path) -> dict[str, int]:
+    """Size in bytes of every file of a checkpoint, but for the record of them."""
+    return {
+        str(path.relative_to(directory)): path.stat().st_size
+        for path in sorted(directory.rglob("*"))
+        if path.is_file() and path.name != _SIZES
+    }
+
+
+def _note_sizes(directory: pathlib.Path) -> None:
+    if jax.process_index() == 0:
+        write_json(directory / _SIZES, _sizes(directory))
+
+
+def _check_sizes(directory: pathlib.Path) -> None:
+    """Refuses a checkpoint whose files were cut, before threads read them and each complains."""
+    record = directory / _SIZES
+    if not record.exists():
+        return
+    noted, found = json.loads(record.read_text(encoding="utf-8")), _sizes(directory)
+    for name, size in noted.items():
+        if found.get(name) != size:
+            held = f"{found[name]} bytes" if name in found else "missing"
+            raise ValueError(f"its file {name} is {held}, {size} bytes were written")
 
 
 def load_arrays(directory: str | os.PathLike[str], like: Any) -> Any:
@@ -56,6 +87,7 @@ def load_arrays(directory: str | os.PathLike[str], like: Any) -> Any:
     # NumPy leaves ask Orbax for NumPy arrays: the caller decides where they are placed.
     abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
     try:
+        _check_sizes(source)
         found = _kinds(ocp.metadata(source).metadata)
         # Orbax itself would hand out what lies there, whatever its shape, and cast its type.
         for name, kind in _kinds(like).items():

@@ -139,3 +139,17 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
             checkpoints.write_json(path, bad)
     assert json.loads(path.read_text()) == {"b": 1, "a": [1.5, None]}
     assert [p.name for p in path.parent.iterdir()] == ["value.json"]
+
+
+def test_a_cut_file_is_told_before_anything_is_read(tmp_path, capfd):
+    tree = {"a": np.arange(5000.0), "b": np.ones((3, 2), np.float32)}
+    checkpoints.save_arrays(tmp_path / "c", tree)
+    files = [path for path in (tmp_path / "c").rglob("*") if path.is_file()]
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"is 100 bytes, .* bytes were written"):
+        checkpoints.load_arrays(tmp_path / "c", tree)
+    largest.unlink()
+    with pytest.raises(ValueError, match=r"is missing, .* bytes were written"):
+        checkpoints.load_arrays(tmp_path / "c", tree)
+    assert capfd.readouterr().err == ""
