@@ -28,10 +28,6 @@ __all__ = ["edge_baseline", "edge_evidence"]
 _CONTROLS = 128  # test examples of the necessity test, whose controls cost a full forward each
 
 
-def _calibrated(problem: EdgeProblem) -> bool:
-    return problem.paired and problem.settings.calibrate and problem.settings.target == "loss"
-
-
 def edge_baseline(problem: EdgeProblem) -> dict[str, float]:
     """Test loss and accuracy of the whole model, and the loss of the graph with all edges closed."""
     size = len(active_edges(problem.config, problem.settings.ablation))
@@ -39,7 +35,7 @@ def edge_baseline(problem: EdgeProblem) -> dict[str, float]:
     found = edge_answers(problem, problem.test, ends)
     losses = found.task_losses()
     empty = float(losses[1])
-    if _calibrated(problem):
+    if problem.calibrated:
         fit = calibrate(edge_answers(problem, problem.validation, ends[1:]).pair_differences())
         fitted = calibrated_differences(found.pair_differences()[1], fit.scale[0], fit.shift[0])
         empty = float(mean_binary_loss(fitted))
@@ -68,7 +64,7 @@ def edge_evidence(problem: EdgeProblem, circuit: EdgeCircuit, seed: int = 0) -> 
     found = edge_answers(problem, problem.test, circuit.gates()[None])
     raw = float(found.task_losses()[0])
     loss, odds = raw, found.odds[0]
-    if _calibrated(problem):
+    if problem.calibrated:
         fitted = calibrated_differences(found.pair_differences()[0], circuit.scale, circuit.shift)
         loss = float(mean_binary_loss(fitted))
         odds = np.asarray(fitted * jnp.array([[1.0, -1.0]])).ravel()

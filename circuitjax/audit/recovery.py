@@ -7,7 +7,7 @@ seed. Nothing here knows the truth before it compares.
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import jax
@@ -24,6 +24,7 @@ from circuitjax.circuit.find_edges import (
     train_edges,
 )
 from circuitjax.circuit.find_weights import (
+    as_weight_circuit,
     default_weight_jobs,
     initial_weights,
     train_weights,
@@ -34,7 +35,7 @@ from circuitjax.circuit.graph import edge_list
 from circuitjax.importers.tracr_program import TracrProgram
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
-from circuitjax.model.sites import kept_addresses, shapes
+from circuitjax.model.sites import address, kept_addresses, shapes
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.gates import flatten_units
 from circuitjax.prune.objective import Pairs
@@ -124,16 +125,13 @@ def recover_nodes(planted: Planted, seeds: Sequence[int], prune: PruneConfig = P
     jobs = default_jobs(planted.model.config.num_nodes, seeds)
     state = train_masks(problem, initial_state(problem, jobs))
     found = candidates_of(problem, jobs, state)
-    every = kept_addresses(
-        planted.model.config,
-        {site: np.ones(shape, bool) for site, shape in shapes(planted.model.config).items()},
-    )
+    every = _unit_order(planted.model)
     results, reached = [], []
     for own in _by_seed(found, seeds):
         best = pick(own)
         index = found.index(best)
         scores = np.asarray(flatten_units({s: t[index] for s, t in state.tau.items()}))
-        ranked = dict(zip(_unit_order(planted.model), scores.tolist(), strict=True))
+        ranked = dict(zip(every, scores.tolist(), strict=True))
         chosen = kept_addresses(planted.model.config, best.mask)
         results.append(compare(chosen, planted.nodes, every, ranked))
         reached.append(best.choice.reached)
@@ -142,13 +140,12 @@ def recover_nodes(planted: Planted, seeds: Sequence[int], prune: PruneConfig = P
 
 def _unit_order(model: Model) -> list[str]:
     """Addresses in the order of `flatten_units`."""
-    names = []
-    for site, shape in shapes(model.config).items():
-        for layer in range(shape[0]):
-            one = {s: np.zeros(size, bool) for s, size in shapes(model.config).items()}
-            one[site][layer] = True
-            names += kept_addresses(model.config, one)
-    return names
+    return [
+        address(model.config, layer, site, index)
+        for site, (layers, width) in shapes(model.config).items()
+        for layer in range(layers)
+        for index in range(width)
+    ]
 
 
 def recover_weights(
@@ -166,24 +163,11 @@ def recover_weights(
     results, reached = [], []
     for own in _by_seed(found, seeds):
         best = pick(own)
-        open_params = {**params, "layers": dict(params["layers"])}
-        for family, kernel in _KERNELS.items():
-            closed = ~np.asarray(best.weights[family])
-            open_params["layers"][kernel] = np.where(closed, 0, params["layers"][kernel])
-        chosen = [f"{s}->{t}" for s, t, _ in edge_list(config, open_params, best.mask)]
+        circuit = as_weight_circuit(planted.model, best, {})
+        chosen = [f"{source}->{target}" for source, target, _ in circuit.edges(planted.model)]
         results.append(compare(chosen, planted.weights, every))
         reached.append(best.choice.reached)
     return _recovery(planted.name, "weights", prune.ablation, seeds, reached, results, started)
-
-
-_KERNELS: Mapping[str, str] = {
-    "act_in->q": "attn_q",
-    "act_in->k": "attn_k",
-    "act_in->v": "attn_v",
-    "v->resid_delta": "attn_out",
-    "act_in->post_act": "mlp_in",
-    "post_act->resid_delta": "mlp_out",
-}
 
 
 def _examples(tokens: np.ndarray, last: np.ndarray, answers: np.ndarray) -> Examples:

@@ -12,21 +12,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
 from circuitjax.model.record import Model
 from circuitjax.prune.calibrate import calibrate
-from circuitjax.prune.config import Hyper, PruneConfig, default_hyper, stack_hypers
+from circuitjax.prune.config import PruneConfig, default_hyper
 from circuitjax.prune.evaluate import answers
 from circuitjax.prune.gates import all_gates
 from circuitjax.prune.masks import Choice, choose
 from circuitjax.prune.nodes import NodeMasks
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.select import Selection
-from circuitjax.prune.train import MaskState, OnChunk, init_jobs, run_chunks
+from circuitjax.prune.train import Job, MaskState, OnChunk, run_chunks, start_jobs
 from circuitjax.tasks.base import Task
 
 __all__ = [
@@ -44,18 +43,6 @@ __all__ = [
 
 # Multiples of the published centre 18 / N that are tried side by side by default.
 K_COEF_MULTIPLES = (0.5, 1.0)
-
-
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One pruning run: a seed in [0, 2^32) and its hyperparameters."""
-
-    seed: int
-    hyper: Hyper
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; it must be in [0, 2^32)")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -102,9 +89,7 @@ def default_jobs(num_nodes: int, seeds: Sequence[int], **changes: float) -> list
 
 def initial_state(problem: Problem, jobs: Sequence[Job]) -> MaskState:
     """J jobs before their first step."""
-    hypers = stack_hypers([job.hyper for job in jobs])
-    seeds = jnp.asarray(np.array([job.seed for job in jobs], np.uint32))
-    return init_jobs(NodeMasks(problem.config, problem.prune), seeds, hypers)
+    return start_jobs(NodeMasks(problem.config, problem.prune), jobs)
 
 
 def train_masks(

@@ -7,24 +7,21 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.circuit.edge_circuit import EdgeCircuit, flatten_writers
 from circuitjax.model.record import Model
-from circuitjax.prune.config import stack_hypers
 from circuitjax.prune.opening import GateHyper
 from circuitjax.prune.residual import EdgeConfig, ResidualMasks, active_edges
 from circuitjax.prune.residual_problem import EdgeProblem, make_edge_problem
 from circuitjax.prune.residual_select import EdgeChoice, choose_edges, look_at
-from circuitjax.prune.train import MaskState, OnChunk, init_jobs, run_chunks
+from circuitjax.prune.train import Job, MaskState, OnChunk, run_chunks, start_jobs
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
 __all__ = [
     "DEFAULT_SPARSITIES",
     "EdgeCandidate",
-    "EdgeJob",
     "as_edge_circuit",
     "default_edge_hyper",
     "default_edge_jobs",
@@ -40,23 +37,11 @@ __all__ = [
 DEFAULT_SPARSITIES = (0.95, 0.99)
 
 
-@dataclasses.dataclass(frozen=True)
-class EdgeJob:
-    """One run: a seed in [0, 2^32) and its hyperparameters."""
-
-    seed: int
-    hyper: GateHyper
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; it must be in [0, 2^32)")
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class EdgeCandidate:
     """A job and what was selected from it."""
 
-    job: EdgeJob
+    job: Job
     choice: EdgeChoice
 
     @property
@@ -86,11 +71,9 @@ def default_edge_hyper(settings: EdgeConfig, **changes: float) -> GateHyper:
     return hyper
 
 
-def initial_edge_state(problem: EdgeProblem, jobs: Sequence[EdgeJob]) -> MaskState:
+def initial_edge_state(problem: EdgeProblem, jobs: Sequence[Job]) -> MaskState:
     """J jobs before their first step."""
-    seeds = jnp.asarray(np.array([job.seed for job in jobs], np.uint32))
-    hypers = stack_hypers([job.hyper for job in jobs])
-    return init_jobs(ResidualMasks(problem.config, problem.settings), seeds, hypers)
+    return start_jobs(ResidualMasks(problem.config, problem.settings), jobs)
 
 
 def train_edges(
@@ -108,14 +91,14 @@ def train_edges(
 
 
 def edge_candidates(
-    problem: EdgeProblem, jobs: Sequence[EdgeJob], state: MaskState
+    problem: EdgeProblem, jobs: Sequence[Job], state: MaskState
 ) -> list[EdgeCandidate]:
     """What is selected from every trained job."""
     choices = choose_edges(problem, state)
     return [EdgeCandidate(job, choice) for job, choice in zip(jobs, choices, strict=True)]
 
 
-def empty_edge_candidate(problem: EdgeProblem, job: EdgeJob) -> EdgeCandidate:
+def empty_edge_candidate(problem: EdgeProblem, job: Job) -> EdgeCandidate:
     """The circuit without an edge, which solves a trivial task; calibrated where selection is."""
     closed = np.zeros(len(active_edges(problem.config, problem.settings.ablation)), bool)
     return EdgeCandidate(job, look_at(problem, closed))
@@ -158,7 +141,7 @@ def find_edge_circuit(
     settings: EdgeConfig | None = None,
     *,
     seed: int = 0,
-    jobs: Sequence[EdgeJob] | None = None,
+    jobs: Sequence[Job] | None = None,
     on_chunk: OnChunk = lambda state, metrics: None,
 ) -> EdgeCircuit:
     """Finds a circuit of residual edges, in one call.
@@ -193,14 +176,12 @@ def find_edge_circuit(
     )
 
 
-def default_edge_jobs(
-    settings: EdgeConfig, seeds: Sequence[int], **changes: float
-) -> list[EdgeJob]:
+def default_edge_jobs(settings: EdgeConfig, seeds: Sequence[int], **changes: float) -> list[Job]:
     """Seeds times target sparsities: the default ones, or just the one in `changes`."""
     held = settings.control == "lagrangian" and "target_sparsity" not in changes
     varied = [{"target_sparsity": value} for value in DEFAULT_SPARSITIES] if held else [{}]
     return [
-        EdgeJob(seed, default_edge_hyper(settings, **{**changes, **more}))
+        Job(seed, default_edge_hyper(settings, **{**changes, **more}))
         for seed in seeds
         for more in varied
     ]

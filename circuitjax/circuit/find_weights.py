@@ -17,16 +17,15 @@ import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
-from circuitjax.circuit.find import pick
+from circuitjax.circuit.find import Candidate, pick
 from circuitjax.model.config import SITES
 from circuitjax.model.record import Model
 from circuitjax.model.reduced import can_reduce
 from circuitjax.model.sites import shapes
 from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.masks import Choice
-from circuitjax.prune.opening import Control, GateHyper, GateKind
+from circuitjax.prune.opening import Control, GateKind
 from circuitjax.prune.problem import Problem, make_problem
-from circuitjax.prune.train import MaskState, OnChunk, init_jobs, run_chunks
+from circuitjax.prune.train import Job, MaskState, OnChunk, run_chunks, start_jobs
 from circuitjax.prune.weight_gates import (
     WeightData,
     WeightIndex,
@@ -40,7 +39,6 @@ from circuitjax.tasks.base import Task
 
 __all__ = [
     "WeightCandidate",
-    "WeightJob",
     "WeightProblem",
     "as_weight_circuit",
     "default_weight_jobs",
@@ -53,18 +51,6 @@ __all__ = [
 
 # Multiples of the default k_coef that are tried side by side.
 K_COEF_MULTIPLES = (0.5, 1.5)
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightJob:
-    """One run: a seed in [0, 2^32) and its hyperparameters."""
-
-    seed: int
-    hyper: GateHyper
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed is {self.seed}; it must be in [0, 2^32)")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -93,30 +79,14 @@ class WeightProblem:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class WeightCandidate:
-    """A job's outcome; losses on validation pairs.
+class WeightCandidate(Candidate):
+    """A job's outcome; its choice's k counts weights, its edges are open weights between kept nodes.
 
     Attributes:
-      job: what was run.
-      choice: kept nodes before cleanup, calibration, curve; its k counts weights.
-      mask, fills: of nodes after cleanup; the same function.
       weights: {family name: bool `[L, in, out]`}, see `Circuit.weights`.
-      removed: nodes that cleanup took away, by kind.
-      edges: open weights between kept nodes.
     """
 
-    job: WeightJob
-    choice: Choice
-    mask: Mapping[str, np.ndarray]
-    fills: Mapping[str, np.ndarray]
     weights: Mapping[str, np.ndarray]
-    removed: Mapping[str, int]
-    edges: int
-
-    @property
-    def nodes(self) -> int:
-        """Number of nodes after cleanup."""
-        return sum(int(m.sum()) for m in self.mask.values())
 
 
 def weight_problem(
@@ -167,7 +137,7 @@ def weight_problem(
 
 def default_weight_jobs(
     num_weights: int, seeds: Sequence[int], gate: GateKind = "heaviside", **changes: float
-) -> list[WeightJob]:
+) -> list[Job]:
     """Seeds times settings: every default `k_coef`, or just the one in `changes`.
 
     Raises:
@@ -179,16 +149,12 @@ def default_weight_jobs(
         default_weight_hyper(num_weights, gate, **{"k_coef": coef, **changes})
         for coef in (coefs[:1] if "k_coef" in changes else coefs)
     ]
-    return [WeightJob(seed, hyper) for seed in seeds for hyper in settings]
+    return [Job(seed, hyper) for seed in seeds for hyper in settings]
 
 
-def initial_weights(work: WeightProblem, jobs: Sequence[WeightJob]) -> MaskState:
+def initial_weights(work: WeightProblem, jobs: Sequence[Job]) -> MaskState:
     """J jobs before their first step."""
-    hypers = jax.tree.map(
-        lambda *values: jnp.asarray(values, jnp.float32), *[job.hyper for job in jobs]
-    )
-    seeds = jnp.asarray(np.array([job.seed for job in jobs], np.uint32))
-    return init_jobs(work.objective, seeds, hypers)
+    return start_jobs(work.objective, jobs)
 
 
 def train_weights(
@@ -202,7 +168,7 @@ def train_weights(
 
 
 def weight_candidates(
-    work: WeightProblem, jobs: Sequence[WeightJob], state: MaskState
+    work: WeightProblem, jobs: Sequence[Job], state: MaskState
 ) -> list[WeightCandidate]:
     """Selects and cleans every trained job."""
     problem = work.problem
@@ -221,7 +187,7 @@ def weight_candidates(
         mask, fills, report = cleanup(*gated, one.choice.mask, work.fills)
         found.append(
             WeightCandidate(
-                job, one.choice, mask, fills, weights, report.counts, report.edges_after
+                job, one.choice, mask, fills, report.counts, report.edges_after, weights
             )
         )
     return found
@@ -250,7 +216,7 @@ def find_weight_circuit(
     prune: PruneConfig | None = None,
     *,
     start: Circuit | None = None,
-    jobs: Sequence[WeightJob] | None = None,
+    jobs: Sequence[Job] | None = None,
     gate: GateKind = "heaviside",
     control: Control = "count",
     node_gates: bool = False,

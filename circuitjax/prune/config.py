@@ -10,7 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-__all__ = ["Hyper", "PruneConfig", "default_hyper", "stack_hypers"]
+__all__ = [
+    "LIMITS",
+    "Hyper",
+    "Limits",
+    "PruneConfig",
+    "check_limits",
+    "default_hyper",
+    "stack_hypers",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +86,8 @@ class PruneConfig:
 
 
 _INFINITE = float("inf")
-_LIMITS: Mapping[str, tuple[str, Callable[[float], bool]]] = MappingProxyType(
+Limits = Mapping[str, tuple[str, Callable[[float], bool]]]
+LIMITS: Limits = MappingProxyType(
     {
         "k_coef": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
         "init_noise_scale": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
@@ -127,12 +136,17 @@ class Hyper:
           ValueError: a value outside its limits, or not a number, once rounded to float32: inv_beta2
             from 1e-6 (below, 1 - inv_beta2 is nearly 1 itself), lr and heaviside_temp above 0.
         """
-        for name, value in self.to_dict().items():
-            limits, fits = _LIMITS[name]
-            with np.errstate(over="ignore"):
-                rounded = float(np.float32(value))
-            if not fits(rounded):
-                raise ValueError(f"{name} is {value:g}; it must be in {limits}")
+        check_limits(self.to_dict(), LIMITS)
+
+
+def check_limits(values: Mapping[str, float], limits: Limits) -> None:
+    """Raises ValueError for a value outside its limits, or not a number, once rounded to float32."""
+    for name, value in values.items():
+        described, fits = limits[name]
+        with np.errstate(over="ignore"):
+            rounded = float(np.float32(value))
+        if not fits(rounded):
+            raise ValueError(f"{name} is {value:g}; it must be in {described}")
 
 
 def default_hyper(num_nodes: int, **changes: float) -> Hyper:

@@ -10,18 +10,17 @@ At evaluation gates are 0 or 1 only, whichever way they were trained.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from circuitjax.core import hard_concrete, lagrangian
 from circuitjax.core.schedules import warmup_linear_decay
 from circuitjax.core.surrogate import heaviside
+from circuitjax.prune.config import LIMITS, Limits, check_limits
 
 __all__ = [
     "Control",
@@ -41,20 +40,13 @@ GateKind = Literal["heaviside", "hard_concrete"]
 Control = Literal["count", "lagrangian"]
 
 _BOUND = 15.0  # of log_alpha: a gate is then open, or closed, with probability 1 in float32
-_INFINITE = float("inf")
-_LIMITS: Mapping[str, tuple[str, Callable[[float], bool]]] = MappingProxyType(
+_LIMITS: Limits = MappingProxyType(
     {
-        "lr": ("(0, inf)", lambda value: 0 < value < _INFINITE),
-        "wd": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
-        "inv_beta2": ("[1e-6, 1]", lambda value: 0.99e-6 <= value <= 1),
-        "lr_warmup_frac": ("[0, 1)", lambda value: 0 <= value < 1),
+        **LIMITS,
         "init": ("[-15, 15]", lambda value: -_BOUND <= value <= _BOUND),
-        "init_noise_scale": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
-        "heaviside_temp": ("(0, inf)", lambda value: 0 < value < _INFINITE),
-        "k_coef": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
         "target_sparsity": ("[0, 1)", lambda value: 0 <= value < 1),
         "target_warmup_frac": ("[0, 1]", lambda value: 0 <= value <= 1),
-        "multiplier_lr": ("(0, inf)", lambda value: 0 < value < _INFINITE),
+        "multiplier_lr": LIMITS["lr"],
     }
 )
 
@@ -100,12 +92,7 @@ class GateHyper:
         Raises:
           ValueError: a value outside its limits, or not a number, once rounded to float32.
         """
-        for name, value in self.to_dict().items():
-            limits, fits = _LIMITS[name]
-            with np.errstate(over="ignore"):
-                rounded = float(np.float32(value))
-            if not fits(rounded):
-                raise ValueError(f"{name} is {value:g}; it must be in {limits}")
+        check_limits(self.to_dict(), _LIMITS)
 
 
 def initial(kind: GateKind, key: jax.Array, shape: tuple[int, ...], hyper: GateHyper) -> jax.Array:

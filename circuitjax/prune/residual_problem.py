@@ -45,6 +45,11 @@ class EdgeProblem:
     test: Examples
     paired: bool
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether a scale and a shift are fitted: to the task loss of a binary task, if asked for."""
+        return self.paired and self.settings.calibrate and self.settings.target == "loss"
+
 
 def to_examples(encoded: EncodedExamples) -> Examples:
     """Encoded examples on the device; each is answered at its last token."""

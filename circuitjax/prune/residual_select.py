@@ -225,12 +225,11 @@ def choose_edges(problem: EdgeProblem, state: MaskState) -> list[EdgeChoice]:
 
 def _figures(problem: EdgeProblem, masks: list[np.ndarray]) -> list[dict[str, float]]:
     """What edge sets do on validation, calibrated where the target is a binary task loss."""
-    settings = problem.settings
-    idle = ~active_edges(problem.config, settings.ablation)
+    idle = ~active_edges(problem.config, problem.settings.ablation)
     found = edge_answers(problem, problem.validation, np.stack([mask | idle for mask in masks]))
     raw = found.task_losses()
     fit = None
-    if problem.paired and settings.calibrate and settings.target == "loss":
+    if problem.calibrated:
         fit = calibrate(found.pair_differences())
     return [
         {

@@ -9,7 +9,7 @@ they sit and what is minimised is the objective's; the loop is the same for all 
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import flax.struct
@@ -20,8 +20,18 @@ import optax
 from jax import lax
 
 from circuitjax.core.jobs import map_jobs, scan_steps
+from circuitjax.prune.config import stack_hypers
 
-__all__ = ["MaskState", "Objective", "OnChunk", "init_jobs", "make_train_chunk", "run_chunks"]
+__all__ = [
+    "Job",
+    "MaskState",
+    "Objective",
+    "OnChunk",
+    "init_jobs",
+    "make_train_chunk",
+    "run_chunks",
+    "start_jobs",
+]
 
 Metrics = dict[str, jax.Array]
 
@@ -48,6 +58,18 @@ class MaskState:
 
 
 OnChunk = Callable[[MaskState, Mapping[str, np.ndarray]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One run: a seed in [0, 2^32) and its hyperparameters, a `Hyper` or a `GateHyper`."""
+
+    seed: int
+    hyper: Any
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed is {self.seed}; it must be in [0, 2^32)")
 
 
 class Objective(Protocol):
@@ -106,6 +128,12 @@ def init_jobs(objective: Objective, seeds: jax.Array, hypers: Any) -> MaskState:
         return MaskState(tau, _adam(hyper).init(tau), step, own, hyper, multipliers)
 
     return jax.jit(jax.vmap(one))(jnp.asarray(seeds, jnp.uint32), hypers)
+
+
+def start_jobs(objective: Objective, jobs: Sequence[Job]) -> MaskState:
+    """J jobs before their first step."""
+    seeds = jnp.asarray(np.array([job.seed for job in jobs], np.uint32))
+    return init_jobs(objective, seeds, stack_hypers([job.hyper for job in jobs]))
 
 
 def _mean_over_slices(loss_of: Callable[..., Any], trained: Any, batch: Any) -> Any:

@@ -11,7 +11,6 @@ from circuitjax.audit.edge_evidence import edge_baseline, edge_evidence
 from circuitjax.circuit.edge_circuit import EdgeCircuit
 from circuitjax.circuit.find_edges import (
     EdgeCandidate,
-    EdgeJob,
     as_edge_circuit,
     edge_candidates,
     empty_edge_candidate,
@@ -23,9 +22,9 @@ from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.prune.residual import EdgeConfig, active_edges
 from circuitjax.prune.residual_problem import make_edge_problem
-from circuitjax.prune.train import MaskState, OnChunk
+from circuitjax.prune.train import Job, MaskState, OnChunk
+from circuitjax.report.pair_work import job_label, pool_digest
 from circuitjax.report.plots import plot_edges, plot_training
-from circuitjax.report.prune_run import pool_digest
 from circuitjax.report.run_directory import versions
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
@@ -47,7 +46,7 @@ class EdgeRun:
     model: Model
     task: Task | ContrastTask
     settings: EdgeConfig
-    jobs: Sequence[EdgeJob]
+    jobs: Sequence[Job]
     directory: pathlib.Path
 
     def identity(self) -> dict[str, Any]:
@@ -191,14 +190,14 @@ class EdgeWork:
         }
 
 
-def _label(run: EdgeRun, job: EdgeJob) -> str:
+def _label(run: EdgeRun, job: Job) -> str:
     held = run.settings.control == "lagrangian"
     text = (
         f"sparsity {float(job.hyper.target_sparsity):.3f}"
         if held
         else f"k_coef {float(job.hyper.k_coef):.2g}"
     )
-    return f"seed {job.seed}, {text}" if len({j.seed for j in run.jobs}) > 1 else text
+    return job_label(run.jobs, job, text)
 
 
 def _job_row(

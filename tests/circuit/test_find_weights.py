@@ -15,7 +15,6 @@ from circuitjax.circuit.cleanup import cleanup
 from circuitjax.circuit.compact import compact
 from circuitjax.circuit.find import Job, pick
 from circuitjax.circuit.find_weights import (
-    WeightJob,
     as_weight_circuit,
     default_weight_jobs,
     find_weight_circuit,
@@ -38,7 +37,7 @@ from circuitjax.report.drawing import draw_circuit
 from tests.prune.planted import CONFIG, PRUNE, TASK, planted_model, planted_problem
 
 PRUNE_WEIGHTS = dataclasses.replace(PRUNE, steps=40, chunk=20)
-JOBS = [WeightJob(index, GateHyper(k_coef=c, lr=0.03)) for index, c in enumerate((0.01, 0.02))]
+JOBS = [Job(index, GateHyper(k_coef=c, lr=0.03)) for index, c in enumerate((0.01, 0.02))]
 
 
 def circuit_with(draw, changes, seed=0):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from circuitjax.circuit.find_edges import (
-    EdgeJob,
     default_edge_hyper,
     default_edge_jobs,
     edge_candidates,
@@ -23,7 +22,7 @@ from circuitjax.prune import residual_select
 from circuitjax.prune.residual import EdgeConfig, ResidualMasks, active_edges
 from circuitjax.prune.residual_problem import fixed_replacements, make_edge_problem
 from circuitjax.prune.residual_select import connected, edge_answers, look_at
-from circuitjax.prune.train import make_train_chunk
+from circuitjax.prune.train import Job, make_train_chunk
 from tests.prune.planted import CONFIG, TASK, planted_model
 
 TRUTH = {"embed->a0.h0<v>", "a0.h0->m1<in>", "m1->logits"}
@@ -128,8 +127,7 @@ def test_the_requested_sparsity_is_reached():
     problem = problem_of(steps=200, chunk=100)
     targets = (0.3, 0.6, 0.9)
     jobs = [
-        EdgeJob(0, default_edge_hyper(problem.settings, target_sparsity=target))
-        for target in targets
+        Job(0, default_edge_hyper(problem.settings, target_sparsity=target)) for target in targets
     ]
     last = {}
 

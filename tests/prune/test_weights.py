@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from circuitjax.circuit.find_weights import (
-    WeightJob,
     initial_weights,
     train_weights,
     weight_candidates,
@@ -21,7 +20,7 @@ from circuitjax.model.sites import kept_addresses, parse_address, shapes
 from circuitjax.model.transformer import apply
 from circuitjax.prune import train
 from circuitjax.prune.opening import GateHyper
-from circuitjax.prune.train import make_train_chunk
+from circuitjax.prune.train import Job, make_train_chunk
 from circuitjax.prune.weight_gates import (
     WeightData,
     biased,
@@ -216,7 +215,7 @@ def noisy():
 def test_attribution_is_the_derivative(noisy):
     problem, data = noisy.problem, noisy.data
     rng = np.random.default_rng(1)
-    state = initial_weights(noisy, [WeightJob(0, GateHyper(init=0.0, init_noise_scale=0.5))])
+    state = initial_weights(noisy, [Job(0, GateHyper(init=0.0, init_noise_scale=0.5))])
     job = jax.tree.map(lambda leaf: leaf[0], state)
     nodes = {site: jnp.ones_like(leaf) for site, leaf in job.tau["nodes"].items()}
     job = dataclasses.replace(job, tau={"weights": job.tau["weights"], "nodes": nodes})
@@ -261,7 +260,7 @@ def test_jobs_and_restarts_change_nothing(gate, tmp_path):
     work = dataclasses.replace(
         work, objective=objective, problem=dataclasses.replace(work.problem, prune=prune)
     )
-    jobs = [WeightJob(seed, hyper) for seed, hyper in enumerate(HYPERS)]
+    jobs = [Job(seed, hyper) for seed, hyper in enumerate(HYPERS)]
     jobs = [
         dataclasses.replace(j, hyper=dataclasses.replace(j.hyper, target_sparsity=0.5))
         for j in jobs
@@ -279,7 +278,7 @@ def test_jobs_and_restarts_change_nothing(gate, tmp_path):
 @pytest.mark.slow
 def test_side_by_side_equals_one_after_another(monkeypatch):
     work = weight_problem(planted_problem(), node_gates=True)
-    jobs = [WeightJob(seed, hyper) for seed, hyper in enumerate(HYPERS)]
+    jobs = [Job(seed, hyper) for seed, hyper in enumerate(HYPERS)]
     programs = [make_train_chunk.__wrapped__(work.objective)]
     monkeypatch.setattr(train, "map_jobs", jax.vmap)
     programs.append(make_train_chunk.__wrapped__(work.objective))
@@ -316,7 +315,7 @@ def test_planted_weights_are_found(gate, node_gates, hyper):
     # Calibrated, one of the two neurons would do.
     prune = dataclasses.replace(PRUNE, calibrate="off", target_loss=0.1)
     work = weight_problem(planted_problem(prune), gate=gate, node_gates=node_gates)
-    jobs = [WeightJob(seed, GateHyper(**hyper)) for seed in range(3)]
+    jobs = [Job(seed, GateHyper(**hyper)) for seed in range(3)]
     metrics = []
     state = train_weights(work, initial_weights(work, jobs), lambda s, m: metrics.append(m))
     assert metrics[-1]["k"].shape == (3, PRUNE.chunk)
