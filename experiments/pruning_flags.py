@@ -55,7 +55,7 @@ _PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     }
 )
 # A weight circuit's gates move more slowly than a node circuit's.
-_WEIGHT_STEPS = 200
+_WEIGHT_STEPS, _WEIGHT_BATCH = 300, 32
 
 _PRESET = flags.DEFINE_enum("preset", None, list(_PRESETS), "Defaults as in a paper.")
 _METHOD = flags.DEFINE_enum(
@@ -88,7 +88,7 @@ _STEPS = flags.DEFINE_integer(
 _BATCH = flags.DEFINE_integer(
     "batch_size",
     None,
-    f"Pairs per step, two prompts each (default {_D.batch_size}); method edges: examples, a clean and "
+    f"Pairs per step, two prompts each (default {_D.batch_size}, {_WEIGHT_BATCH} for weights); edges: examples, a clean and "
     f"a corrupted prompt each (default {_E.batch_size}).",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "First seed of gates and batches.")
@@ -114,9 +114,10 @@ _GATE = flags.DEFINE_enum(
 _CONTROL = flags.DEFINE_enum(
     "control",
     None,
-    ["count", "lagrangian"],
-    "What keeps gates closed: k_coef per open gate, or a target sparsity. Default: count; lagrangian "
-    "for edges. Nodes: count only.",
+    ["count", "lagrangian", "hold"],
+    "What keeps gates closed: k_coef per open gate, a target sparsity, or (method weights) a k_coef "
+    "that adapts until the loss is at a fraction of its target. Default: count for nodes and Heaviside "
+    "edges, hold for weights, lagrangian for hard-concrete edges.",
 )
 _MINIMISE = flags.DEFINE_enum(
     "minimise", None, ["kl", "task"], "Method edges: what training minimises. Default: kl."
@@ -150,10 +151,11 @@ _HYPERS = {
     "heaviside_temp": "Temperature of the surrogate gradient, above 0. Default: 1.",
     "target_warmup_frac": "Fraction of the steps over which the target sparsity rises. Default: 0.7.",
     "multiplier_lr": "Step size of the Lagrange multipliers' ascent. Default: 0.3.",
+    "aim": "Fraction of the target loss at which hold keeps the loss, in (0, 1]. Default: 0.5.",
 }
 _HYPER_FLAGS = {name: flags.DEFINE_float(name, None, text) for name, text in _HYPERS.items()}
 _ONLY_NODES = ("init_noise_bias",)
-_ONLY_GATES = ("init", "target_warmup_frac", "multiplier_lr")
+_ONLY_GATES = ("init", "target_warmup_frac", "multiplier_lr", "aim")
 
 
 def find_task(name: str, method: str = "nodes") -> Task | ContrastTask:
@@ -262,7 +264,7 @@ def build_run(
     prune = PruneConfig(
         target_loss=_D.target_loss if _TARGET.value is None else _TARGET.value,
         steps=given.get("steps", _WEIGHT_STEPS if method == "weights" else _D.steps),
-        batch_size=_D.batch_size if _BATCH.value is None else _BATCH.value,
+        batch_size=_BATCH.value or (_WEIGHT_BATCH if method == "weights" else _D.batch_size),
         ablation=ablation,
         tie_qk=_TIE.value,
         calibrate=given.get("calibrate", _D.calibrate),
@@ -300,7 +302,7 @@ def _weight_run(
     circuit = None if start is None else Circuit.load(start)
     if circuit is not None:
         circuit.check_model(model)
-    gate, control = given.get("gate", "heaviside"), given.get("control", "count")
+    gate, control = given.get("gate", "heaviside"), given.get("control", "hold")
     count = (
         total_edges(model.config, model.params)
         if circuit is None
@@ -309,11 +311,11 @@ def _weight_run(
     changes = given.hypers((*(n for n in _HYPERS if n not in _ONLY_NODES), "target_sparsity"))
     if control == "lagrangian" and "target_sparsity" not in changes:
         changes["target_sparsity"] = 0.9 if circuit is None else 0.5
-    jobs = default_weight_jobs(count, seeds, gate, **changes)
+    jobs = default_weight_jobs(count, seeds, gate, control, **changes)
     if _JOBS.value is not None and "k_coef" not in changes:
-        centre = float(default_weight_hyper(count, gate).k_coef)
+        centre = float(default_weight_hyper(count, gate, control).k_coef)
         lists = [
-            default_weight_jobs(count, seeds, gate, **{**changes, "k_coef": centre * m})
+            default_weight_jobs(count, seeds, gate, control, **{**changes, "k_coef": centre * m})
             for m in _multiples((1.0,))
         ]
         jobs = [job for some in lists for job in some]

@@ -33,7 +33,7 @@ from circuitjax.prune.weight_gates import (
     reduce_weights,
     weight_index,
 )
-from circuitjax.prune.weight_select import WeightProber, choose_weights
+from circuitjax.prune.weight_select import choose_weights
 from circuitjax.prune.weights import WeightMasks, default_weight_hyper
 from circuitjax.tasks.base import Task
 
@@ -49,7 +49,7 @@ __all__ = [
     "weight_problem",
 ]
 
-# Multiples of the default k_coef that are tried side by side.
+# Multiples of the default k_coef that are tried side by side where it is fixed.
 K_COEF_MULTIPLES = (0.5, 1.5)
 
 
@@ -94,15 +94,14 @@ def weight_problem(
     start: Circuit | None = None,
     *,
     gate: GateKind = "heaviside",
-    control: Control = "count",
+    control: Control = "hold",
     node_gates: bool = False,
 ) -> WeightProblem:
     """Puts a gate on every nonzero weight, of the whole model or of a circuit of nodes.
 
     Args:
       problem: model, task, data sets.
-      start: a circuit of the same model, whose closed nodes stay closed at its fills; training
-        takes the loss under its calibration.
+      start: a circuit of the same model, whose closed nodes stay closed at its fills.
       gate, control, node_gates: see `WeightMasks`.
 
     Raises:
@@ -128,26 +127,27 @@ def weight_problem(
         base = {site: np.asarray(mask[site], np.float32) for site in SITES}
         data = WeightData(index, base, dict(problem.params), fills)
         data = jax.tree.map(jnp.asarray, data)
-    if start is not None and problem.prune.loss == "binary" and problem.prune.calibrate != "off":
-        scale, shift = jnp.float32(start.scale), jnp.float32(start.shift)
-        data = dataclasses.replace(data, scale=scale, shift=shift)
     objective = WeightMasks(config, problem.prune, index.total, gate, control, node_gates)
     return WeightProblem(problem, mask, fills, index, data, objective)
 
 
 def default_weight_jobs(
-    num_weights: int, seeds: Sequence[int], gate: GateKind = "heaviside", **changes: float
+    num_weights: int,
+    seeds: Sequence[int],
+    gate: GateKind = "heaviside",
+    control: Control = "hold",
+    **changes: float,
 ) -> list[Job]:
-    """Seeds times settings: every default `k_coef`, or just the one in `changes`.
+    """Seeds times settings; those of `count` are several `k_coef`, or just the one in `changes`.
 
     Raises:
       ValueError: a hyperparameter out of range.
     """
-    centre = float(default_weight_hyper(num_weights, gate).k_coef)
-    coefs = [centre * multiple for multiple in K_COEF_MULTIPLES]
+    centre = float(default_weight_hyper(num_weights, gate, control).k_coef)
+    several = control == "count" and "k_coef" not in changes
     settings = [
-        default_weight_hyper(num_weights, gate, **{"k_coef": coef, **changes})
-        for coef in (coefs[:1] if "k_coef" in changes else coefs)
+        default_weight_hyper(num_weights, gate, control, **{"k_coef": centre * multiple, **changes})
+        for multiple in (K_COEF_MULTIPLES if several else (1.0,))
     ]
     return [Job(seed, hyper) for seed in seeds for hyper in settings]
 
@@ -178,7 +178,7 @@ def weight_candidates(
         work.objective,
         state,
         work.data,
-        lambda rankings: WeightProber(problem, work.index, work.mask, work.fills, rankings),
+        (work.index, work.mask, work.fills),
     )
     found = []
     for job, one in zip(jobs, chosen, strict=True):
@@ -218,7 +218,7 @@ def find_weight_circuit(
     start: Circuit | None = None,
     jobs: Sequence[Job] | None = None,
     gate: GateKind = "heaviside",
-    control: Control = "count",
+    control: Control = "hold",
     node_gates: bool = False,
     seed: int = 0,
     on_chunk: OnChunk = lambda state, metrics: None,
@@ -246,7 +246,7 @@ def find_weight_circuit(
         start.check_model(model)
     problem = make_problem(model, task, prune)
     work = weight_problem(problem, start, gate=gate, control=control, node_gates=node_gates)
-    jobs = jobs or default_weight_jobs(work.num_weights, [seed], gate)
+    jobs = jobs or default_weight_jobs(work.num_weights, [seed], gate, control)
     state = train_weights(work, initial_weights(work, jobs), on_chunk)
     found = pick(weight_candidates(work, jobs, state))
     return as_weight_circuit(

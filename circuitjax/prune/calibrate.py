@@ -19,9 +19,10 @@ from jax import lax
 
 from circuitjax.prune.objective import binary_losses, calibrated_differences
 
-__all__ = ["STEPS", "Calibration", "calibrate"]
+__all__ = ["STEPS", "Calibration", "calibrate", "calibrated_loss"]
 
 STEPS = 16
+_PULL = 1e-3  # to scale 0 and shift 0, of a calibration within a training step
 _BOUND = 60.0  # of log scale and of shift, for differences in units of their spread
 
 
@@ -57,6 +58,38 @@ def calibrate(differences: jax.Array, steps: int = STEPS) -> Calibration:
 @functools.partial(jax.jit, static_argnums=1)
 def _fit_all(flat: jax.Array, steps: int) -> Calibration:
     return jax.vmap(functools.partial(_fit, steps=steps))(flat)
+
+
+def calibrated_loss(differences: jax.Array, steps: int = 10) -> jax.Array:
+    """Mean binary loss in nats of differences `[B, 2]` under their own best scale and shift.
+
+    For training: a few Newton steps, and a slight pull to scale 0 (in units of the spread), without
+    which pairs told apart perfectly would leave no gradient. At its optimum the calibration's own
+    change adds nothing to the gradient, so it is held fixed for it.
+    """
+    scale, shift = _newton(lax.stop_gradient(differences), steps)
+    return jnp.mean(binary_losses(calibrated_differences(differences, scale, shift)))
+
+
+def _newton(differences: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
+    sign = jnp.tile(jnp.array([1.0, -1.0]), differences.shape[0])
+    flat = differences.reshape(-1)
+    centre = jnp.mean(flat)
+    unit = jnp.std(flat) + 1e-6 * (1 + jnp.abs(centre))
+    inputs = jnp.stack([(flat - centre) / unit, jnp.ones_like(flat)], axis=1)
+
+    def step(theta: jax.Array, _: None) -> tuple[jax.Array, None]:
+        wrong = jax.nn.sigmoid(-sign * (inputs @ theta))
+        gradient = jnp.mean((-sign * wrong)[:, None] * inputs, axis=0) + _PULL * theta
+        curvature = inputs.T @ ((wrong * (1 - wrong))[:, None] * inputs) / flat.size
+        a, b, c = curvature[0, 0] + _PULL, curvature[0, 1], curvature[1, 1] + _PULL
+        move = jnp.array([c * gradient[0] - b * gradient[1], a * gradient[1] - b * gradient[0]])
+        theta = theta - jnp.clip(move / (a * c - b * b), -2.0, 2.0)
+        return theta.at[0].max(_PULL), None
+
+    theta, _ = lax.scan(step, jnp.array([1.0, 0.0]), None, length=steps)
+    scale = theta[0] / unit
+    return scale, theta[1] - scale * centre
 
 
 def _fit(differences: jax.Array, steps: int) -> Calibration:

@@ -34,6 +34,11 @@ class NodeMasks:
         """Pairs per step."""
         return self.prune.batch_size
 
+    @property
+    def separable(self) -> bool:
+        """A mean over pairs."""
+        return True
+
     def init(self, key: jax.Array, hyper: Hyper) -> tuple[Tau, tuple[()]]:
         """Gaussian mask parameters; there are no multipliers."""
         return init_tau(key, self.config, hyper, self.prune.tie_qk), ()

@@ -1,10 +1,11 @@
-"""How a gate opens, and what keeps gates closed: the two choices that every grain of gates shares.
+"""How a gate opens, and what keeps gates closed: the choices that every grain of gates shares.
 
     heaviside       z = 1 where score > 0, sigmoid surrogate gradient; scores in [-1, 1]
     hard_concrete   z sampled in [0, 1] from log_alpha = score, once per step for the whole batch
 
     count        minimised: k_coef * (expected) number of open gates
     lagrangian   held: expected sparsity = 1 - open fraction at a target that rises over a warm-up
+    hold         held: the task loss at a fraction of its target, by a coefficient that adapts
 
 At evaluation gates are 0 or 1 only, whichever way they were trained.
 """
@@ -17,7 +18,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from circuitjax.core import hard_concrete, lagrangian
+from circuitjax.core import coefficient, hard_concrete, lagrangian
 from circuitjax.core.schedules import warmup_linear_decay
 from circuitjax.core.surrogate import heaviside
 from circuitjax.prune.config import LIMITS, Limits, check_limits
@@ -37,7 +38,7 @@ __all__ = [
 ]
 
 GateKind = Literal["heaviside", "hard_concrete"]
-Control = Literal["count", "lagrangian"]
+Control = Literal["count", "lagrangian", "hold"]
 
 _BOUND = 15.0  # of log_alpha: a gate is then open, or closed, with probability 1 in float32
 _LIMITS: Limits = MappingProxyType(
@@ -47,6 +48,7 @@ _LIMITS: Limits = MappingProxyType(
         "target_sparsity": ("[0, 1)", lambda value: 0 <= value < 1),
         "target_warmup_frac": ("[0, 1]", lambda value: 0 <= value <= 1),
         "multiplier_lr": LIMITS["lr"],
+        "aim": ("(0, 1]", lambda value: 0 < value <= 1),
     }
 )
 
@@ -64,10 +66,12 @@ class GateHyper:
       init_noise_scale: their standard deviation; Heaviside gates that start alike close alike, all
         at once where the loss has no gradient yet (a KL of 0, a task already solved).
       heaviside_temp: temperature of the surrogate gradient.
-      k_coef: nats per open gate (`count`).
+      k_coef: nats per open gate (`count`); where that starts (`hold`).
       target_sparsity: fraction of gates to close (`lagrangian`).
       target_warmup_frac: fraction of the steps over which that target rises from 0.
       multiplier_lr: step size of the multipliers' ascent.
+      aim: fraction of the target loss at which training holds the loss (`hold`): selection goes on
+        from there.
     """
 
     lr: Any = 1e-2
@@ -81,6 +85,7 @@ class GateHyper:
     target_sparsity: Any = 0.0
     target_warmup_frac: Any = 0.7
     multiplier_lr: Any = 0.3
+    aim: Any = 0.5
 
     def to_dict(self) -> dict[str, float]:
         """Plain numbers of one job."""
@@ -123,37 +128,52 @@ def expected(kind: GateKind, scores: jax.Array, hyper: GateHyper) -> jax.Array:
 
 def start_multipliers(control: Control) -> Any:
     """Multipliers before the first step; () where nothing is held."""
+    if control == "hold":
+        return coefficient.start()
     return lagrangian.start() if control == "lagrangian" else ()
 
 
 def size_term(
     control: Control,
     opened: jax.Array,
-    total: int,
+    total: int | jax.Array,
     multipliers: Any,
     hyper: GateHyper,
     step: jax.Array,
     steps: int,
+    held: tuple[jax.Array, jax.Array] | None = None,
 ) -> jax.Array:
     """What the number of open gates costs.
 
     Args:
-      control: `count` or `lagrangian`.
+      control: what keeps gates closed.
       opened: expected number of open gates.
       total: of how many.
       multipliers, hyper: as trained.
       step, steps: where the training stands, for the rising target.
+      held: loss and aim of `hold`, in nats.
     """
+    if control == "hold":
+        assert held is not None, "hold needs a loss and its aim"
+        return coefficient.cost(multipliers, hyper.k_coef, opened, *held)
     if control == "count":
         return hyper.k_coef * opened
     target = lagrangian.rising_target(step, steps, hyper.target_sparsity, hyper.target_warmup_frac)
     return lagrangian.penalty(multipliers, 1 - opened / total, target)
 
 
-def ascend(control: Control, multipliers: Any, gradient: Any, hyper: GateHyper) -> Any:
-    """Multipliers after a step of gradient ascent."""
+def ascend(
+    control: Control,
+    multipliers: Any,
+    gradient: Any,
+    hyper: GateHyper,
+    aim: jax.Array | float = 0.0,
+) -> Any:
+    """Multipliers after a step of gradient ascent; `aim` in nats is that of `hold`."""
     if control == "count":
         return multipliers
+    if control == "hold":
+        return coefficient.ascend(multipliers, gradient, aim)
     moved = jax.tree.map(lambda m, g: m + hyper.multiplier_lr * g, multipliers, gradient)
     return lagrangian.project(moved)
 

@@ -202,6 +202,11 @@ class ResidualMasks:
         """Examples per step."""
         return self.settings.batch_size
 
+    @property
+    def separable(self) -> bool:
+        """A mean over examples."""
+        return True
+
     def init(self, key: jax.Array, hyper: GateHyper) -> tuple[dict[str, jax.Array], Any]:
         """Gaussian scores and multipliers at 0."""
         graph = residual_graph(self.config)

@@ -86,6 +86,10 @@ class Objective(Protocol):
     def batch_size(self) -> int:
         """Items of the training data per step."""
 
+    @property
+    def separable(self) -> bool:
+        """Whether the loss is a mean over items, so that a batch may be taken apart."""
+
     def init(self, key: jax.Array, hyper: Any) -> tuple[Any, Any]:
         """Gate parameters and multipliers before the first step."""
 
@@ -136,14 +140,17 @@ def start_jobs(objective: Objective, jobs: Sequence[Job]) -> MaskState:
     return init_jobs(objective, seeds, stack_hypers([job.hyper for job in jobs]))
 
 
-def _mean_over_slices(loss_of: Callable[..., Any], trained: Any, batch: Any) -> Any:
+def _mean_over_slices(
+    loss_of: Callable[..., Any], trained: Any, batch: Any, separable: bool
+) -> Any:
     """Value and gradient of a mean over a batch, worked out a slice of it at a time on CPU.
 
     A slice's activations stay in cache. On an accelerator, which wants large batches, there is one
     slice. Slices differ in rounding only.
     """
     differentiate = jax.value_and_grad(loss_of, has_aux=True)
-    count = 4 if jax.default_backend() == "cpu" and batch.size % 4 == 0 else 1
+    sliced = separable and jax.default_backend() == "cpu" and batch.size % 4 == 0
+    count = 4 if sliced else 1
     if count == 1:
         return differentiate(trained, batch)
     slices = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
@@ -169,7 +176,7 @@ def make_train_chunk(objective: Objective) -> Callable[..., tuple[MaskState, Met
             return objective.loss(*trained, state.hyper, at, data, some)
 
         (loss, parts), (gradient, by_multipliers) = _mean_over_slices(
-            loss_of, (state.tau, state.multipliers), batch
+            loss_of, (state.tau, state.multipliers), batch, objective.separable
         )
         size = sum(leaf.size for leaf in jax.tree.leaves(gradient))
         rms = optax.tree.norm(gradient) / size**0.5

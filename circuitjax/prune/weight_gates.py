@@ -113,6 +113,17 @@ class WeightIndex:
         """bool `[E]`: the gates that are no padding."""
         return self.join(self.values) != 0
 
+    def entered(self, config: TransformerConfig, z: jax.Array) -> dict[str, jax.Array]:
+        """{site: `[L, W]`} 1 for nodes that an open weight enters, 0 for others; act_in: 1."""
+        parts, wide = self.split(lax.stop_gradient(z)), shapes(config)
+        found = {site: jnp.zeros(shape) for site, shape in wide.items()}
+        for family in FAMILIES:
+            opened = (parts[family.name] > 0) & (self.values[family.name] != 0)
+            flat = found[family.target].reshape(-1)
+            flat = flat.at[self.target[family.name]].max(opened.astype(jnp.float32))
+            found[family.target] = flat.reshape(wide[family.target])
+        return found | {site: jnp.ones(wide[site]) for site in ("attn.act_in", "mlp.act_in")}
+
     def at_ends(self, nodes: Mapping[str, jax.Array], end: str) -> jax.Array:
         """Values of the `source` or `target` nodes {site: `[L, W]`} of every weight: `[E]`."""
         places = getattr(self, end)
@@ -249,8 +260,6 @@ class WeightData:
       base: {site: float32 `[L, W]`} gates of the nodes to start from.
       params, fills: the whole model.
       reduced: the reduced one, exact for gates below `base`.
-      scale, shift: calibration under which a binary loss is trained. A start that meets its target
-        only when calibrated would otherwise be trained to move its logits, not to keep its answers.
     """
 
     index: WeightIndex
@@ -258,8 +267,6 @@ class WeightData:
     params: Any = None
     fills: Any = None
     reduced: Reduced | None = None
-    scale: Any = 1.0
-    shift: Any = 0.0
 
 
 def reduce_weights(

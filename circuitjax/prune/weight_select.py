@@ -1,23 +1,24 @@
 """From trained scores of weights to the fewest open weights that do the task.
 
-Weights are ranked by effective score (the least of their own and both ends'), ties by attribution.
-The first k of a ranking are a candidate: what they leave of dead paths is closed as well, and its
-loss is taken raw and calibrated. The search over k is that of node masks.
+The open ones are ranked by backward elimination on training pairs; the others follow, by effective
+score (the least of their own and both ends'), ties by attribution. The first k of a ranking are a
+candidate: what they leave of dead paths is closed as well, and its loss is taken raw and calibrated.
+The search over k is that of node masks, among the open weights if these meet the target.
 """
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.model.config import SITES, TransformerConfig
-from circuitjax.model.families import FAMILIES
+from circuitjax.model.config import TransformerConfig
 from circuitjax.model.reduced import can_reduce
 from circuitjax.model.transformer import Gates
+from circuitjax.prune.eliminate import eliminate
 from circuitjax.prune.evaluate import Answers, in_batches
 from circuitjax.prune.gates import tie
 from circuitjax.prune.masks import Choice, cut, first_pairs
@@ -32,6 +33,8 @@ from circuitjax.prune.weight_gates import (
     weight_differences,
     weight_logits,
 )
+from circuitjax.prune.weight_paths import kept_paths, real_gates
+from circuitjax.prune.weight_trial import WeightTrial
 from circuitjax.prune.weights import WeightMasks, closed_v, weight_task_loss
 
 __all__ = [
@@ -39,69 +42,13 @@ __all__ = [
     "WeightProber",
     "choose_weights",
     "choose_weights_from_rankings",
-    "kept_paths",
+    "open_first",
     "rank_weights",
     "weight_attribution",
 ]
 
 _BATCH = 64  # pairs per gradient; bounds memory, not results
 _SMALLEST = 512  # weights of the smallest reduced model: below, another program costs more
-
-# Where paths through a block begin and end.
-_BEGIN = frozenset({"attn.act_in", "mlp.act_in"})
-_END = frozenset({"attn.q", "attn.k", "attn.resid_delta", "mlp.resid_delta"})
-
-
-def _real(index: WeightIndex) -> np.ndarray:
-    """bool `[E]`: gates that are no padding."""
-    return np.concatenate([np.asarray(index.values[family.name]) != 0 for family in FAMILIES])
-
-
-def kept_paths(
-    config: TransformerConfig,
-    index: WeightIndex,
-    z: np.ndarray,
-    base: Mapping[str, np.ndarray],
-) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Removes weights and nodes that lie on no complete path through their block.
-
-    A q or k stays if an open weight enters it, a v or neuron if one enters and one leaves, an
-    act_in if one leaves, a resid_delta if one enters; a weight stays if both its ends do.
-
-    Args:
-      config: the model's.
-      index: where the weights are.
-      z: bool `[E]`, open weights.
-      base: {site: bool `[L, W]`}, nodes that may be kept.
-
-    Returns:
-      z `[E]` and {site: bool `[L, W]`} of kept nodes, smaller or equal.
-    """
-    opened = index.split(np.asarray(z, bool) & _real(index))
-    mask = {site: np.array(base[site], bool).reshape(-1) for site in SITES}
-    ends = {
-        family.name: (np.asarray(index.source[family.name]), np.asarray(index.target[family.name]))
-        for family in FAMILIES
-    }
-    while True:
-        entered = {site: np.zeros_like(kept) for site, kept in mask.items()}
-        left = {site: np.zeros_like(kept) for site, kept in mask.items()}
-        for family in FAMILIES:
-            source, target = ends[family.name]
-            alive = opened[family.name] & mask[family.source][source] & mask[family.target][target]
-            opened[family.name] = alive
-            left[family.source][source[alive]] = True
-            entered[family.target][target[alive]] = True
-        before = sum(int(kept.sum()) for kept in mask.values())
-        for site, kept in mask.items():
-            if site not in _BEGIN:
-                kept &= entered[site]
-            if site not in _END:
-                kept &= left[site]
-        if sum(int(kept.sum()) for kept in mask.values()) == before:
-            break
-    shaped = {site: kept.reshape(config.num_layers, -1) for site, kept in mask.items()}
-    return np.concatenate([opened[family.name] for family in FAMILIES]), shaped
 
 
 def weight_attribution(
@@ -119,9 +66,10 @@ def weight_attribution(
 
 def _hard(objective: WeightMasks, tau: Any, data: WeightData) -> tuple[jax.Array, Gates]:
     z = (tau["weights"] > 0).astype(jnp.float32)
-    if not objective.node_gates:
-        return z, data.base
-    nodes = tie({site: (t > 0).astype(jnp.float32) for site, t in tau["nodes"].items()})
+    nodes = data.index.entered(objective.config, z)
+    if objective.node_gates:
+        kept = tie({site: (t > 0).astype(jnp.float32) for site, t in tau["nodes"].items()})
+        nodes = {site: entered * kept[site] for site, entered in nodes.items()}
     return closed_v(data, z, nodes)
 
 
@@ -138,20 +86,28 @@ def _gradient(
 
 def rank_weights(
     objective: WeightMasks, state: MaskState, data: WeightData, pairs: Pairs
-) -> tuple[np.ndarray, int]:
-    """Orders one job's weights.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Orders one job's weights by their scores.
 
     Returns:
-      Ranks `[E]`, padding last, and how many weights are open after training.
+      Ranks `[E]`, padding last, and bool `[E]`, which weights are open after training.
     """
     scores = state.tau["weights"]
     if objective.node_gates:
         nodes = tie(state.tau["nodes"])
         for end in ("source", "target"):
             scores = jnp.minimum(scores, data.index.at_ends(nodes, end))
-    scores = np.where(_real(data.index), np.asarray(scores), -np.inf)
-    ranks = rank_nodes(scores, weight_attribution(objective, state, data, pairs))
-    return ranks, int(np.sum(scores > 0))
+    scores = np.where(real_gates(data.index), np.asarray(scores), -np.inf)
+    return rank_nodes(scores, weight_attribution(objective, state, data, pairs)), scores > 0
+
+
+def open_first(ranks: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Ranks `[E]` that begin with `order` and go on as `ranks` does."""
+    rest = np.argsort(ranks, kind="stable")
+    rest = rest[~np.isin(rest, order)]
+    found = np.empty(len(ranks), np.int32)
+    found[np.concatenate([order, rest])] = np.arange(len(ranks), dtype=np.int32)
+    return found
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -199,7 +155,7 @@ class WeightProber:
         reduce = reduce and can_reduce(problem.config) and problem.prune.loss == "binary"
         self._problem, self._index, self._rankings = problem, index, rankings
         self._base, self._fills = dict(base), dict(fills)
-        self.size = int(_real(index).sum())
+        self.size = int(real_gates(index).sum())
         nodes = sum(int(np.sum(kept)) for kept in base.values())
         steps = [self.size // 64, self.size // 16, self.size // 4]
         if 2 * nodes < problem.config.num_nodes:  # the start itself is a small model
@@ -272,7 +228,7 @@ def choose_weights(
     objective: WeightMasks,
     state: MaskState,
     data: WeightData,
-    prober_of: Callable[[Sequence[np.ndarray]], WeightProber],
+    start: tuple[WeightIndex, Mapping[str, np.ndarray], Mapping[str, np.ndarray]],
 ) -> list[WeightChoice]:
     """Ranks every job's weights and cuts at the smallest k that meets the target on validation.
 
@@ -281,31 +237,37 @@ def choose_weights(
       objective: what was trained.
       state: J trained jobs.
       data: what they were trained on.
-      prober_of: rankings to their `WeightProber`.
+      start: where gates sit in the whole model, nodes that may be kept, and fills.
     """
-    pairs, rankings, trained = first_pairs(problem.validation), [], []
+    ties, pairs = first_pairs(problem.validation), first_pairs(problem.train)
+    rankings, trained = [], []
     for number in range(int(state.step.shape[0])):
         job = jax.tree.map(lambda leaf, i=number: leaf[i], state)
-        ranks, count = rank_weights(objective, job, data, pairs)
-        rankings.append(ranks)
-        trained.append(count)
-    return choose_weights_from_rankings(problem, prober_of(rankings), trained)
+        ranks, opened = rank_weights(objective, job, data, ties)
+        trial = WeightTrial(problem, *start, pairs)
+        order = eliminate(trial, opened, problem.prune.target_loss)
+        rankings.append(open_first(ranks, order))
+        trained.append(len(order))
+    return choose_weights_from_rankings(problem, WeightProber(problem, *start, rankings), trained)
 
 
 def choose_weights_from_rankings(
     problem: Problem, prober: WeightProber, trained: Sequence[int]
 ) -> list[WeightChoice]:
-    """Cuts each ranking of a prober; `trained` are values of k to look at besides, one for each."""
+    """Cuts each ranking of a prober: among its first `trained` weights or, if need be, among all."""
     found = []
-    for number, k in enumerate(trained):
-        choice = cut(
-            problem.prune,
-            problem.validation,
-            prober,
-            number,
-            prober.size,
-            k,
-            functools.partial(prober.nodes, number),
-        )
+    for number, count in enumerate(trained):
+        for size in (count, prober.size):
+            choice = cut(
+                problem.prune,
+                problem.validation,
+                prober,
+                number,
+                max(size, 1),
+                count,
+                functools.partial(prober.nodes, number),
+            )
+            if choice.reached:
+                break
         found.append(WeightChoice(choice, prober.mask(number, choice.selection.k)[0]))
     return found

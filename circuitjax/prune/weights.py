@@ -3,7 +3,11 @@
     minimised   task loss + size term of the number of open weights
 
 A weight counts as open when it and both of its ends are: closing a node saves all its weights. A
-closed node holds its fill, and a closed v closes the weights it is read by, as the final cut does.
+closed node holds its fill, and a closed v closes the weights it is read by. A node that no open
+weight enters is closed as well: both as in the final cut, which else would cut another circuit.
+
+Where selection calibrates every candidate, the loss is one under its own best calibration here too:
+training would otherwise spend weights on moving the logits, which the calibration does for nothing.
 """
 
 import dataclasses
@@ -15,9 +19,10 @@ import jax.numpy as jnp
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.sites import shapes
 from circuitjax.prune import opening
+from circuitjax.prune.calibrate import calibrated_loss
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.gates import tie
-from circuitjax.prune.objective import Pairs, binary_losses, calibrated_differences, task_loss
+from circuitjax.prune.objective import Pairs, binary_losses, task_loss
 from circuitjax.prune.opening import Control, GateHyper, GateKind
 from circuitjax.prune.weight_gates import WeightData, weight_differences, weight_logits
 
@@ -27,15 +32,18 @@ Tau = dict[str, Any]
 
 
 def default_weight_hyper(
-    num_weights: int, gate: GateKind = "heaviside", **changes: float
+    num_weights: int, gate: GateKind = "heaviside", control: Control = "hold", **changes: float
 ) -> GateHyper:
-    """k_coef = 0.04 E^-0.4 nats per open weight: 3e-4 for 10^5 weights, 5e-3 for a small circuit's.
+    """Defaults that suit the control and the gate.
 
-    A fixed number of nats over E would close every gate of a small start at once. The scores of
-    hard-concrete gates are log odds: they start higher and move faster.
+    k_coef is 3e-3 nats per open weight where it adapts. Where it is fixed it is 0.04 E^-0.4, 3e-4
+    for 10^5 weights and 5e-3 for a small circuit's: a fixed number of nats over E would close every
+    gate of a small start at once. The scores of hard-concrete gates are log odds: they start higher
+    and move faster.
     """
     own = {"lr": 0.2, "init": 1.0, "init_noise_scale": 0.01} if gate == "hard_concrete" else {}
-    hyper = GateHyper(**{"k_coef": 0.04 * max(num_weights, 1) ** -0.4, **own, **changes})
+    k_coef = 3e-3 if control == "hold" else 0.04 * max(num_weights, 1) ** -0.4
+    hyper = GateHyper(**{"k_coef": k_coef, **own, **changes})
     hyper.check()
     return hyper
 
@@ -50,12 +58,13 @@ def weight_task_loss(
 ) -> jax.Array:
     """Mean task loss in nats under gates of weights z `[E]` and of nodes {site: `[L, W]`}.
 
-    A binary loss is taken under the data's calibration.
+    A binary loss is one under its best calibration if every candidate is to be calibrated.
     """
     if prune.loss == "binary":
         differences = weight_differences(config, data, z, gates, pairs)
-        fitted = calibrated_differences(differences, data.scale, data.shift)
-        return jnp.mean(binary_losses(fitted))
+        if prune.calibrate == "inside":
+            return calibrated_loss(differences)
+        return jnp.mean(binary_losses(differences))
     return task_loss(prune, weight_logits(config, data, z, gates, pairs), pairs.answers)
 
 
@@ -79,7 +88,7 @@ class WeightMasks:
     prune: PruneConfig
     total: int
     gate: GateKind = "heaviside"
-    control: Control = "count"
+    control: Control = "hold"
     node_gates: bool = False
 
     @property
@@ -91,6 +100,11 @@ class WeightMasks:
     def batch_size(self) -> int:
         """Pairs per step."""
         return self.prune.batch_size
+
+    @property
+    def separable(self) -> bool:
+        """A mean over pairs, unless it is calibrated on the batch."""
+        return self.prune.calibrate != "inside"
 
     def init(self, key: jax.Array, hyper: GateHyper) -> tuple[Tau, Any]:
         """Gaussian scores, and multipliers where a sparsity is held."""
@@ -110,8 +124,9 @@ class WeightMasks:
         scores, index = tau["weights"], data.index
         z = opening.open_gates(self.gate, key, scores, hyper)
         opened = opening.expected(self.gate, scores, hyper) * index.real()
+        entered = index.entered(self.config, z)
         if not self.node_gates:
-            return z, data.base, jnp.sum(opened)
+            return *closed_v(data, z, entered), jnp.sum(opened)
         drawn = {
             site: opening.open_gates(self.gate, jax.random.fold_in(key, number + 1), score, hyper)
             for number, (site, score) in enumerate(tau["nodes"].items())
@@ -120,7 +135,8 @@ class WeightMasks:
         drawn, chance = tie(drawn), tie(chance)
         for end in ("source", "target"):
             opened = opened * index.at_ends(chance, end)
-        return *closed_v(data, z, drawn), jnp.sum(opened)
+        nodes = {site: gates * entered[site] for site, gates in drawn.items()}
+        return *closed_v(data, z, nodes), jnp.sum(opened)
 
     def loss(
         self,
@@ -137,7 +153,14 @@ class WeightMasks:
         task = weight_task_loss(self.config, self.prune, data, z, gates, batch)
         there: Any = jnp.maximum(jnp.sum(data.index.real()), 1)
         size = opening.size_term(
-            self.control, opened, there, multipliers, hyper, step, self.prune.steps
+            self.control,
+            opened,
+            there,
+            multipliers,
+            hyper,
+            step,
+            self.prune.steps,
+            (task, self._aim(hyper)),
         )
         return task + size, {"task": task, "k": opened}
 
@@ -151,7 +174,11 @@ class WeightMasks:
 
     def ascend(self, multipliers: Any, gradient: Any, hyper: GateHyper) -> Any:
         """Gradient ascent of the multipliers, if any."""
-        return opening.ascend(self.control, multipliers, gradient, hyper)
+        return opening.ascend(self.control, multipliers, gradient, hyper, self._aim(hyper))
+
+    def _aim(self, hyper: GateHyper) -> jax.Array:
+        """Nats at which `hold` holds the task loss."""
+        return hyper.aim * self.prune.target_loss
 
 
 def closed_v(

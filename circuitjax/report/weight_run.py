@@ -50,7 +50,7 @@ class WeightRun:
     directory: pathlib.Path
     start: Circuit | None = None
     gate: GateKind = "heaviside"
-    control: Control = "count"
+    control: Control = "hold"
     node_gates: bool = False
 
     def identity(self) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from circuitjax.prune.config import Hyper
 from circuitjax.prune.objective import Pairs, binary_losses, logit_differences
 from circuitjax.prune.opening import GateHyper
 from circuitjax.prune.weight_gates import close_weights, weight_index
-from circuitjax.prune.weight_select import kept_paths
+from circuitjax.prune.weight_paths import kept_paths
 from circuitjax.report.drawing import draw_circuit
 from tests.prune.planted import CONFIG, PRUNE, TASK, planted_model, planted_problem
 

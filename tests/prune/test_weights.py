@@ -31,7 +31,8 @@ from circuitjax.prune.weight_gates import (
     weight_index,
     weight_logits,
 )
-from circuitjax.prune.weight_select import WeightProber, kept_paths, weight_attribution
+from circuitjax.prune.weight_paths import kept_paths
+from circuitjax.prune.weight_select import WeightProber, weight_attribution
 from circuitjax.prune.weights import default_weight_hyper, weight_task_loss
 from tests.circuit.conftest import Draw
 from tests.prune.planted import CONFIG, PLANTED, PRUNE, planted_problem

@@ -1,0 +1,88 @@
+"""What closing single weights costs, for backward elimination."""
+
+import functools
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from circuitjax.model.reduced import can_reduce
+from circuitjax.model.transformer import Gates
+from circuitjax.prune.config import PruneConfig
+from circuitjax.prune.objective import Pairs
+from circuitjax.prune.problem import Problem
+from circuitjax.prune.weight_gates import WeightData, WeightIndex, reduce_weights
+from circuitjax.prune.weight_paths import kept_paths
+from circuitjax.prune.weights import weight_task_loss
+
+__all__ = ["WeightTrial"]
+
+# Gates at which the derivative is taken: one a little below 1 sees where a saturated loss is heading.
+_AT = (1.0, 0.8)
+_SHRINK = 3  # a reduced model is built anew once so many times fewer weights are open
+
+
+class WeightTrial:
+    """A `Trial` of open weights on some training pairs."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        index: WeightIndex,
+        base: Mapping[str, np.ndarray],
+        fills: Mapping[str, np.ndarray],
+        pairs: Pairs,
+    ) -> None:
+        """Takes the model and the pairs; see `WeightProber`."""
+        self._problem, self._index, self._pairs = problem, index, pairs
+        self._base, self._fills = dict(base), dict(fills)
+        self._reduce = can_reduce(problem.config) and problem.prune.loss == "binary"
+        self._data: WeightData | None = None
+        self._size = 0
+
+    def alive(self, opened: np.ndarray) -> np.ndarray:
+        """The weights on complete paths."""
+        return kept_paths(self._problem.config, self._index, opened, self._base)[0]
+
+    def loss(self, opened: np.ndarray) -> float:
+        """Task loss, calibrated if candidates are."""
+        return float(_loss(*self._arguments(opened)))
+
+    def rises(self, opened: np.ndarray) -> np.ndarray:
+        """`[E]`, to first order."""
+        return -np.asarray(_slopes(*self._arguments(opened)))
+
+    def _arguments(
+        self, opened: np.ndarray
+    ) -> tuple[tuple, WeightData, jax.Array, dict[str, jax.Array], Pairs]:
+        problem = self._problem
+        opened, mask = kept_paths(problem.config, self._index, opened, self._base)
+        count = int(opened.sum())
+        if self._data is None or (self._reduce and _SHRINK * count < self._size):
+            self._data, self._size = self._build(opened, mask), count
+        gates = {site: jnp.asarray(kept, jnp.float32) for site, kept in mask.items()}
+        z = jnp.asarray(opened, jnp.float32)
+        return (problem.config, problem.prune), self._data, z, gates, self._pairs
+
+    def _build(self, opened: np.ndarray, mask: Mapping[str, np.ndarray]) -> WeightData:
+        problem = self._problem
+        if self._reduce:
+            params = jax.tree.map(np.asarray, dict(problem.params))
+            return reduce_weights(problem.config, params, self._fills, mask, self._index, opened)
+        base = {site: np.asarray(kept, np.float32) for site, kept in self._base.items()}
+        data = WeightData(self._index, base, dict(problem.params), self._fills)
+        return jax.tree.map(jnp.asarray, data)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _loss(static: tuple, data: WeightData, z: jax.Array, gates: Gates, pairs: Pairs) -> jax.Array:
+    config, prune = static
+    assert isinstance(prune, PruneConfig)
+    return weight_task_loss(config, prune, data, z, dict(gates), pairs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _slopes(static: tuple, data: WeightData, z: jax.Array, gates: Gates, pairs: Pairs) -> jax.Array:
+    slope = jax.grad(lambda opened: _loss(static, data, opened, gates, pairs))
+    return sum((slope(z * level) for level in _AT), jnp.zeros_like(z)) / len(_AT)
