@@ -71,7 +71,8 @@ _TARGET_EDGES = flags.DEFINE_integer(
 _SPARSITY = flags.DEFINE_float(
     "target_sparsity",
     None,
-    "Fraction of gates to close, in [0, 1), with a Lagrangian. Default: several, the best wins.",
+    "Fraction of gates to close, in [0, 1), with --control=lagrangian. Default: 0.95 and 0.99 of edges, "
+    "0.9 of weights or 0.5 of a circuit's; the best job wins.",
 )
 _THRESHOLD = flags.DEFINE_enum(
     "threshold",
@@ -88,8 +89,8 @@ _STEPS = flags.DEFINE_integer(
 _BATCH = flags.DEFINE_integer(
     "batch_size",
     None,
-    f"Pairs per step, two prompts each (default {_D.batch_size}, {_WEIGHT_BATCH} for weights); edges: examples, a clean and "
-    f"a corrupted prompt each (default {_E.batch_size}).",
+    f"Pairs per step, two prompts each (default {_D.batch_size}, {_WEIGHT_BATCH} for weights); method "
+    f"edges: examples, a clean and a corrupted prompt each (default {_E.batch_size}).",
 )
 _SEED = flags.DEFINE_integer("seed", 0, "First seed of gates and batches.")
 _SEEDS = flags.DEFINE_integer("num_seeds", 1, "Seeds run as jobs of one program; the best wins.")
@@ -140,12 +141,16 @@ _CALIBRATE = flags.DEFINE_enum(
 )
 _HYPERS = {
     "k_coef": "Nats per open gate. Default: several multiples of a value that suits the number of "
-    "gates (18 / nodes; 0.04 weights^-0.4; 0.01 for edges), the best one wins.",
-    "init_noise_scale": "Standard deviation of the initial gate parameters. Default: 0.01.",
+    "gates (18 / nodes; 0.04 weights^-0.4), the best one wins; 0.01 for edges; 0.003 with "
+    "--control=hold, which moves it.",
+    "init_noise_scale": "Standard deviation of the initial gate parameters. Default: 0.01, but 0.15 for "
+    "Heaviside gates on weights and edges.",
     "init_noise_bias": "Method nodes: mean of the initial mask parameters, in [-1, 1]. Default: 0.1.",
-    "init": "Methods weights, edges: mean of the initial gate parameters, in [-15, 15].",
+    "init": "Methods weights, edges: mean of the initial gate parameters, in [-15, 15]. Default: 0.3 "
+    "Heaviside; hard concrete 1 (weights) and 2 (edges).",
     "wd": "Decoupled weight decay per unit learning rate. Default: 0.001 (0.01 hard concrete edges).",
-    "lr": "Peak learning rate. Default: 0.01 (nodes, weights), 0.3 (hard-concrete edges).",
+    "lr": "Peak learning rate. Default: 0.01 (nodes, weights), 0.02 (Heaviside edges); hard "
+    "concrete 0.2 (weights), 0.3 (edges).",
     "inv_beta2": "1 - beta2 of Adam, in [1e-6, 1]. Default: 0.05 (0.01 hard-concrete edges).",
     "lr_warmup_frac": "Fraction of the steps spent warming up, in [0, 1). Default: 0.",
     "heaviside_temp": "Temperature of the surrogate gradient, above 0. Default: 1.",
@@ -155,7 +160,8 @@ _HYPERS = {
 }
 _HYPER_FLAGS = {name: flags.DEFINE_float(name, None, text) for name, text in _HYPERS.items()}
 _ONLY_NODES = ("init_noise_bias",)
-_ONLY_GATES = ("init", "target_warmup_frac", "multiplier_lr", "aim")
+_ONLY_LAGRANGIAN = ("target_warmup_frac", "multiplier_lr")
+_ONLY_GATES = ("init", "aim", *_ONLY_LAGRANGIAN)
 
 
 def find_task(name: str, method: str = "nodes") -> Task | ContrastTask:
@@ -200,6 +206,7 @@ class _Given:
             "minimise": _MINIMISE.value,
             "threshold": _THRESHOLD.value,
             "steps": _STEPS.value,
+            "batch_size": _BATCH.value,
             "target_sparsity": _SPARSITY.value,
             **{name: flag.value for name, flag in _HYPER_FLAGS.items()},
         }
@@ -221,6 +228,26 @@ def _refuse(method: str, **named: Any) -> None:
     for name, value in named.items():
         if value is not None:
             raise ValueError(f"--{name} has no meaning for --method={method}: leave it out")
+
+
+def _refuse_unused(gate: str, control: str) -> None:
+    """Refuses hyperparameters that were given and would do nothing.
+
+    Raises:
+      ValueError: one of another control or gate.
+    """
+    held = {"target_sparsity": _SPARSITY, **{n: _HYPER_FLAGS[n] for n in _ONLY_LAGRANGIAN}}
+    unused = dict(held) if control != "lagrangian" else {"k_coef": _HYPER_FLAGS["k_coef"]}
+    if control != "hold":
+        unused["aim"] = _HYPER_FLAGS["aim"]
+    for name, flag in unused.items():
+        if flag.value is not None:
+            raise ValueError(
+                f"--{name} has no meaning with --control={control}: leave it out or choose "
+                f"another --control"
+            )
+    if gate != "heaviside" and _HYPER_FLAGS["heaviside_temp"].value is not None:
+        raise ValueError(f"--heaviside_temp has no meaning with --gate={gate}: leave it out")
 
 
 def _multiples(base: tuple[float, ...]) -> tuple[float, ...]:
@@ -264,7 +291,7 @@ def build_run(
     prune = PruneConfig(
         target_loss=_D.target_loss if _TARGET.value is None else _TARGET.value,
         steps=given.get("steps", _WEIGHT_STEPS if method == "weights" else _D.steps),
-        batch_size=_BATCH.value or (_WEIGHT_BATCH if method == "weights" else _D.batch_size),
+        batch_size=given.get("batch_size", _WEIGHT_BATCH if method == "weights" else _D.batch_size),
         ablation=ablation,
         tie_qk=_TIE.value,
         calibrate=given.get("calibrate", _D.calibrate),
@@ -303,6 +330,7 @@ def _weight_run(
     if circuit is not None:
         circuit.check_model(model)
     gate, control = given.get("gate", "heaviside"), given.get("control", "hold")
+    _refuse_unused(gate, control)
     count = (
         total_edges(model.config, model.params)
         if circuit is None
@@ -345,8 +373,12 @@ def _edge_run(
         )
     target = chosen[0] if chosen else "loss"
     value = _E.target_value if not chosen else float(aims[target])  # type: ignore[arg-type]
-    if given.get("threshold", "target") == "match_soft" and not chosen:
-        target = "match_soft"
+    if given.get("threshold", "target") == "match_soft":
+        if chosen and _THRESHOLD.value:
+            raise ValueError(
+                f"--threshold=match_soft and --target_{chosen[0]} are both given: choose one"
+            )
+        target = target if chosen else "match_soft"
     calibrate = given.get("calibrate", "inside")
     if calibrate == "after":
         raise ValueError("--calibrate=after is not for --method=edges: choose inside or off")
@@ -359,11 +391,12 @@ def _edge_run(
         ablation=given.get("ablation", _E.ablation),
         node_gates=nodes,
         steps=given.get("steps", _E.steps),
-        batch_size=_E.batch_size if _BATCH.value is None else _BATCH.value,
+        batch_size=given.get("batch_size", _E.batch_size),
         target=target,  # type: ignore[arg-type]
         target_value=value,
         calibrate=calibrate == "inside",
     )
+    _refuse_unused(settings.gate, settings.control)
     changes = given.hypers((*(n for n in _HYPERS if n not in _ONLY_NODES), "target_sparsity"))
     jobs = default_edge_jobs(settings, seeds, **changes)
     held = settings.control == "lagrangian"

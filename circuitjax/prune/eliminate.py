@@ -4,13 +4,19 @@ Scores after training say which gates are open, but hardly in which order the op
 sit on dead paths, some stand in for each other. Here the rise of the loss by closing each gate is
 estimated to first order, a share of the cheapest is closed, and all is estimated anew. A round that
 costs more than expected is taken back and tried with a smaller share.
+
+Training with hard gates can also end short of the target: where a circuit is a chain, the gates of
+two of its links may close within a few steps, and then neither has a gradient to open by. Elimination
+then starts from as many gates, by their scores, as meet the target.
 """
 
 from typing import Protocol
 
 import numpy as np
 
-__all__ = ["Trial", "eliminate"]
+from circuitjax.prune.select import bisect
+
+__all__ = ["Trial", "eliminate", "enough", "open_first"]
 
 _SHARE = 0.07  # of the open gates, closed in one round
 _STEP = 0.02  # nats that a round may cost beyond the target's third
@@ -28,6 +34,26 @@ class Trial(Protocol):
 
     def rises(self, opened: np.ndarray) -> np.ndarray:
         """`[E]`, estimated rise of the loss by closing each gate, in nats."""
+
+
+def enough(trial: Trial, ranks: np.ndarray, opened: np.ndarray, target: float) -> np.ndarray:
+    """The open gates, if these meet the target; else the fewest first ones of a ranking that do.
+
+    Args:
+      trial: what closing costs.
+      ranks: `[E]`, 0 is the most important gate.
+      opened: bool `[E]`, the gates open after training.
+      target: nats.
+
+    Returns:
+      bool `[E]`; `opened` also where nothing meets the target.
+    """
+    if trial.loss(opened) <= target:
+        return opened
+    found = bisect(
+        lambda ks: np.array([trial.loss(ranks < k) for k in ks]), len(ranks), target, refine=1
+    )
+    return np.asarray(ranks < found.k) if found.reached else opened
 
 
 def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
@@ -65,3 +91,12 @@ def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
     places = np.flatnonzero(now)
     left = places[np.argsort(estimate[places], kind="stable")]
     return np.concatenate([*closed, left])[::-1]
+
+
+def open_first(ranks: np.ndarray, order: np.ndarray) -> np.ndarray:
+    """Ranks `[E]` that begin with `order` and go on as `ranks` does."""
+    rest = np.argsort(ranks, kind="stable")
+    rest = rest[~np.isin(rest, order)]
+    found = np.empty(len(ranks), np.int32)
+    found[np.concatenate([order, rest])] = np.arange(len(ranks), dtype=np.int32)
+    return found

@@ -1,8 +1,9 @@
 """Selection of residual edges: rank them, drop what no path connects, cut at the target.
 
-Edges are ranked by the chance that they are effectively open, ties by attribution. A candidate
-"first k" is evaluated with hard gates, after the edges on no path from the input to the logits are
-closed; the number that remains is what is reported as its edges.
+Edges are ranked by the chance that they are effectively open, ties by attribution; where a loss is
+the aim, the open ones by backward elimination on training examples. A candidate "first k" is
+evaluated with hard gates, after the edges on no path from the input to the logits are closed; the
+number that remains is what is reported as its edges.
 """
 
 import dataclasses
@@ -16,9 +17,10 @@ import numpy as np
 from jax import lax
 
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.residual_graph import Writers, apply_graph, residual_graph
+from circuitjax.model.residual_graph import Writers, apply_graph
 from circuitjax.model.transformer import Params
 from circuitjax.prune.calibrate import calibrate
+from circuitjax.prune.eliminate import eliminate, enough, open_first
 from circuitjax.prune.residual import (
     Examples,
     ResidualMasks,
@@ -26,21 +28,23 @@ from circuitjax.prune.residual import (
     compare,
     reference_run,
 )
+from circuitjax.prune.residual_paths import connected
 from circuitjax.prune.residual_problem import EdgeProblem
-from circuitjax.prune.select import Selection, bisect, first_grid, rank_nodes
+from circuitjax.prune.residual_trial import EdgeTrial
+from circuitjax.prune.select import Selection, bisect, first_grid, neighbours, rank_nodes
 from circuitjax.prune.train import MaskState
 
 __all__ = [
     "EdgeAnswers",
     "EdgeChoice",
     "choose_edges",
-    "connected",
     "edge_answers",
     "look_at",
     "rank_edges",
 ]
 
 _BATCH = 32  # examples per forward pass of an evaluation
+_SCOUTS = 128  # examples of the first search and of elimination
 _GROUP = 4  # candidates per compiled call; the last group is filled up
 
 
@@ -111,39 +115,12 @@ def edge_answers(problem: EdgeProblem, examples: Examples, gates: np.ndarray) ->
     return EdgeAnswers(*whole)
 
 
-def connected(config: TransformerConfig, kept: np.ndarray, ablation: str) -> np.ndarray:
-    """Of the kept edges, those on a path from the input to the logits: bool `[E]`.
+def rank_edges(problem: EdgeProblem, state: MaskState) -> tuple[np.ndarray, np.ndarray, float]:
+    """Orders one trained job's edges by how likely they are open, ties by attribution.
 
-    Closing the others changes no output where closed edges carry what a corrupted run gives. Under
-    mean or zero ablation a writer that reads nothing still writes a constant of its own, so there
-    only edges without a way to the logits are closed.
-    """
-    graph = residual_graph(config)
-    owners = [reader.split("<")[0] for reader in graph.readers]  # whose read it is
-    place = {name: index for index, name in enumerate(graph.writers)}
-    feeds = np.array([place.get(owner, len(graph.writers)) for owner in owners])
-    kept = np.array(kept, bool)
-    reached = np.zeros(len(graph.writers) + 1, bool)  # from the input; the last is the logits
-    inputs = [place[name] for name in ("embed", "pos") if name in place]
-    useful = np.zeros(len(graph.writers) + 1, bool)
-    useful[-1] = True
-    if ablation == "interchange":
-        reached[inputs[:1]] = True  # positions are the same in both runs: nothing starts there
-        for edge in np.argsort(graph.sources, kind="stable"):
-            if kept[edge] and reached[graph.sources[edge]]:
-                reached[feeds[graph.targets[edge]]] = True
-    else:
-        reached[:] = True
-    for edge in np.argsort(-graph.sources, kind="stable"):
-        if kept[edge] and useful[feeds[graph.targets[edge]]]:
-            useful[graph.sources[edge]] = True
-    return kept & reached[graph.sources] & useful[feeds[graph.targets]]
-
-
-def rank_edges(problem: EdgeProblem, state: MaskState) -> tuple[np.ndarray, float]:
-    """Ranks `[E]` of one trained job (0 is the most important) and its expected open edges.
-
-    Edges that cannot matter come last.
+    Returns:
+      Ranks `[E]` (0 is the most important; edges that cannot matter come last), bool `[E]`, which
+      are open rather than closed, and how many are expected to be open.
     """
     objective = ResidualMasks(problem.config, problem.settings)
     chance = np.asarray(objective.open_probabilities(state.tau, state.hyper), np.float64)
@@ -160,7 +137,8 @@ def rank_edges(problem: EdgeProblem, state: MaskState) -> tuple[np.ndarray, floa
             gates,
         )
     )
-    return rank_nodes(np.where(active, chance, -1.0), slope), float(chance[active].sum())
+    ranks = rank_nodes(np.where(active, chance, -1.0), slope)
+    return ranks, active & (chance > 0.5), float(chance[active].sum())
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
@@ -194,7 +172,8 @@ class EdgeChoice:
       loss, loss_uncalibrated: task loss with and without calibration, nats.
       soft: expected number of open edges at the end of training.
       unconnected: edges that were chosen but lie on no path.
-      curve: (k, edges connected, KL, task loss, calibrated task loss) at every k looked at.
+      curve: (k, edges connected, KL, task loss, calibrated task loss) at every k looked at, on all
+        validation examples or, far from the crossing, on the first few.
     """
 
     kept: np.ndarray
@@ -217,16 +196,30 @@ class EdgeChoice:
 def choose_edges(problem: EdgeProblem, state: MaskState) -> list[EdgeChoice]:
     """Cuts the rankings of J trained jobs at the target."""
     choices = []
+    trial = EdgeTrial(problem, _scouts(problem.train))
     for index in range(int(state.step.shape[0])):
         job = jax.tree.map(lambda leaf, i=index: leaf[i], state)
-        choices.append(_cut(problem, *rank_edges(problem, job)))
+        ranks, opened, soft = rank_edges(problem, job)
+        size = int(opened.sum())
+        if problem.settings.target in ("loss", "kl"):
+            opened = enough(trial, ranks, opened, problem.settings.target_value)
+            order = eliminate(trial, opened, problem.settings.target_value)
+            ranks, size = open_first(ranks, order), len(order)
+        choices.append(_cut(problem, ranks, soft, size))
     return choices
 
 
-def _figures(problem: EdgeProblem, masks: list[np.ndarray]) -> list[dict[str, float]]:
-    """What edge sets do on validation, calibrated where the target is a binary task loss."""
+def _scouts(examples: Examples) -> Examples:
+    """The first examples: of the first search, and of elimination."""
+    return examples.take(np.arange(min(_SCOUTS, examples.size)))
+
+
+def _figures(
+    problem: EdgeProblem, masks: list[np.ndarray], examples: Examples
+) -> list[dict[str, float]]:
+    """What edge sets do on some examples, calibrated where the target is a binary task loss."""
     idle = ~active_edges(problem.config, problem.settings.ablation)
-    found = edge_answers(problem, problem.validation, np.stack([mask | idle for mask in masks]))
+    found = edge_answers(problem, examples, np.stack([mask | idle for mask in masks]))
     raw = found.task_losses()
     fit = None
     if problem.calibrated:
@@ -246,49 +239,74 @@ def _figures(problem: EdgeProblem, masks: list[np.ndarray]) -> list[dict[str, fl
 
 def look_at(problem: EdgeProblem, kept: np.ndarray) -> EdgeChoice:
     """A given edge set bool `[E]` as a choice, without a search."""
-    (at,) = _figures(problem, [kept])
+    (at,) = _figures(problem, [kept], problem.validation)
     settings = problem.settings
     loss = at["kl" if settings.target == "kl" else "loss"]
     size = int(kept.sum())
     reached = settings.target not in ("loss", "kl") or loss <= settings.target_value
     selection = Selection(k=size, reached=reached, loss=loss, curve=((size, loss),))
-    return _choice(kept, selection, {size: at}, float(size))
+    return _choice(kept, selection, {size: at}, float(size), {})
 
 
-def _cut(problem: EdgeProblem, ranks: np.ndarray, soft: float) -> EdgeChoice:
+def _cut(problem: EdgeProblem, ranks: np.ndarray, soft: float, trained: int) -> EdgeChoice:
+    """Cuts a ranking, among its first `trained` edges if these meet the target."""
     settings, config = problem.settings, problem.config
     total = int(active_edges(config, settings.ablation).sum())
     seen: dict[int, dict[str, float]] = {}
+    rough: dict[int, dict[str, float]] = {}
+    name = "kl" if settings.target == "kl" else "loss"
 
     def kept_at(k: int) -> np.ndarray:
         return connected(config, ranks < k, settings.ablation)
 
-    def values(ks: np.ndarray) -> np.ndarray:
-        missing = [int(k) for k in ks if int(k) not in seen]
+    def values(
+        ks: np.ndarray, looked: dict[int, dict[str, float]], examples: Examples
+    ) -> np.ndarray:
+        missing = [int(k) for k in ks if int(k) not in looked]
         if missing:
-            found = _figures(problem, [kept_at(k) for k in missing])
-            seen.update(zip(missing, found, strict=True))
-        name = "kl" if settings.target == "kl" else "loss"
-        return np.array([seen[int(k)][name] for k in ks])
+            found = _figures(problem, [kept_at(k) for k in missing], examples)
+            looked.update(zip(missing, found, strict=True))
+        return np.array([looked[int(k)][name] for k in ks])
 
-    extra = (max(1, round(soft)),)
+    def finally_at(ks: np.ndarray) -> np.ndarray:
+        return values(ks, seen, problem.validation)
+
     if settings.target in ("loss", "kl"):
-        selection = bisect(values, total, settings.target_value, grid=settings.grid, extra=extra)
+        few, grid = _scouts(problem.validation), settings.grid
+        for size in (trained, total) if trained else (total,):
+            extra = (size,) if size == trained else (max(1, round(soft)),)
+            first = bisect(
+                lambda ks: values(ks, rough, few),
+                size,
+                settings.target_value,
+                extra=extra,
+                grid=grid,
+            )
+            start = neighbours(first.k, size) if first.reached else ()
+            selection = bisect(
+                finally_at, size, settings.target_value, start=start, extra=extra, grid=grid
+            )
+            if selection.reached:
+                break
     else:
         wanted = round(soft) if settings.target == "match_soft" else int(settings.target_value)
         k = min(max(wanted, 1), total)
         if settings.target == "edges":
             k = _largest_within(kept_at, total, k)
-        values(first_grid(total, settings.grid, (k,)))  # for the record and the plot
+        finally_at(first_grid(total, settings.grid, (k,)))  # for the record and the plot
         loss = seen[k]["loss"]
         selection = Selection(k=k, reached=True, loss=loss, curve=((k, loss),))
-    return _choice(kept_at(selection.k), selection, seen, soft)
+    return _choice(kept_at(selection.k), selection, seen, soft, rough)
 
 
 def _choice(
-    kept: np.ndarray, selection: Selection, seen: dict[int, dict[str, float]], soft: float
+    kept: np.ndarray,
+    selection: Selection,
+    seen: dict[int, dict[str, float]],
+    soft: float,
+    rough: dict[int, dict[str, float]],
 ) -> EdgeChoice:
-    at = seen[selection.k]
+    at, looked = seen[selection.k], rough | seen
     return EdgeChoice(
         kept=kept,
         selection=selection,
@@ -300,7 +318,7 @@ def _choice(
         soft=soft,
         unconnected=selection.k - int(kept.sum()),
         curve=tuple(
-            (k, int(v["edges"]), v["kl"], v["raw"], v["loss"]) for k, v in sorted(seen.items())
+            (k, int(v["edges"]), v["kl"], v["raw"], v["loss"]) for k, v in sorted(looked.items())
         ),
     )
 

@@ -18,7 +18,7 @@ import numpy as np
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.reduced import can_reduce
 from circuitjax.model.transformer import Gates
-from circuitjax.prune.eliminate import eliminate
+from circuitjax.prune.eliminate import eliminate, enough, open_first
 from circuitjax.prune.evaluate import Answers, in_batches
 from circuitjax.prune.gates import tie
 from circuitjax.prune.masks import Choice, cut, first_pairs
@@ -42,7 +42,6 @@ __all__ = [
     "WeightProber",
     "choose_weights",
     "choose_weights_from_rankings",
-    "open_first",
     "rank_weights",
     "weight_attribution",
 ]
@@ -99,15 +98,6 @@ def rank_weights(
             scores = jnp.minimum(scores, data.index.at_ends(nodes, end))
     scores = np.where(real_gates(data.index), np.asarray(scores), -np.inf)
     return rank_nodes(scores, weight_attribution(objective, state, data, pairs)), scores > 0
-
-
-def open_first(ranks: np.ndarray, order: np.ndarray) -> np.ndarray:
-    """Ranks `[E]` that begin with `order` and go on as `ranks` does."""
-    rest = np.argsort(ranks, kind="stable")
-    rest = rest[~np.isin(rest, order)]
-    found = np.empty(len(ranks), np.int32)
-    found[np.concatenate([order, rest])] = np.arange(len(ranks), dtype=np.int32)
-    return found
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -245,6 +235,7 @@ def choose_weights(
         job = jax.tree.map(lambda leaf, i=number: leaf[i], state)
         ranks, opened = rank_weights(objective, job, data, ties)
         trial = WeightTrial(problem, *start, pairs)
+        opened = enough(trial, ranks, opened, problem.prune.target_loss)
         order = eliminate(trial, opened, problem.prune.target_loss)
         rankings.append(open_first(ranks, order))
         trained.append(len(order))

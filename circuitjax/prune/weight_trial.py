@@ -13,7 +13,7 @@ from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.objective import Pairs
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.weight_gates import WeightData, WeightIndex, reduce_weights
-from circuitjax.prune.weight_paths import kept_paths
+from circuitjax.prune.weight_paths import kept_paths, real_gates
 from circuitjax.prune.weights import weight_task_loss
 
 __all__ = ["WeightTrial"]
@@ -39,7 +39,7 @@ class WeightTrial:
         self._base, self._fills = dict(base), dict(fills)
         self._reduce = can_reduce(problem.config) and problem.prune.loss == "binary"
         self._data: WeightData | None = None
-        self._size = 0
+        self._room = np.zeros(index.total, bool)  # weights that the data can open
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
         """The weights on complete paths."""
@@ -58,16 +58,18 @@ class WeightTrial:
     ) -> tuple[tuple, WeightData, jax.Array, dict[str, jax.Array], Pairs]:
         problem = self._problem
         opened, mask = kept_paths(problem.config, self._index, opened, self._base)
-        count = int(opened.sum())
-        if self._data is None or (self._reduce and _SHRINK * count < self._size):
-            self._data, self._size = self._build(opened, mask), count
+        shrunk = self._reduce and _SHRINK * int(opened.sum()) < int(self._room.sum())
+        if self._data is None or shrunk or bool(np.any(opened & ~self._room)):
+            self._data = self._build(opened, mask)
         gates = {site: jnp.asarray(kept, jnp.float32) for site, kept in mask.items()}
         z = jnp.asarray(opened, jnp.float32)
         return (problem.config, problem.prune), self._data, z, gates, self._pairs
 
     def _build(self, opened: np.ndarray, mask: Mapping[str, np.ndarray]) -> WeightData:
-        problem = self._problem
-        if self._reduce:
+        problem, self._room = self._problem, real_gates(self._index)
+        # A set that is most of the model is better run by the model: it needs no program of its own.
+        if self._reduce and _SHRINK * int(opened.sum()) < int(self._room.sum()):
+            self._room = opened
             params = jax.tree.map(np.asarray, dict(problem.params))
             return reduce_weights(problem.config, params, self._fills, mask, self._index, opened)
         base = {site: np.asarray(kept, np.float32) for site, kept in self._base.items()}

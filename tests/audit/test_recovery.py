@@ -4,6 +4,7 @@ import pathlib
 
 import pytest
 
+from circuitjax.audit.ground_truth import tracr_edges
 from circuitjax.audit.recovery import (
     recover_edges,
     recover_nodes,
@@ -33,9 +34,22 @@ def test_planted_nodes_and_weights(recover):
     assert found.exact == 3
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("ablation", "size"), [("interchange", 2), ("zero", 9)])
-def test_the_reversing_program(ablation, size):
-    found = recover_program(load_tracr(PROGRAMS / "reverse.npz"), ablation, range(2))
+@pytest.mark.parametrize(
+    ("name", "ablation", "size"),
+    [
+        ("reverse", "zero", 9),
+        pytest.param("reverse", "interchange", 2, marks=pytest.mark.slow),
+        pytest.param("sort_unique", "zero", 11, marks=pytest.mark.slow),
+        pytest.param("sort_unique", "interchange", 6, marks=pytest.mark.slow),
+        pytest.param("xproportion", "zero", 5, marks=pytest.mark.slow),
+        pytest.param("xproportion", "interchange", 3, marks=pytest.mark.slow),
+    ],
+)
+def test_compiled_programs(name, ablation, size):
+    program = load_tracr(PROGRAMS / f"{name}.npz")
+    found = recover_program(program, ablation, range(2))
     assert found.exact == 2
     assert found.results[0].num_true == size
+    # What other answers alone show to be needed is part of it.
+    assert len(tracr_edges(program, ablation)) == size - 2 * (size == 11)
+    assert all(result.recall == 1 for result in found.results)

@@ -20,8 +20,9 @@ from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.transformer import apply
 from circuitjax.prune import residual_select
 from circuitjax.prune.residual import EdgeConfig, ResidualMasks, active_edges
+from circuitjax.prune.residual_paths import connected
 from circuitjax.prune.residual_problem import fixed_replacements, make_edge_problem
-from circuitjax.prune.residual_select import connected, edge_answers, look_at
+from circuitjax.prune.residual_select import edge_answers, look_at
 from circuitjax.prune.train import Job, make_train_chunk
 from tests.prune.planted import CONFIG, TASK, planted_model
 

@@ -1,0 +1,84 @@
+"""Backward elimination against losses whose best order is known."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from circuitjax.prune.eliminate import eliminate
+
+
+class Additive:
+    """Every gate saves its own share of the loss; gates in `chain` matter only all together."""
+
+    def __init__(self, worth, chain=()):
+        self.worth, self.chain, self.asked = np.asarray(worth, float), np.array(chain, int), 0
+
+    def alive(self, opened):
+        opened = opened.copy()
+        if len(self.chain) and not opened[self.chain].all():
+            opened[self.chain] = False
+        return opened
+
+    def loss(self, opened):
+        self.asked += 1
+        return float(self.worth[~opened].sum())
+
+    def rises(self, opened):
+        return np.where(opened, self.worth, 0.0)
+
+
+def test_the_order_is_that_of_what_gates_are_worth():
+    worth = np.random.default_rng(0).permutation(np.linspace(1e-4, 0.02, 60))
+    trial = Additive(worth)
+    order = eliminate(trial, np.ones(60, bool), 0.3)
+    assert sorted(order) == list(range(60))
+    # What is left at the end is in order too: all of it is.
+    np.testing.assert_array_equal(order, np.argsort(worth)[::-1])
+
+
+def test_a_prefix_is_the_smallest_that_meets_the_target():
+    rng = np.random.default_rng(1)
+    worth = np.r_[rng.uniform(0.01, 0.2, 8), np.zeros(4)]
+    order = eliminate(Additive(worth), np.ones(12, bool), 0.3)
+    sizes = [k for k in range(13) if worth[order[k:]].sum() <= 0.3]
+    best = min(
+        len(some)
+        for k in range(13)
+        for some in itertools.combinations(range(12), k)
+        if worth[[i for i in range(12) if i not in some]].sum() <= 0.3
+    )
+    assert min(sizes) == best
+
+
+def test_dead_gates_go_with_those_they_hang_on_and_closed_ones_are_left_out():
+    worth = np.r_[np.full(20, 0.05), 0.001, 0.2, 0.2]
+    opened = np.ones(23, bool)
+    opened[:5] = False
+    trial = Additive(worth, chain=(20, 21, 22))
+    order = eliminate(trial, opened, 0.5)
+    assert sorted(order) == list(range(5, 23))
+    # A gate of no worth of its own takes the whole chain along.
+    assert set(order[-3:]) == {20, 21, 22}
+
+
+@pytest.mark.parametrize("target", [1e-6, 100.0])
+def test_it_ends_where_nothing_or_everything_may_close(target):
+    trial = Additive(np.full(40, 0.1))
+    opened = np.ones(40, bool)
+    opened[3] = False
+    assert sorted(eliminate(trial, opened, target)) == [i for i in range(40) if i != 3]
+    assert eliminate(trial, np.zeros(40, bool), target).size == 0
+
+
+def test_a_round_that_costs_too_much_is_taken_back():
+    class Misled(Additive):
+        """Estimates say that nothing matters."""
+
+        def rises(self, opened):
+            return np.zeros(len(opened))
+
+    worth = np.zeros(200)
+    worth[:14] = 0.5  # the first that a round of 14 would close
+    order = eliminate(Misled(worth), np.ones(200, bool), 0.15)
+    assert len(order) == 200
