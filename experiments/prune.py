@@ -32,7 +32,8 @@ from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import load_model
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input
-from experiments.pruning_flags import build_run, chosen_method, find_task
+from experiments.pruning_flags import build_run, chosen_method
+from experiments.task_names import find_task
 
 flags.adopt_module_key_flags(pruning_flags)  # so that --help shows them
 _MODEL = flags.DEFINE_string(

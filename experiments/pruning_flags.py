@@ -7,7 +7,6 @@ A preset sets the defaults of the flags that are not given:
                   Lagrangian on the sparsity with its long warm-up, threshold that matches the soft gates
 """
 
-import difflib
 import pathlib
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -28,12 +27,10 @@ from circuitjax.prune.weights import default_weight_hyper
 from circuitjax.report.edge_run import EdgeRun
 from circuitjax.report.prune_run import PruneRun
 from circuitjax.report.weight_run import WeightRun
-from circuitjax.tasks import suite
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from circuitjax.tasks.english import suite as english
 
-__all__ = ["build_run", "chosen_method", "find_task"]
+__all__ = ["build_run", "chosen_method"]
 
 _D, _E = PruneConfig(), EdgeConfig()
 _PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -162,25 +159,6 @@ _HYPER_FLAGS = {name: flags.DEFINE_float(name, None, text) for name, text in _HY
 _ONLY_NODES = ("init_noise_bias",)
 _ONLY_LAGRANGIAN = ("target_warmup_frac", "multiplier_lr")
 _ONLY_GATES = ("init", "aim", *_ONLY_LAGRANGIAN)
-
-
-def find_task(name: str, method: str = "nodes") -> Task | ContrastTask:
-    """A built-in task by name: one of the 20 Python tasks or, for edges, an English one.
-
-    Raises:
-      ValueError: no such task, with the nearest names.
-    """
-    if name in english.names():
-        if method != "edges":
-            raise ValueError(
-                f"task {name!r} has clean and corrupted prompts, no pairs: use --method=edges"
-            )
-        return english.get(name)
-    if method == "edges" and name not in suite.TASKS:
-        known = (*suite.names(), *english.names())
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
-        raise ValueError(f"there is no task {name!r}: did you mean {' or '.join(near)}?")
-    return suite.get(name)
 
 
 def chosen_method() -> str:

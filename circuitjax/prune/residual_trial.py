@@ -64,7 +64,7 @@ def _loss(
     if kind == "kl":
         return jnp.mean(kl)
     if kind == "calibrated":
-        return calibrated_loss(odds.reshape(-1, 2) * jnp.array([1.0, -1.0]))
+        return calibrated_loss(odds.reshape(-1, 2) * jnp.array([[1.0, -1.0]]))
     return jnp.mean(jax.nn.softplus(-odds))
 
 

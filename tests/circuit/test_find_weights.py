@@ -239,10 +239,13 @@ def test_one_call_from_a_circuit(start):
 
 
 def test_default_jobs_are_seeds_times_settings():
-    jobs = default_weight_jobs(1000, [3, 4], lr=0.5)
+    jobs = default_weight_jobs(1000, [3, 4], control="count", lr=0.5)
     assert [job.seed for job in jobs] == [3, 3, 4, 4]
     assert {job.hyper.lr for job in jobs} == {0.5}
     assert len({job.hyper.k_coef for job in jobs}) == 2
-    assert [job.hyper.k_coef for job in default_weight_jobs(10, [0], k_coef=0.7)] == [0.7]
+    for control in ("count", "hold"):
+        (job,) = default_weight_jobs(10, [0], control=control, k_coef=0.7)
+        assert job.hyper.k_coef == 0.7
+    assert [job.seed for job in default_weight_jobs(1000, [3, 4])] == [3, 4]
     with pytest.raises(ValueError, match="seed is"):
         default_weight_jobs(10, [-1])

@@ -13,6 +13,23 @@ BAD = {
     "kl of nodes": (["--target_kl=0.1"], "--target_kl has no meaning"),
     "too many edges": (["--method=edges", "--target_edges=999999"], "edges can matter"),
     "negative kl": (["--method=edges", "--target_kl=-1"], "target_kl is -1"),
+    "sparsity without a lagrangian": (
+        ["--method=weights", "--target_sparsity=0.5"],
+        "target_sparsity has no meaning with --control=hold",
+    ),
+    "k_coef of a lagrangian": (["--method=edges", "--k_coef=0.1"], "k_coef has no meaning"),
+    "aim of a count": (
+        ["--method=weights", "--control=count", "--aim=0.5"],
+        "aim has no meaning with --control=count",
+    ),
+    "temperature of hard concrete": (
+        ["--method=edges", "--heaviside_temp=2"],
+        "heaviside_temp has no meaning with --gate=hard_concrete",
+    ),
+    "two thresholds": (
+        ["--method=edges", "--threshold=match_soft", "--target_kl=0.1"],
+        "threshold=match_soft and --target_kl are both given",
+    ),
     "sparsity of one": (["--method=edges", "--target_sparsity=1"], "target_sparsity is 1"),
     "multiplier nan": (["--method=edges", "--multiplier_lr=nan"], "multiplier_lr is nan"),
     "no jobs": (["--method=weights", "--num_jobs=0"], "--num_jobs=0"),
