@@ -50,8 +50,8 @@ class WeightTrial:
         return float(_loss(*self._arguments(opened)))
 
     def rises(self, opened: np.ndarray) -> np.ndarray:
-        """`[E]`, to first order."""
-        return -np.asarray(_slopes(*self._arguments(opened)))
+        """`[E]`, to first order; 0 for weights that are closed or on no complete path."""
+        return np.where(self.alive(opened), -np.asarray(_slopes(*self._arguments(opened))), 0.0)
 
     def _arguments(
         self, opened: np.ndarray
