@@ -94,7 +94,9 @@ _SEEDS = flags.DEFINE_integer("num_seeds", 1, "Seeds run as jobs of one program;
 _JOBS = flags.DEFINE_integer(
     "num_jobs",
     None,
-    "Settings tried side by side per seed: multiples of k_coef, or target sparsities. Default: 2.",
+    "Settings tried side by side per seed: target sparsities with --control=lagrangian, else "
+    "multiples of k_coef. Default: 2 for nodes, for weights with --control=count and for edges with "
+    "--control=lagrangian, else 1.",
 )
 _ABLATION = flags.DEFINE_enum(
     "ablation",
@@ -235,6 +237,18 @@ def _multiples(base: tuple[float, ...]) -> tuple[float, ...]:
     return tuple(float(x) for x in np.geomspace(0.25, 2.0, count)) if count > 1 else (1.0,)
 
 
+def _side_by_side(control: str, centre: float, changes: dict[str, float]) -> list[dict[str, float]]:
+    """What --num_jobs varies: the target sparsity of a Lagrangian, else k_coef around `centre`."""
+    count = _JOBS.value
+    name = "target_sparsity" if control == "lagrangian" else "k_coef"
+    if count is None or name in changes:
+        return [{}]
+    if control != "lagrangian":
+        return [{name: centre * multiple} for multiple in _multiples((1.0,))]
+    retained = np.geomspace(0.3, 0.01, count) if count > 1 else [0.05]
+    return [{name: float(1 - share)} for share in retained]
+
+
 def build_run(
     model: Model, task: Task | ContrastTask, out: pathlib.Path, start: str | None = None
 ) -> PruneRun | WeightRun | EdgeRun:
@@ -315,16 +329,13 @@ def _weight_run(
         else count_edges(model.config, model.params, circuit.mask)
     )
     changes = given.hypers((*(n for n in _HYPERS if n not in _ONLY_NODES), "target_sparsity"))
-    if control == "lagrangian" and "target_sparsity" not in changes:
-        changes["target_sparsity"] = 0.9 if circuit is None else 0.5
-    jobs = default_weight_jobs(count, seeds, gate, control, **changes)
-    if _JOBS.value is not None and "k_coef" not in changes:
-        centre = float(default_weight_hyper(count, gate, control).k_coef)
-        lists = [
-            default_weight_jobs(count, seeds, gate, control, **{**changes, "k_coef": centre * m})
-            for m in _multiples((1.0,))
-        ]
-        jobs = [job for some in lists for job in some]
+    base = {"target_sparsity": 0.9 if circuit is None else 0.5} if control == "lagrangian" else {}
+    centre = float(default_weight_hyper(count, gate, control).k_coef)
+    jobs = [
+        job
+        for choice in _side_by_side(control, centre, changes)
+        for job in default_weight_jobs(count, seeds, gate, control, **base | changes | choice)
+    ]
     return WeightRun(
         model,
         task,
@@ -376,18 +387,10 @@ def _edge_run(
     )
     _refuse_unused(settings.gate, settings.control)
     changes = given.hypers((*(n for n in _HYPERS if n not in _ONLY_NODES), "target_sparsity"))
-    jobs = default_edge_jobs(settings, seeds, **changes)
-    held = settings.control == "lagrangian"
-    varied = "target_sparsity" if held else "k_coef"
-    if _JOBS.value is not None and varied not in changes:
-        if held:
-            retained = np.geomspace(0.3, 0.01, _JOBS.value) if _JOBS.value > 1 else [0.05]
-            values = [float(1 - share) for share in retained]
-        else:
-            centre = float(default_edge_hyper(settings).k_coef)
-            values = [centre * multiple for multiple in _multiples((1.0,))]
-        lists = [
-            default_edge_jobs(settings, seeds, **{**changes, varied: value}) for value in values
-        ]
-        jobs = [job for some in lists for job in some]
+    centre = float(default_edge_hyper(settings).k_coef)
+    jobs = [
+        job
+        for choice in _side_by_side(settings.control, centre, changes)
+        for job in default_edge_jobs(settings, seeds, **changes | choice)
+    ]
     return EdgeRun(model, task, settings, jobs, out)

@@ -12,13 +12,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
 from circuitjax.circuit.find import Candidate, pick
-from circuitjax.model.config import SITES
 from circuitjax.model.record import Model
 from circuitjax.model.reduced import can_reduce
 from circuitjax.model.sites import shapes
@@ -32,6 +30,7 @@ from circuitjax.prune.weight_gates import (
     close_weights,
     reduce_weights,
     weight_index,
+    whole_weights,
 )
 from circuitjax.prune.weight_select import choose_weights
 from circuitjax.prune.weights import WeightMasks, default_weight_hyper
@@ -124,9 +123,7 @@ def weight_problem(
     if can_reduce(config) and 2 * nodes < config.num_nodes:
         data = reduce_weights(config, params, fills, mask, index)
     else:
-        base = {site: np.asarray(mask[site], np.float32) for site in SITES}
-        data = WeightData(index, base, dict(problem.params), fills)
-        data = jax.tree.map(jnp.asarray, data)
+        data = whole_weights(problem.params, fills, mask, index)
     objective = WeightMasks(config, problem.prune, index.total, gate, control, node_gates)
     return WeightProblem(problem, mask, fills, index, data, objective)
 

@@ -19,7 +19,7 @@ from circuitjax.prune.select import bisect
 __all__ = ["Trial", "eliminate", "enough", "open_first"]
 
 _SHARE = 0.07  # of the open gates, closed in one round
-_STEP = 0.02  # nats that a round may cost beyond the target's third
+_STEP = 0.02  # nats that a round may add; below a third of the target it may add more
 _BEYOND = 1.6  # times the target: where to stop, so that the cut has room on both sides
 
 

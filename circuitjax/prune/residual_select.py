@@ -30,7 +30,7 @@ from circuitjax.prune.residual import (
 )
 from circuitjax.prune.residual_paths import connected
 from circuitjax.prune.residual_problem import EdgeProblem
-from circuitjax.prune.residual_trial import EdgeTrial
+from circuitjax.prune.residual_trial import EdgeTrial, gate_slopes
 from circuitjax.prune.select import Selection, bisect, first_grid, neighbours, rank_nodes
 from circuitjax.prune.train import MaskState
 
@@ -128,7 +128,7 @@ def rank_edges(problem: EdgeProblem, state: MaskState) -> tuple[np.ndarray, np.n
     some = problem.validation.take(np.arange(min(2 * _BATCH, problem.validation.size)))
     gates = jnp.where(active, jnp.asarray(chance > 0.5, jnp.float32), 1.0)
     slope = np.asarray(
-        _gate_gradient(
+        gate_slopes(
             problem.config,
             problem.settings.minimise,
             problem.params,
@@ -139,25 +139,6 @@ def rank_edges(problem: EdgeProblem, state: MaskState) -> tuple[np.ndarray, np.n
     )
     ranks = rank_nodes(np.where(active, chance, -1.0), slope)
     return ranks, active & (chance > 0.5), float(chance[active].sum())
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _gate_gradient(
-    config: TransformerConfig,
-    minimise: str,
-    params: Params,
-    fixed: Writers | None,
-    batch: Examples,
-    gates: jax.Array,
-) -> jax.Array:
-    full, replacement = reference_run(config, params, batch, fixed)
-
-    def loss_of(gate: jax.Array) -> jax.Array:
-        logits = apply_graph(config, params, batch.tokens[:, 0], gate, replacement, batch.positions)
-        kl, odds = compare(logits, full, batch)
-        return jnp.mean(kl if minimise == "kl" else jax.nn.softplus(-odds))
-
-    return jax.grad(loss_of)(gates)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """What closing residual edges costs, for backward elimination."""
 
 import functools
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +15,9 @@ from circuitjax.prune.residual import Examples, active_edges, compare, reference
 from circuitjax.prune.residual_paths import connected
 from circuitjax.prune.residual_problem import EdgeProblem
 
-__all__ = ["EdgeTrial"]
+__all__ = ["EdgeTrial", "LossKind", "gate_slopes"]
+
+LossKind = Literal["kl", "task", "calibrated"]
 
 
 class EdgeTrial:
@@ -24,8 +27,8 @@ class EdgeTrial:
         """Takes the model and the examples; pairs, if they are, must be whole."""
         self._problem, self._examples = problem, examples
         self._active = active_edges(problem.config, problem.settings.ablation)
-        self._kind = "kl" if problem.settings.target == "kl" else "task"
-        if self._kind == "task" and problem.calibrated:
+        self._kind: LossKind = "kl" if problem.settings.target == "kl" else "task"
+        if problem.calibrated:
             self._kind = "calibrated"
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
@@ -39,11 +42,11 @@ class EdgeTrial:
 
     def rises(self, opened: np.ndarray) -> np.ndarray:
         """`[E]`, to first order."""
-        return np.where(opened, -np.asarray(_slopes(*self._arguments(opened))), 0.0)
+        return np.where(opened, -np.asarray(gate_slopes(*self._arguments(opened))), 0.0)
 
     def _arguments(
         self, opened: np.ndarray
-    ) -> tuple[TransformerConfig, str, Params, Writers | None, Examples, jax.Array]:
+    ) -> tuple[TransformerConfig, LossKind, Params, Writers | None, Examples, jax.Array]:
         problem = self._problem
         gates = jnp.asarray(opened | ~self._active, jnp.float32)
         return problem.config, self._kind, problem.params, problem.fixed, self._examples, gates
@@ -52,7 +55,7 @@ class EdgeTrial:
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _loss(
     config: TransformerConfig,
-    kind: str,
+    kind: LossKind,
     params: Params,
     fixed: Writers | None,
     batch: Examples,
@@ -69,12 +72,13 @@ def _loss(
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _slopes(
+def gate_slopes(
     config: TransformerConfig,
-    kind: str,
+    kind: LossKind,
     params: Params,
     fixed: Writers | None,
     batch: Examples,
     gates: jax.Array,
 ) -> jax.Array:
-    return jax.grad(lambda g: _loss(config, kind, params, fixed, batch, g))(gates)
+    """Derivative of the loss by each gate, `[E]`, at gates `[E]`."""
+    return jax.grad(functools.partial(_loss, config, kind, params, fixed, batch))(gates)

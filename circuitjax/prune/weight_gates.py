@@ -39,6 +39,7 @@ __all__ = [
     "weight_differences",
     "weight_index",
     "weight_logits",
+    "whole_weights",
 ]
 
 _STEP = 64  # of the padding of each family's gates; larger ones are padded by at most a quarter
@@ -267,6 +268,17 @@ class WeightData:
     params: Any = None
     fills: Any = None
     reduced: Reduced | None = None
+
+
+def whole_weights(
+    params: Params,
+    fills: Mapping[str, Any],
+    mask: Mapping[str, np.ndarray],
+    index: WeightIndex,
+) -> WeightData:
+    """The whole model on the device, with gates of weights at `index` and nodes `mask` to start from."""
+    base = {site: np.asarray(kept, np.float32) for site, kept in mask.items()}
+    return jax.tree.map(jnp.asarray, WeightData(index, base, dict(params), dict(fills)))
 
 
 def reduce_weights(

@@ -32,6 +32,7 @@ from circuitjax.prune.weight_gates import (
     reduce_weights,
     weight_differences,
     weight_logits,
+    whole_weights,
 )
 from circuitjax.prune.weight_paths import kept_paths, real_gates
 from circuitjax.prune.weight_trial import WeightTrial
@@ -174,9 +175,7 @@ class WeightProber:
     def _build(self, size: int) -> WeightData:
         problem = self._problem
         if not size:
-            base = {site: np.asarray(kept, np.float32) for site, kept in self._base.items()}
-            data = WeightData(self._index, base, dict(problem.params), self._fills)
-            return jax.tree.map(jnp.asarray, data)
+            return whole_weights(problem.params, self._fills, self._base, self._index)
         found = [self.mask(ranking, size) for ranking in range(len(self._rankings))]
         opened = np.any([z for z, _ in found], axis=0)
         mask = {site: np.any([m[site] for _, m in found], axis=0) for site in self._base}

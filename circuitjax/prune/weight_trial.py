@@ -12,7 +12,7 @@ from circuitjax.model.transformer import Gates
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.objective import Pairs
 from circuitjax.prune.problem import Problem
-from circuitjax.prune.weight_gates import WeightData, WeightIndex, reduce_weights
+from circuitjax.prune.weight_gates import WeightData, WeightIndex, reduce_weights, whole_weights
 from circuitjax.prune.weight_paths import kept_paths, real_gates
 from circuitjax.prune.weights import weight_task_loss
 
@@ -72,9 +72,7 @@ class WeightTrial:
             self._room = opened
             params = jax.tree.map(np.asarray, dict(problem.params))
             return reduce_weights(problem.config, params, self._fills, mask, self._index, opened)
-        base = {site: np.asarray(kept, np.float32) for site, kept in self._base.items()}
-        data = WeightData(self._index, base, dict(problem.params), self._fills)
-        return jax.tree.map(jnp.asarray, data)
+        return whole_weights(problem.params, self._fills, self._base, self._index)
 
 
 @functools.partial(jax.jit, static_argnums=0)

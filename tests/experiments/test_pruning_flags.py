@@ -1,7 +1,11 @@
 """Flags of the other methods: what has no meaning is refused in one line, before a run begins."""
 
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
+import circuitjax as cj
+from experiments import pruning_flags
 from tests.experiments.drive import drive
 
 TASK = "--task=single_double_quote"
@@ -62,3 +66,17 @@ def test_bad_flags(results, case):
     assert len(lines) == 1
     assert (BAD | OTHER)[case][1] in lines[0]
     assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize("method", ["weights", "edges"])
+@pytest.mark.parametrize("control", ["lagrangian", "count"])
+def test_jobs_side_by_side_differ_in_what_the_control_reads(method, control, tmp_path):
+    """Three jobs are three target sparsities of a Lagrangian, three k_coef of a count."""
+    flags.FLAGS(["prune"])
+    model, task = cj.load_model("tiny-python"), cj.tasks.get("for_while")
+    with flagsaver.flagsaver(method=method, control=control, gate="heaviside", num_jobs=3):
+        run = pruning_flags.build_run(model, task, tmp_path)
+    sparsities = {float(job.hyper.target_sparsity) for job in run.jobs}
+    coefficients = {float(job.hyper.k_coef) for job in run.jobs}
+    assert len(run.jobs) == 3
+    assert (len(sparsities), len(coefficients)) == ((3, 1) if control == "lagrangian" else (1, 3))

@@ -18,11 +18,11 @@ from circuitjax.circuit.find_edges import (
 from circuitjax.core import checkpoints
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.transformer import apply
-from circuitjax.prune import residual_select
 from circuitjax.prune.residual import EdgeConfig, ResidualMasks, active_edges
 from circuitjax.prune.residual_paths import connected
 from circuitjax.prune.residual_problem import fixed_replacements, make_edge_problem
 from circuitjax.prune.residual_select import edge_answers, look_at
+from circuitjax.prune.residual_trial import gate_slopes
 from circuitjax.prune.train import Job, make_train_chunk
 from tests.prune.planted import CONFIG, TASK, planted_model
 
@@ -201,11 +201,7 @@ def test_the_derivative_by_a_hard_gate():
     rng = np.random.default_rng(2)
     gates = (rng.random(residual_graph(CONFIG).num_edges) < 0.7).astype(np.float32)
     batch = problem.validation.take(np.arange(6))
-    slope = np.asarray(
-        residual_select._gate_gradient(
-            CONFIG, "task", problem.params, None, batch, jnp.asarray(gates)
-        )
-    )
+    slope = np.asarray(gate_slopes(CONFIG, "task", problem.params, None, batch, jnp.asarray(gates)))
     strong = np.argsort(-np.abs(slope))[:3]
     for edge in (*strong, *rng.choice(len(gates), 3, replace=False)):
         sides = np.stack([gates, gates])

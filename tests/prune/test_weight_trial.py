@@ -16,6 +16,7 @@ from circuitjax.prune.opening import GateHyper
 from circuitjax.prune.train import Job
 from circuitjax.prune.weight_select import WeightProber, rank_weights
 from circuitjax.prune.weight_trial import WeightTrial
+from circuitjax.prune.weights import weight_task_loss
 from tests.prune.planted import CONFIG, PRUNE, planted_problem
 
 HYPER = GateHyper(init=0.2, init_noise_scale=0.5, k_coef=0.0)
@@ -81,8 +82,6 @@ def test_rises_are_derivatives(noisy):
 
 
 def _loss_at(arguments, z):
-    from circuitjax.prune.weights import weight_task_loss
-
     (config, prune), data, _, gates, pairs = arguments
     return weight_task_loss(config, prune, data, jnp.asarray(z, jnp.float32), gates, pairs)
 
