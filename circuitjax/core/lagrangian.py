@@ -6,7 +6,10 @@ is minimised over what the value depends on and maximised over l1 (of any sign) 
 [0, CAP]). The target may rise over a warm-up, so that a network is not cut faster than it adapts.
 
 Ascent alone is an integrator: from l2 = 0 the value swings about the target for as long as training
-lasts. l2 therefore starts at START, which damps the swings (figures in BUILD_NOTES.md).
+lasts, and from a large step of the multipliers it shoots past the target while that still rises. So
+the quadratic term does the work and ascent what is left. The value is a mean over gates, each of which
+feels a share 1/N of the force: l2 starts at START * N, so that the force on a gate does not depend on
+how many there are (figures in BUILD_NOTES.md).
 """
 
 import flax.struct
@@ -15,8 +18,8 @@ import jax.numpy as jnp
 
 __all__ = ["CAP", "START", "Multipliers", "penalty", "project", "rising_target", "start"]
 
-START = 10.0
-CAP = 1e3  # of l2, which else grows without bound while the target cannot be met
+START = 0.5  # nats per gate
+CAP = 1e9  # of l2, which else grows without bound while the target cannot be met
 
 
 @flax.struct.dataclass
@@ -27,9 +30,9 @@ class Multipliers:
     quadratic: jax.Array
 
 
-def start() -> Multipliers:
-    """l1 = 0, l2 = START."""
-    return Multipliers(jnp.zeros(()), jnp.full((), START, jnp.float32))
+def start(gates: int) -> Multipliers:
+    """l1 = 0, l2 = START nats for each of the gates whose mean is held."""
+    return Multipliers(jnp.zeros(()), jnp.full((), START * gates, jnp.float32))
 
 
 def penalty(multipliers: Multipliers, value: jax.Array, target: jax.Array | float) -> jax.Array:

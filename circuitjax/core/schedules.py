@@ -1,8 +1,8 @@
 """Schedules whose lengths may be traced (optax's need static ones, which would recompile per job).
 
-    linear(n) = min(1, (n + 1) / w) * (1 - max(0, n - w) / (N - w)),   w = warmup_frac * N
+    linear(n) = min(1, (n + 1) / w) * (1 - max(0, n - h) / (N - h))
 
-at step n, from 0, of N.
+at step n, from 0, of N, with w = warmup_frac * N and h = max(w, hold_frac * N).
 """
 
 import jax
@@ -12,19 +12,25 @@ __all__ = ["anneal_density", "warmup_linear_decay"]
 
 
 def warmup_linear_decay(
-    step: jax.Array, total: jax.Array | int, warmup_frac: jax.Array | float
+    step: jax.Array,
+    total: jax.Array | int,
+    warmup_frac: jax.Array | float,
+    hold_frac: jax.Array | float = 0.0,
 ) -> jax.Array:
-    """Multiplier of the learning rate at a step: linear warm-up, then linear decay to 0.
+    """Multiplier of the learning rate at a step: linear warm-up, a plateau, linear decay to 0.
 
     Args:
       step: index of the step about to be taken, from 0.
       total: number of steps in all.
       warmup_frac: fraction of the steps spent warming up, in [0, 1).
+      hold_frac: fraction of the steps after which the decay begins, in [0, 1]; at once where it is below
+        `warmup_frac`.
     """
     n = jnp.asarray(step, jnp.float32)
     warmup = warmup_frac * total
     rise = jnp.where(warmup > 0, jnp.minimum(1.0, (n + 1) / jnp.maximum(warmup, 1.0)), 1.0)
-    fall = 1 - jnp.maximum(0.0, n - warmup) / jnp.maximum(total - warmup, 1.0)
+    held = jnp.maximum(warmup, hold_frac * total)
+    fall = 1 - jnp.maximum(0.0, n - held) / jnp.maximum(total - held, 1.0)
     return rise * jnp.clip(fall, 0.0, 1.0)
 
 

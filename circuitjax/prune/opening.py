@@ -126,11 +126,11 @@ def expected(kind: GateKind, scores: jax.Array, hyper: GateHyper) -> jax.Array:
     return hard_concrete.open_probability(scores)
 
 
-def start_multipliers(control: Control) -> Any:
-    """Multipliers before the first step; () where nothing is held."""
+def start_multipliers(control: Control, total: int) -> Any:
+    """Multipliers of `total` gates before the first step; () where nothing is held."""
     if control == "hold":
         return coefficient.start()
-    return lagrangian.start() if control == "lagrangian" else ()
+    return lagrangian.start(total) if control == "lagrangian" else ()
 
 
 def size_term(
@@ -178,6 +178,7 @@ def ascend(
     return lagrangian.project(moved)
 
 
-def learning_rate(hyper: GateHyper, step: jax.Array, steps: int) -> jax.Array:
-    """Warm-up, then linear decay."""
-    return hyper.lr * warmup_linear_decay(step, steps, hyper.lr_warmup_frac)
+def learning_rate(control: Control, hyper: GateHyper, step: jax.Array, steps: int) -> jax.Array:
+    """Warm-up, then linear decay; under a Lagrangian the decay waits until its target has risen."""
+    held = hyper.target_warmup_frac if control == "lagrangian" else 0.0
+    return hyper.lr * warmup_linear_decay(step, steps, hyper.lr_warmup_frac, held)

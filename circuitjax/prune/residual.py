@@ -217,7 +217,8 @@ class ResidualMasks:
             name: initial(self.settings.gate, jax.random.fold_in(key, index), (size,), hyper)
             for index, (name, size) in enumerate(sizes.items())
         }
-        return tau, start_multipliers(self.settings.control)
+        total = int(active_edges(self.config, self.settings.ablation).sum())
+        return tau, start_multipliers(self.settings.control, total)
 
     def open_probabilities(self, tau: dict[str, jax.Array], hyper: GateHyper) -> jax.Array:
         """Chance that each edge is effectively open, `[E]`."""
@@ -258,8 +259,8 @@ class ResidualMasks:
         return (kl if settings.minimise == "kl" else task) + size, metrics
 
     def rate(self, hyper: GateHyper, step: jax.Array) -> jax.Array:
-        """Warm-up, then linear decay."""
-        return learning_rate(hyper, step, self.settings.steps)
+        """See `opening.learning_rate`."""
+        return learning_rate(self.settings.control, hyper, step, self.settings.steps)
 
     def project(self, tau: dict[str, jax.Array]) -> dict[str, jax.Array]:
         """Within bounds."""

@@ -115,7 +115,7 @@ class WeightMasks:
                 for index, (site, shape) in enumerate(shapes(self.config).items())
                 if not (self.prune.tie_qk and site == "attn.k")
             }
-        return tau, opening.start_multipliers(self.control)
+        return tau, opening.start_multipliers(self.control, self.total)
 
     def gates(
         self, tau: Tau, hyper: GateHyper, key: jax.Array, data: WeightData
@@ -165,8 +165,8 @@ class WeightMasks:
         return task + size, {"task": task, "k": opened}
 
     def rate(self, hyper: GateHyper, step: jax.Array) -> jax.Array:
-        """Warm-up, then linear decay."""
-        return opening.learning_rate(hyper, step, self.prune.steps)
+        """See `opening.learning_rate`."""
+        return opening.learning_rate(self.control, hyper, step, self.prune.steps)
 
     def project(self, tau: Tau) -> Tau:
         """Scores back within bounds."""

@@ -25,7 +25,7 @@ def test_descent_and_ascent_meet_at_the_target(pull):
         moved = jax.tree.map(lambda m, g: m + 0.1 * g, multipliers, by_multiplier)
         return (value - 0.01 * slope, project(moved)), None
 
-    (value, _), _ = jax.lax.scan(step, (jnp.asarray(0.1), start()), None, length=4000)
+    (value, _), _ = jax.lax.scan(step, (jnp.asarray(0.1), start(20)), None, length=4000)
     assert float(value) == pytest.approx(0.6, abs=0.01)
 
 

@@ -22,6 +22,17 @@ def test_without_warm_up_it_starts_at_one_and_ends_at_zero():
     np.testing.assert_allclose(rate(np.arange(5), 4, 0.0), [1, 0.75, 0.5, 0.25, 0], atol=1e-7)
 
 
+def test_a_plateau_lies_between_them():
+    # 10 steps, 2 of warm-up, decay from step 6 on: 1 - (n - 6)/4.
+    expected = [1 / 2, 1, 1, 1, 1, 1, 1, 3 / 4, 2 / 4, 1 / 4]
+    found = warmup_linear_decay(jnp.arange(10), 10, 0.2, 0.6)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_array_equal(
+        warmup_linear_decay(jnp.arange(10), 10, 0.4, 0.3), rate(np.arange(10), 10, 0.4)
+    )
+    np.testing.assert_array_equal(warmup_linear_decay(jnp.arange(10), 10, 0.0, 1.0), np.ones(10))
+
+
 def test_it_never_leaves_the_unit_interval():
     steps = np.arange(-1, 40)
     for total, fraction in [(1, 0.0), (1, 0.9), (7, 0.01), (30, 0.99), (30, 1.0)]:
