@@ -6,12 +6,16 @@
            model's and the corrupted run in one batch, the circuit's run, its gradient, the update
     parts  the same step's runs of the full and the corrupted model alone, and the circuit's run alone
     jobs   8 jobs as one program; `ratio` is 8 jobs one after another over it
+    targets (only if asked for) no time but what is reached: 8 target sparsities trained as jobs of one
+           program, the expected sparsity at the end, KL against edges of the sets that the soft gates
+           are expected to leave open, on 64 examples
 
 small: 4 layers, 4 heads, d_model 128, vocabulary 1024. gpt2: GPT-2 small's sizes. Both with random
 weights. `seconds` is the median of the repeats after a warm-up, `cold` the first call with its
 compilation; peak memory is that of the process so far.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -22,14 +26,26 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from circuitjax.circuit.find_edges import default_edge_hyper
+from circuitjax.circuit.find_edges import (
+    default_edge_hyper,
+    edge_candidates,
+    initial_edge_state,
+    train_edges,
+)
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.residual_graph import apply_graph, residual_graph
 from circuitjax.model.transformer import init_params
 from circuitjax.prune.config import stack_hypers
-from circuitjax.prune.residual import EdgeConfig, Examples, ResidualMasks, reference_run
-from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
+from circuitjax.prune.residual import (
+    EdgeConfig,
+    Examples,
+    ResidualMasks,
+    active_edges,
+    reference_run,
+)
+from circuitjax.prune.residual_problem import EdgeProblem
+from circuitjax.prune.train import Job, MaskState, init_jobs, make_train_chunk
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
 from experiments.command import exit_on_bad_input
@@ -44,8 +60,9 @@ SIZES: Mapping[str, TransformerConfig] = MappingProxyType(
 )
 flags.adopt_module_key_flags(bench_timing)
 _SIZES = flags.DEFINE_list("sizes", list(SIZES), "Which models.")
-_MEASUREMENTS = flags.DEFINE_list("measurements", ["step", "parts", "jobs"], "Which of the three.")
+_MEASUREMENTS = flags.DEFINE_list("measurements", ["step", "parts", "jobs"], "Which ones.")
 _CHUNK = flags.DEFINE_integer("chunk", 2, "Training steps per call of the program.")
+_STEPS = flags.DEFINE_integer("steps", EdgeConfig().steps, "Training steps of `targets`.")
 
 JOBS, BATCH, LENGTH = 8, 8, 32
 
@@ -122,15 +139,43 @@ def time_jobs(objective: ResidualMasks, data: Any, examples: Examples) -> list[d
     return [line | {"seconds_apart": float(np.median(apart)) / steps, "ratio": ratio}]
 
 
-_MEASURE = MappingProxyType({"step": time_step, "parts": time_parts, "jobs": time_jobs})
+def reach_targets(objective: ResidualMasks, data: Any, examples: Examples) -> list[dict[str, Any]]:
+    """Requested and achieved sparsity, and KL against edges, of 8 jobs."""
+    settings = dataclasses.replace(objective.settings, steps=_STEPS.value, target="match_soft")
+    problem = EdgeProblem(
+        objective.config, settings, data[0], data[1], examples, examples, examples, paired=False
+    )
+    targets = 1 - np.geomspace(0.3, 0.01, JOBS)
+    jobs = [Job(0, default_edge_hyper(settings, target_sparsity=float(t))) for t in targets]
+    state = train_edges(problem, initial_edge_state(problem, jobs))
+    lines = []
+    for target, found in zip(targets, edge_candidates(problem, jobs, state), strict=True):
+        total = int(active_edges(objective.config, settings.ablation).sum())
+        lines.append(
+            {
+                "measurement": "targets",
+                "steps": settings.steps,
+                "requested": float(target),
+                "expected": 1 - found.choice.soft / total,
+                "edges": found.edges,
+                "kl": found.choice.kl,
+            }
+        )
+    return lines
+
+
+_MEASURE = MappingProxyType(
+    {"step": time_step, "parts": time_parts, "jobs": time_jobs, "targets": reach_targets}
+)
 
 
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
     check_repeats()
-    if _CHUNK.value < 1:
-        raise ValueError(f"--chunk={_CHUNK.value} must be at least 1")
+    for number in (_CHUNK, _STEPS):
+        if number.value < 1:
+            raise ValueError(f"--{number.name}={number.value} must be at least 1")
     for flag, values, known in (
         ("sizes", _SIZES.value, SIZES),
         ("measurements", _MEASUREMENTS.value, _MEASURE),
