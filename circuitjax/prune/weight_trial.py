@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.model.families import FAMILIES
 from circuitjax.model.reduced import can_reduce
 from circuitjax.model.transformer import Gates
 from circuitjax.prune.config import PruneConfig
@@ -40,6 +41,9 @@ class WeightTrial:
         self._reduce = can_reduce(problem.config) and problem.prune.loss == "binary"
         self._data: WeightData | None = None
         self._room = np.zeros(index.total, bool)  # weights that the data can open
+        # Work is that of a model of so many weights, whether they have gates or not.
+        kernels = [problem.params["layers"][family.kernel] for family in FAMILIES]
+        self._size = self._whole = sum(int(np.count_nonzero(kernel)) for kernel in kernels)
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
         """The weights on complete paths."""
@@ -58,7 +62,7 @@ class WeightTrial:
     ) -> tuple[tuple, WeightData, jax.Array, dict[str, jax.Array], Pairs]:
         problem = self._problem
         opened, mask = kept_paths(problem.config, self._index, opened, self._base)
-        shrunk = self._reduce and _SHRINK * int(opened.sum()) < int(self._room.sum())
+        shrunk = self._reduce and _SHRINK * int(opened.sum()) < self._size
         if self._data is None or shrunk or bool(np.any(opened & ~self._room)):
             self._data = self._build(opened, mask)
         gates = {site: jnp.asarray(kept, jnp.float32) for site, kept in mask.items()}
@@ -66,12 +70,13 @@ class WeightTrial:
         return (problem.config, problem.prune), self._data, z, gates, self._pairs
 
     def _build(self, opened: np.ndarray, mask: Mapping[str, np.ndarray]) -> WeightData:
-        problem, self._room = self._problem, real_gates(self._index)
+        problem = self._problem
         # A set that is most of the model is better run by the model: it needs no program of its own.
-        if self._reduce and _SHRINK * int(opened.sum()) < int(self._room.sum()):
-            self._room = opened
+        if self._reduce and _SHRINK * int(opened.sum()) < self._whole:
+            self._room, self._size = opened, int(opened.sum())
             params = jax.tree.map(np.asarray, dict(problem.params))
             return reduce_weights(problem.config, params, self._fills, mask, self._index, opened)
+        self._room, self._size = real_gates(self._index), self._whole
         return whole_weights(problem.params, self._fills, self._base, self._index)
 
 
