@@ -94,6 +94,7 @@ def test_one_call_finds_a_circuit_and_cleaning_up_changes_no_answer():
     assert circuit.model_hash == model.hash
     assert facts["task"] == TASK.name
     assert facts["reached"] is True
+    assert facts["ranking"] == "learned"
     assert facts["seed"] == best.job.seed
     assert facts["hyper"] == best.job.hyper.to_dict()
     assert facts["config"] == PRUNE.to_dict()
