@@ -19,9 +19,11 @@ from circuitjax.circuit.find import Job, default_jobs
 # The function users call shares its name with the folder it lives above; the folder's modules stay
 # importable by their full names.
 from circuitjax.circuit.find import find_circuit as prune
+from circuitjax.circuit.find_baseline import find_baseline_circuit
 from circuitjax.circuit.find_edges import find_edge_circuit
 from circuitjax.circuit.find_weights import find_weight_circuit
 from circuitjax.circuit.graph import count_edges, edge_list, total_edges
+from circuitjax.circuit.load import load_circuit
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.transformer import Output, apply, init_params
@@ -60,9 +62,12 @@ __all__ = [
     "default_jobs",
     "edge_list",
     "evidence",
+    "export_circuit",
+    "find_baseline_circuit",
     "find_edge_circuit",
     "find_weight_circuit",
     "init_params",
+    "load_circuit",
     "load_model",
     "make_problem",
     "model_card",

@@ -1,6 +1,7 @@
 """Finds the circuit of a task in a model, with the evidence that it is the circuit.
 
     python -m experiments.prune --task=single_double_quote
+    python -m experiments.prune --task=single_double_quote --ranking=attribution
     python -m experiments.prune --task=single_double_quote --method=edges
     python -m experiments.prune --task=single_double_quote --method=weights \
         --start=runs/prune/tiny-python/single_double_quote/circuit
@@ -19,6 +20,7 @@ from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
+from circuitjax.report.baseline_run import BaselineRun
 from circuitjax.report.edge_run import EdgeRun
 from circuitjax.report.prune_run import PruneRun
 from circuitjax.report.run_directory import run_pruning
@@ -33,6 +35,7 @@ from circuitjax.zoo.load import load_model
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input
 from experiments.pruning_flags import build_run, chosen_method
+from experiments.ranking_flags import suffix
 from experiments.task_names import find_task
 
 flags.adopt_module_key_flags(pruning_flags)  # so that --help shows them
@@ -40,7 +43,9 @@ _MODEL = flags.DEFINE_string(
     "model", "tiny-python", "Built-in model, or path of a model directory."
 )
 _TASK = flags.DEFINE_string("task", None, "Name of a task (see --list_tasks), or a .jsonl file.")
-_OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/prune/<model>/<task>.")
+_OUT = flags.DEFINE_string(
+    "out", None, "Directory. Default: runs/prune[-<method or ranking>]/<model>/<task>."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run in --out.")
 _LIST = flags.DEFINE_bool("list_tasks", False, "Print the built-in tasks and leave.")
 
@@ -59,9 +64,8 @@ def _run() -> PruneRun | WeightRun | EdgeRun:
         find_task(_TASK.value, method)  # an unknown task is told before a model is loaded
     model = load_model(_MODEL.value)
     task = _task(_TASK.value, model, method)
-    kind = "prune" if method == "nodes" else f"prune-{method}"
     name = pathlib.Path(model.name).name
-    out = pathlib.Path(_OUT.value or f"runs/{kind}/{name}/{task.name}")
+    out = pathlib.Path(_OUT.value or f"runs/prune{suffix(method)}/{name}/{task.name}")
     return build_run(model, task, out)
 
 
@@ -78,6 +82,8 @@ def main(argv: list[str]) -> None:
     cache_compilations()
     run = _run()
     steps = run.settings.steps if isinstance(run, EdgeRun) else run.prune.steps
+    if isinstance(run, BaselineRun):
+        steps = 0
     finished = not _OVERWRITE.value and (run.directory / "report.json").exists()
     with tqdm(
         total=steps,

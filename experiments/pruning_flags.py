@@ -29,8 +29,11 @@ from circuitjax.report.prune_run import PruneRun
 from circuitjax.report.weight_run import WeightRun
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
+from experiments import ranking_flags
 
 __all__ = ["build_run", "chosen_method"]
+
+flags.adopt_module_key_flags(ranking_flags)
 
 _D, _E = PruneConfig(), EdgeConfig()
 _PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -230,13 +233,6 @@ def _refuse_unused(gate: str, control: str) -> None:
         raise ValueError(f"--heaviside_temp has no meaning with --gate={gate}: leave it out")
 
 
-def _multiples(base: tuple[float, ...]) -> tuple[float, ...]:
-    count = _JOBS.value
-    if count is None:
-        return base
-    return tuple(float(x) for x in np.geomspace(0.25, 2.0, count)) if count > 1 else (1.0,)
-
-
 def _side_by_side(control: str, centre: float, changes: dict[str, float]) -> list[dict[str, float]]:
     """What --num_jobs varies: the target sparsity of a Lagrangian, else k_coef around `centre`."""
     count = _JOBS.value
@@ -244,7 +240,8 @@ def _side_by_side(control: str, centre: float, changes: dict[str, float]) -> lis
     if count is None or name in changes:
         return [{}]
     if control != "lagrangian":
-        return [{name: centre * multiple} for multiple in _multiples((1.0,))]
+        multiples = np.geomspace(0.25, 2.0, count) if count > 1 else [1.0]
+        return [{name: centre * float(multiple)} for multiple in multiples]
     retained = np.geomspace(0.3, 0.01, count) if count > 1 else [0.05]
     return [{name: float(1 - share)} for share in retained]
 
@@ -264,6 +261,7 @@ def build_run(
     """
     given = _Given()
     method = given.get("method", "nodes")
+    ranking = ranking_flags.chosen_ranking(method)
     if _SEEDS.value < 1 or _SEED.value < 0:
         raise ValueError(f"--seed={_SEED.value} must be at least 0, --num_seeds={_SEEDS.value} 1")
     if _JOBS.value is not None and _JOBS.value < 1:
@@ -295,16 +293,17 @@ def build_run(
     _refuse(method, **{name: _HYPER_FLAGS[name].value for name in _ONLY_GATES})
     if given.get("gate", "heaviside") != "heaviside" or given.get("control", "count") != "count":
         raise ValueError("nodes have --gate=heaviside and --control=count; leave both out")
-    names = tuple(name for name in _HYPERS if name not in _ONLY_GATES)
-    changes = given.hypers(names)
+    if ranking != "learned":
+        trained = (_STEPS, _BATCH, _JOBS, _GATE, _CONTROL, *_HYPER_FLAGS.values())
+        values = {flag.name: flag.value for flag in trained}
+        return ranking_flags.baseline_run(ranking, model, task, prune, out, seeds, values)
+    changes = given.hypers(tuple(name for name in _HYPERS if name not in _ONLY_GATES))
     nodes = model.config.num_nodes
-    jobs = default_jobs(nodes, seeds, **changes)
-    if _JOBS.value is not None and "k_coef" not in changes:
-        centre = float(default_hyper(nodes).k_coef)
-        lists = [
-            default_jobs(nodes, seeds, **changes, k_coef=centre * m) for m in _multiples((1.0,))
-        ]
-        jobs = [job for some in lists for job in some]
+    jobs = [
+        job
+        for choice in _side_by_side("count", float(default_hyper(nodes).k_coef), changes)
+        for job in default_jobs(nodes, seeds, **changes | choice)
+    ]
     return PruneRun(model, task, prune, jobs, out)
 
 

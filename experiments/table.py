@@ -2,6 +2,7 @@
 
     python -m experiments.table --model=tiny-python
     python -m experiments.table --model=tiny-python-dense --tasks=with_as,for_while
+    python -m experiments.table --ranking=attribution
     python -m experiments.table --method=weights --starts=runs/table/tiny-python
 
 Every task is an ordinary run (see experiments.prune) below --out, so an interrupted table goes on
@@ -24,6 +25,7 @@ from circuitjax.zoo.load import load_model
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input
 from experiments.pruning_flags import build_run, chosen_method
+from experiments.ranking_flags import suffix
 from experiments.task_names import find_task
 
 flags.adopt_module_key_flags(pruning_flags)
@@ -36,7 +38,9 @@ _STARTS = flags.DEFINE_string(
     None,
     "Method weights: a table's directory, whose node circuits are pruned further, task by task.",
 )
-_OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/table/<model>[-<method>].")
+_OUT = flags.DEFINE_string(
+    "out", None, "Directory. Default: runs/table/<model>[-<method or ranking>]."
+)
 
 _COLUMNS = (
     "task",
@@ -73,9 +77,7 @@ def main(argv: list[str]) -> None:
     tasks = [find_task(name, method) for name in (_TASKS.value or suite.names())]
     model = load_model(_MODEL.value)
     name = pathlib.Path(model.name).name
-    out = pathlib.Path(
-        _OUT.value or f"runs/table/{name if method == 'nodes' else f'{name}-{method}'}"
-    )
+    out = pathlib.Path(_OUT.value or f"runs/table/{name}{suffix(method)}")
     runs = []
     for task in tasks:
         start = None if _STARTS.value is None else f"{_STARTS.value}/{task.name}/circuit"

@@ -33,8 +33,10 @@ __all__ = [
     "Job",
     "as_circuit",
     "candidates_of",
+    "clean",
     "default_jobs",
     "empty_candidate",
+    "facts_of",
     "find_circuit",
     "initial_state",
     "pick",
@@ -118,10 +120,15 @@ def train_masks(
 
 def candidates_of(problem: Problem, jobs: Sequence[Job], state: MaskState) -> list[Candidate]:
     """Selects and cleans every trained job."""
+    return clean(problem, jobs, choose(problem, state))
+
+
+def clean(problem: Problem, jobs: Sequence[Job], choices: Sequence[Choice]) -> list[Candidate]:
+    """Cleans up what was chosen for each job, however its nodes were ranked."""
     params = jax.tree.map(np.asarray, dict(problem.params))
     fills = {site: np.asarray(fill) for site, fill in problem.fills.items()}
     found = []
-    for job, choice in zip(jobs, choose(problem, state), strict=True):
+    for job, choice in zip(jobs, choices, strict=True):
         mask, own_fills, report = cleanup(problem.config, params, choice.mask, fills)
         found.append(Candidate(job, choice, mask, own_fills, report.counts, report.edges_after))
     return found
@@ -223,15 +230,16 @@ def find_circuit(
     problem = make_problem(model, task, prune)
     state = train_masks(problem, initial_state(problem, jobs), on_chunk)
     found = pick(candidates_of(problem, jobs, state))
-    return as_circuit(
-        model,
-        found,
-        {
-            "task": task.name,
-            "seed": found.job.seed,
-            "reached": found.choice.reached,
-            "config": prune.to_dict(),
-            "hyper": found.job.hyper.to_dict(),
-            "validation_loss": found.choice.loss if math.isfinite(found.choice.loss) else None,
-        },
-    )
+    return as_circuit(model, found, {**facts_of(task, prune, found), "ranking": "learned"})
+
+
+def facts_of(task: Task, prune: PruneConfig, found: Candidate) -> dict[str, Any]:
+    """What the record of a circuit found in one call says of how it was found."""
+    return {
+        "task": task.name,
+        "seed": found.job.seed,
+        "reached": found.choice.reached,
+        "config": prune.to_dict(),
+        "hyper": found.job.hyper.to_dict(),
+        "validation_loss": found.choice.loss if math.isfinite(found.choice.loss) else None,
+    }

@@ -15,7 +15,15 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-__all__ = ["latest_step", "load_arrays", "load_step", "save_arrays", "save_step", "write_json"]
+__all__ = [
+    "latest_step",
+    "load_arrays",
+    "load_step",
+    "save_arrays",
+    "save_step",
+    "write_bytes",
+    "write_json",
+]
 
 # Beside Orbax's own files: what each of them weighs.
 _SIZES = "sizes.json"
@@ -130,14 +138,19 @@ def load_step(directory: str | os.PathLike[str], step: int, like: Any) -> Any:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes JSON atomically: to a temporary file beside it, then renamed."""
+    """Writes JSON atomically; see `write_bytes`."""
+    text = json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n"
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+    """Writes a file atomically: to a temporary file beside it, then renamed."""
     target = _path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n"
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.chmod(name, 0o644)
         os.replace(name, target)
     except BaseException:

@@ -28,7 +28,15 @@ from circuitjax.prune.objective import (
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import MaskState
 
-__all__ = ["Answers", "Prober", "answers", "attribution", "in_batches", "mean_binary_loss"]
+__all__ = [
+    "Answers",
+    "Prober",
+    "answers",
+    "attribution",
+    "gate_gradient",
+    "in_batches",
+    "mean_binary_loss",
+]
 
 _BATCH = 64  # pairs per forward pass of an evaluation; bounds memory, not results
 _MASKS = 8  # masks side by side on an accelerator
@@ -211,12 +219,23 @@ def attribution(problem: Problem, state: MaskState, pairs: Pairs) -> np.ndarray:
     a closed node (or closing an open one) would do to the loss, in nats.
     """
     hard = {site: m for site, m in gates_of(state.tau, 1.0).items() if site in state.tau}
+    return gate_gradient(problem, hard, pairs)
+
+
+def gate_gradient(problem: Problem, gates: Tau, pairs: Pairs) -> np.ndarray:
+    """Derivative of the mean task loss by each gate, in nats: `[U]`.
+
+    Args:
+      problem: model, replacement values, kind of loss.
+      gates: {site: `[L, W]`} where it is taken, of any value; without `attn.k` where q and k are tied.
+      pairs: M of them, all of equal weight.
+    """
     total = np.zeros(num_units(problem.config, problem.prune.tie_qk))
     for start in range(0, pairs.size, _BATCH):
         # The last batch at its own size: a pair that fills it up would count more than once.
         batch = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
         gradient = _gate_gradient(
-            problem.config, problem.prune, problem.params, problem.fills, batch, hard
+            problem.config, problem.prune, problem.params, problem.fills, batch, gates
         )
         total += np.asarray(gradient) * batch.size
     return total / pairs.size

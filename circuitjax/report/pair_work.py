@@ -69,7 +69,7 @@ class PairWork(abc.ABC, Generic[Found]):
       unit: what k counts: `nodes` or `weights`.
     """
 
-    metrics = ("loss", "task", "k", "gradient_rms")
+    metrics: Sequence[str] = ("loss", "task", "k", "gradient_rms")
     unit: str
 
     def __init__(self, run: PairRun, problem: Problem) -> None:
@@ -98,6 +98,10 @@ class PairWork(abc.ABC, Generic[Found]):
         """The circuit, once selected."""
         assert self._circuit is not None, "select comes first"
         return self._circuit
+
+    def label(self, job: Job) -> str:
+        """The job's name in a legend."""
+        return job_label(self.run.jobs, job, f"k_coef {float(job.hyper.k_coef):.2g}")
 
     @abc.abstractmethod
     def initial_state(self) -> MaskState:
@@ -144,10 +148,7 @@ class PairWork(abc.ABC, Generic[Found]):
         run, best = self.run, self.best
         self.circuit.save(directory / "circuit", run.model)
         title = f"{run.task.name} on {run.model.name}"
-        labels = [
-            job_label(run.jobs, c.job, f"k_coef {float(c.job.hyper.k_coef):.2g}")
-            for c in self.candidates
-        ]
+        labels = [self.label(c.job) for c in self.candidates]
         plot_loss_vs_k(
             directory / "loss_vs_k.png",
             [
@@ -179,8 +180,11 @@ class PairWork(abc.ABC, Generic[Found]):
     def summary(self, base: Mapping[str, Any], history: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """The report's own fields."""
         run, best = self.run, self.best
-        trained = history["k"][:, -1] if history else np.zeros(len(self.candidates))
-        rows = [_job_row(c, round(float(k))) for c, k in zip(self.candidates, trained, strict=True)]
+        trained = [round(float(k)) for k in history["k"][:, -1]] if history else []
+        rows = [
+            _job_row(c, trained[index] if trained else None)
+            for index, c in enumerate(self.candidates)
+        ]
         mine = rows[self.candidates.index(best)]
         params = jax.tree.map(np.asarray, dict(self.problem.params))
         return {
@@ -208,7 +212,7 @@ class PairWork(abc.ABC, Generic[Found]):
         }
 
 
-def _job_row(found: Candidate, k_trained: int) -> dict[str, Any]:
+def _job_row(found: Candidate, k_trained: int | None) -> dict[str, Any]:
     choice = found.choice
     return {
         "seed": found.job.seed,

@@ -59,9 +59,14 @@ class PruneRun:
 
 
 class NodeWork(PairWork[Candidate]):
-    """The stages of node pruning; a `Work`."""
+    """The stages of node pruning; a `Work`.
+
+    Attributes:
+      ranking: how nodes are ranked, for the record.
+    """
 
     unit = "nodes"
+    ranking = "learned"
 
     def __init__(self, run: PruneRun) -> None:
         """Draws the task's data for the model."""
@@ -83,8 +88,8 @@ class NodeWork(PairWork[Candidate]):
 
     def circuit_of(self, best: Candidate, facts: Mapping[str, Any]) -> Circuit:
         """The candidate as a value."""
-        return as_circuit(self.run.model, best, facts)
+        return as_circuit(self.run.model, best, {**facts, "ranking": self.ranking})
 
     def own_fields(self, mine: Mapping[str, Any]) -> dict[str, Any]:
         """What only a report of nodes says."""
-        return {"nodes_before_cleanup": mine["nodes_before_cleanup"]}
+        return {"nodes_before_cleanup": mine["nodes_before_cleanup"], "ranking": self.ranking}

@@ -59,7 +59,7 @@ class Work(Protocol):
 
     @property
     def steps(self) -> int:
-        """Training steps of each."""
+        """Training steps of each; 0 where gates are ranked without training."""
 
     @property
     def metrics(self) -> Sequence[str]:
@@ -191,8 +191,9 @@ def run_pruning(
     if trivial:
         say("the empty circuit meets the target: nothing to find")
     else:
-        say(f"whole model: {base['loss_unpruned']:.4f} nats; training {work.jobs} sets of gates")
-        with _timed(seconds, "training"):
+        doing = f"training {work.jobs} sets of gates" if work.steps else "ranking without training"
+        say(f"whole model: {base['loss_unpruned']:.4f} nats; {doing}")
+        with _timed(seconds, "training" if work.steps else "ranking"):
             state, history = _train(run, work, progress)
         say("selecting and cleaning up")
     with _timed(seconds, "selection"):

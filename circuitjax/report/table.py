@@ -55,7 +55,9 @@ def summary_lines(report: Mapping[str, Any]) -> str:
     if report.get("beats_model"):
         rows.append(("note", "the circuit does the task better than the model it was cut from"))
     width = max(len(name) for name, _ in rows)
-    heading = f"{report['task']} on {report['model']} ({report['ablation']} ablation)"
+    ranking = report.get("ranking", "learned")
+    ranked = "" if ranking == "learned" else f", ranked by {ranking}"
+    heading = f"{report['task']} on {report['model']} ({report['ablation']} ablation{ranked})"
     return "\n".join([heading, *(f"  {name.ljust(width)}  {value}" for name, value in rows)])
 
 

@@ -11,11 +11,14 @@ import pytest
 
 from circuitjax.circuit import find
 from circuitjax.circuit.find import Candidate, Job, default_jobs, empty_candidate, pick
+from circuitjax.circuit.find_baseline import find_baseline_circuit
+from circuitjax.model.sites import address
 from circuitjax.model.transformer import apply
+from circuitjax.prune.baselines import RANKINGS
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.evaluate import answers
 from circuitjax.prune.objective import logit_differences
-from tests.prune.planted import CONFIG, PRUNE, TASK, planted_model, planted_problem
+from tests.prune.planted import CONFIG, PLANTED, PRUNE, TASK, planted_model, planted_problem
 
 HYPERS = [Hyper(c, init_noise_scale=0.05, lr=0.02) for c in (0.01, 0.02)]
 JOBS = [Job(index, hyper) for index, hyper in enumerate(HYPERS)]
@@ -94,6 +97,7 @@ def test_one_call_finds_a_circuit_and_cleaning_up_changes_no_answer():
     assert circuit.model_hash == model.hash
     assert facts["task"] == TASK.name
     assert facts["reached"] is True
+    assert facts["ranking"] == "learned"
     assert facts["seed"] == best.job.seed
     assert facts["hyper"] == best.job.hyper.to_dict()
     assert facts["config"] == PRUNE.to_dict()
@@ -113,3 +117,19 @@ def test_one_call_finds_a_circuit_and_cleaning_up_changes_no_answer():
     loss = float(np.mean(np.logaddexp(0, moved)))
     assert facts["validation_loss"] == pytest.approx(loss, abs=1e-4)
     assert loss <= PRUNE.target_loss
+
+
+@pytest.mark.parametrize("ranking", RANKINGS)
+def test_a_planted_circuit_is_found_by_every_ranking(ranking):
+    model = planted_model()
+    circuit = find_baseline_circuit(model, TASK, ranking, PRUNE, seed=3)
+    assert circuit.provenance["ranking"] == ranking
+    assert circuit.provenance["reached"] is True
+    assert circuit.provenance["hyper"]["ranking"] == ranking
+    fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
+    found = answers(planted_problem(), planted_problem().test, [circuit.mask], fills).differences
+    moved = circuit.scale * np.asarray(found[0], np.float64) + circuit.shift
+    assert np.mean(np.logaddexp(0, moved * np.array([-1.0, 1.0]))) <= 0.2
+    # Nothing but a path from the letter to the answer can do it: some node of each step is kept.
+    steps = {address(CONFIG, 0, "attn.resid_delta", 1), address(CONFIG, 1, "mlp.resid_delta", 2)}
+    assert steps <= set(circuit.nodes) & set(PLANTED)

@@ -41,6 +41,21 @@ BAD = {
     "hard nodes": (["--gate=hard_concrete"], "leave both out"),
     "init of nodes": (["--init=1"], "--init has no meaning"),
     "after of edges": (["--method=edges", "--calibrate=after"], "choose inside or off"),
+    "ranking of edges": (
+        ["--method=edges", "--ranking=random"],
+        "--ranking=random is for --method=nodes, not edges",
+    ),
+    "steps of a ranking": (
+        ["--ranking=attribution", "--steps=9"],
+        "--steps has no meaning with --ranking=attribution",
+    ),
+    "lr of a ranking": (["--ranking=variance", "--lr=0.1"], "--lr has no meaning"),
+    "gate of a ranking": (["--ranking=variance", "--gate=heaviside"], "--gate has no meaning"),
+    "jobs of a ranking": (["--ranking=random", "--num_jobs=2"], "--num_jobs has no meaning"),
+    "seeds of a ranking": (
+        ["--ranking=integrated", "--num_seeds=2"],
+        "--num_seeds=2 has no meaning with --ranking=integrated",
+    ),
 }
 OTHER = {
     "english nodes": (["--task=ioi"], "use --method=edges"),

@@ -1,5 +1,6 @@
-"""Runs of residual edges and of single weights: the same directory, resumable, with a full report."""
+"""Runs of edges, of weights and of baselines: the same directory, resumable, with a full report."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -10,8 +11,11 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.edge_circuit import EdgeCircuit
 from circuitjax.circuit.find_edges import default_edge_jobs
 from circuitjax.circuit.find_weights import default_weight_jobs
+from circuitjax.prune.baselines import Baseline
 from circuitjax.prune.residual import EdgeConfig
+from circuitjax.prune.train import Job
 from circuitjax.report import edge_run
+from circuitjax.report.baseline_run import BaselineRun
 from circuitjax.report.edge_run import EdgeRun
 from circuitjax.report.run_directory import run_pruning
 from circuitjax.report.table import summary_lines
@@ -90,3 +94,38 @@ def test_the_report_of_weights(tmp_path):
     for name in ("loss_vs_k.png", "training.png", "circuit.png"):
         assert np.std(image.imread(run.directory / name)) > 0
     assert run_pruning(run) == report
+
+
+def test_the_report_of_a_baseline(tmp_path):
+    jobs = [Job(seed, Baseline("integrated", points=4)) for seed in (5,)]
+    run = BaselineRun(planted_model(), TASK, PRUNE, jobs, tmp_path / "baseline")
+    said = []
+    report = run_pruning(run, say=said.append)
+    assert set(report) >= FIELDS - {"jobs"} | {"nodes_before_cleanup", "ranking"}
+    assert report["status"] == "reached"
+    assert report["ranking"] == "integrated"
+    assert report["loss_circuit"] <= 0.2 < report["loss_without_circuit"]
+    assert report["k_after_training"] is None
+    assert report["jobs"][0]["hyper"] == {"ranking": "integrated", "pairs": 512, "points": 4}
+    assert "ranking" in report["seconds"]
+    assert "training" not in report["seconds"]
+    assert "ranked by integrated" in summary_lines(report)
+    assert any("ranking without training" in line for line in said)
+    circuit = Circuit.load(run.directory / "circuit")
+    assert circuit.provenance["ranking"] == "integrated"
+    # What only training reads is no part of what the run is.
+    other = dataclasses.replace(PRUNE, steps=PRUNE.steps + 1, batch_size=3, chunk=7)
+    again = BaselineRun(planted_model(), TASK, other, jobs, tmp_path / "baseline")
+    assert run_pruning(again) == report
+    random = [Job(5, Baseline("random"))]
+    with pytest.raises(ValueError, match="holds another run"):
+        run_pruning(BaselineRun(planted_model(), TASK, PRUNE, random, tmp_path / "baseline"))
+    with pytest.raises(ValueError, match="a run has one ranking"):
+        BaselineRun(planted_model(), TASK, PRUNE, jobs + random, tmp_path / "mixed")
+
+
+def test_a_task_without_a_circuit_has_an_empty_baseline(tmp_path):
+    easy = dataclasses.replace(PRUNE, target_loss=0.8)
+    jobs = [Job(0, Baseline("variance"))]
+    report = run_pruning(BaselineRun(planted_model(), TASK, easy, jobs, tmp_path / "easy"))
+    assert (report["status"], report["nodes"]) == ("trivial", 0)

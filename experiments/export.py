@@ -1,0 +1,88 @@
+"""Writes a circuit for other programs: JSON, GraphML, DOT, a benchmark's graph, the authors' viewer.
+
+    python -m experiments.export --circuit=my_circuit --format=json,graphml,dot --out=exported
+
+In --out: graph.json (its schema is circuitjax/circuit/schema/circuit.schema.json), graph.graphml,
+graph.dot, benchmark.json; for the viewer of openai/circuit_sparsity viz/ and models/.
+"""
+
+import dataclasses
+
+from absl import app, flags
+
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.circuit.edge_circuit import EdgeCircuit
+from circuitjax.circuit.export import FORMATS, check_formats, export_circuit
+from circuitjax.circuit.load import load_circuit
+from circuitjax.core.host import cache_compilations, keep_freed_memory
+from circuitjax.model.record import Model
+from circuitjax.prune.config import PruneConfig
+from circuitjax.prune.problem import Problem, make_problem
+from circuitjax.tasks import jsonl
+from circuitjax.tasks.base import Task
+from circuitjax.tasks.tokenizer import Tokenizer
+from circuitjax.zoo.load import load_model
+from experiments.command import exit_on_bad_input
+from experiments.task_names import find_task
+
+_CIRCUIT = flags.DEFINE_string("circuit", None, "Directory of a circuit.", required=True)
+_FORMAT = flags.DEFINE_list("format", ["json"], f"Comma-separated, of {', '.join(FORMATS)}.")
+_OUT = flags.DEFINE_string("out", None, "Directory to write to.", required=True)
+_MODEL = flags.DEFINE_string(
+    "model", None, "Built-in model, or path of a model directory. Default: as the circuit names it."
+)
+_TASK = flags.DEFINE_string(
+    "task",
+    None,
+    "Format viewer: task whose prompts it shows, a name or a .jsonl file. Default: the circuit's.",
+)
+
+
+def _problem(circuit: Circuit | EdgeCircuit, model: Model) -> Problem:
+    name = str(_TASK.value or circuit.provenance.get("task"))
+    if name.endswith(".jsonl"):
+        task = jsonl.load(name, Tokenizer.from_json(model.tokenizer_json))
+    else:
+        task = find_task(name, "nodes")  # type: ignore[assignment]
+    if not isinstance(task, Task):
+        raise ValueError(f"task {name!r} has no pairs, which format 'viewer' shows")
+    # What closed nodes hold is the circuit's own; of its run's settings only the sets' sizes matter.
+    settings = circuit.provenance.get("prune") or circuit.provenance.get("config")
+    sizes = ("train_pairs", "validation_pairs", "test_pairs")
+    known = settings if isinstance(settings, dict) else {}
+    sized = PruneConfig(**{name: known[name] for name in sizes if name in known})
+    return make_problem(model, task, dataclasses.replace(sized, ablation="zero"))
+
+
+def _model(circuit: Circuit | EdgeCircuit) -> Model:
+    if _MODEL.value is not None:
+        return load_model(_MODEL.value)
+    try:
+        return load_model(circuit.model_name)
+    except ValueError as error:
+        raise ValueError(f"{error} The circuit's model can be given by --model") from None
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    circuit = load_circuit(_CIRCUIT.value)
+    model = _model(circuit)
+    check_formats(_FORMAT.value, circuit, model)
+    if _TASK.value is not None and "viewer" not in _FORMAT.value:
+        raise ValueError("--task has no meaning without --format=viewer: leave it out")
+    problem = None
+    if "viewer" in _FORMAT.value:
+        keep_freed_memory()
+        cache_compilations()
+        problem = _problem(circuit, model)
+    try:
+        paths = export_circuit(circuit, model, _FORMAT.value, _OUT.value, problem=problem)
+    except OSError as error:
+        raise ValueError(f"cannot write --out={_OUT.value}: {error}") from None
+    for path in paths:
+        print(f"{path} ({path.stat().st_size} bytes)")
+
+
+if __name__ == "__main__":
+    app.run(main)

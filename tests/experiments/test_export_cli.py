@@ -1,0 +1,90 @@
+"""The export binary: every format from one command; bad input is one line and writes nothing."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.model.sites import parse_address, shapes
+from tests.experiments.drive import drive
+from tests.prune.planted import CONFIG, LETTERS, PLANTED, planted_model
+
+# What the command lacks or has beside a circuit, and what is said; %s is the folder.
+BAD = {
+    "unknown format": (["--format=json,svg"], "there is no format 'svg'"),
+    "no format": (["--format="], "no format"),
+    "no circuit": (["--circuit=%s/nowhere"], "nowhere holds no readable circuit"),
+    "another model": (["--model=%s/other"], "load the model it was found in"),
+    "no model": (["--model=%s/none"], "no model"),
+    "an empty circuit": (["--circuit=%s/empty"], "is empty: there is nothing to export"),
+    "a task for nothing": (["--task=with_as"], "--task has no meaning without --format=viewer"),
+    "an unknown task": (["--format=viewer", "--task=with_os"], "did you mean with_as"),
+    "out is a file": (["--out=%s/file"], "cannot write --out="),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("export")
+    model = planted_model()
+    model.save(root / "model")
+    planted_model(2.0, "other").save(root / "other")
+    mask = {site: np.zeros(shape, bool) for site, shape in shapes(CONFIG).items()}
+    circuit = Circuit(model.name, model.hash, CONFIG, mask, model.means, provenance={"task": "t"})
+    circuit.save(root / "empty", model)
+    for name in PLANTED:
+        layer, site, index = parse_address(CONFIG, name)
+        mask[site][layer, index] = True
+    sizes = {"train_pairs": 8, "validation_pairs": 8, "test_pairs": 8, "ablation": "mean"}
+    facts = {"task": "pairs", "prune": sizes}
+    dataclasses.replace(circuit, mask=mask, provenance=facts).save(root / "circuit", model)
+    ends = {"positive_completion": "x", "negative_completion": "y"}
+    texts = [a + b + c for a in LETTERS[:4] for b in LETTERS[:4] for c in LETTERS[:4]]
+    rows = [{"positive": f"A-{t}", "negative": f"B-{t}", **ends} for t in texts]
+    (root / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (root / "file").write_text("mine")
+    return root
+
+
+@pytest.fixture(scope="module")
+def outcomes(folder):
+    def full(arguments):
+        base = {"--circuit": f"{folder}/circuit", "--model": f"{folder}/model"}
+        base["--out"] = f"{folder}/bad"
+        given = [argument.replace("%s", str(folder)) for argument in arguments]
+        return [f"{k}={v}" for k, v in (base | dict(a.split("=", 1) for a in given)).items()]
+
+    calls = {name: full(arguments) for name, (arguments, _) in BAD.items()}
+    calls["unnamed model"] = [f"--circuit={folder}/circuit", f"--out={folder}/bad"]
+    everything = "--format=json,graphml,dot,benchmark,viewer"
+    calls["good"] = full([everything, "--task=%s/pairs.jsonl", "--out=%s/out"])
+    return dict(zip(calls, drive("export", list(calls.values()), folder), strict=True))
+
+
+@pytest.mark.parametrize("name", [*BAD, "unnamed model"])
+def test_bad_input_is_one_line(outcomes, folder, name):
+    code, out, err = outcomes[name]
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    expected = BAD[name][1] if name in BAD else "can be given by --model"
+    assert expected in err
+    assert out == ""
+    assert not (folder / "bad").exists()
+    assert (folder / "file").read_text() == "mine"
+
+
+def test_one_command_writes_every_format(outcomes, folder):
+    code, out, err = outcomes["good"]
+    assert code == 0, err
+    out_folder = folder / "out"
+    written = {str(p.relative_to(out_folder)) for p in out_folder.rglob("*") if p.is_file()}
+    assert written == {
+        *("graph.json", "graph.graphml", "graph.dot", "benchmark.json"),
+        *("viz/planted/pairs/circuitjax/k_optim/viz_data.pt", "models/planted/final_model.pt"),
+    }
+    assert all(name in out for name in written)
+    graph = json.loads((out_folder / "graph.json").read_text())
+    assert {node["id"] for node in graph["nodes"]} == set(PLANTED)
