@@ -86,5 +86,5 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
 
 
 def test_an_unknown_kind_is_told_the_known_ones(tmp_path):
-    with pytest.raises(AssertionError, match=r"value should be one of <gpt2\|tracr>"):
+    with pytest.raises(AssertionError, match=r"value should be one of <gpt2\|openai\|tracr>"):
         drive("import_model", [["--from=bert", "--path=x", "--out=y"]], tmp_path)
