@@ -38,9 +38,8 @@ _PARAMETER = "torch._utils _rebuild_parameter"
 _NAMES = frozenset({*_STORAGES, _DICT, _TENSOR, _PARAMETER})
 _CONSTANTS = MappingProxyType({"NONE": None, "NEWTRUE": True, "NEWFALSE": False})
 _TUPLES = MappingProxyType({"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3})
-_PUSHES = frozenset(
-    ["BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"]
-)
+_NUMBERS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT")
+_TEXTS = ("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8")
 _MARK = object()
 
 
@@ -96,7 +95,7 @@ def read_entries(data: bytes) -> dict[str, TensorEntry]:
         raise ValueError(f"it holds {_kind(found)}; it must be a state dict, {{name: tensor}}")
     for name, value in found.items():
         if type(value) is not TensorEntry:
-            raise ValueError(f"its entry {name[:200]!r} is {_kind(value)}; all must be tensors")
+            raise ValueError(f"its entry {name[:99]!r} is {_kind(value)}; all must be tensors")
     return found
 
 
@@ -130,7 +129,7 @@ def _run(data: bytes) -> Any:
         return items
 
     for code, argument in _instructions(data):
-        if code in _PUSHES:
+        if code in _NUMBERS or code in _TEXTS:
             stack.append(argument)
         elif code in _CONSTANTS:
             stack.append(_CONSTANTS[code])

@@ -19,7 +19,8 @@ from tests.importers.openai_files import write_folder
 FIXTURES = pathlib.Path(__file__).parent / "openai"
 RECORDED = pathlib.Path(__file__).parents[1] / "data" / "openai"
 NAMES = ("abstopk", "catpos", "layernorm_tied", "plain", "sink")
-PLACES = ["attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out", "resid_post_attn", "resid_post_mlp"]
+ATTENTION = ("attn_in", "attn_q", "attn_k", "attn_v", "attn_out")
+PLACES = (*ATTENTION, "mlp_in", "mlp_neuron", "mlp_out", "resid_post_attn", "resid_post_mlp")
 SIZES = {"block_size": 14, "vocab_size": 30, "n_layer": 2, "n_head": 3, "d_model": 12}
 RMS = {"rms_norm": True, "tied_unembed": False}
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -33,7 +33,7 @@ def state_of(fields: dict[str, Any]) -> dict[str, np.ndarray]:
 
 
 def refused(folder: pathlib.Path, **options: Any) -> str:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         import_openai(folder, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -164,7 +164,7 @@ def test_the_tokenizer_is_that_of_the_model(tmp_path):
     """Beside the model or elsewhere; both files, no more tokens than the model has, and known."""
     root, other = tmp_path / "model", tmp_path / "tokenizer"
     write_folder(root, FIELDS, state_of(FIELDS))
-    write_tokenizer(other, {letter: n for n, letter in enumerate(byte_letters().values())}, [])
+    write_tokenizer(other, {letter: byte for byte, letter in byte_letters().items()}, [])
     assert import_openai(root).tokenizer_json == ""
     text = import_openai(root, tokenizer=other).tokenizer_json
     assert Tokenizer.from_json(text).encode("a\u00e9") == [ord("a"), 0xC3, 0xA9]
@@ -178,7 +178,7 @@ def test_the_tokenizer_is_that_of_the_model(tmp_path):
     write_folder(tmp_path / "small", small, state_of(small))
     told = refused(tmp_path / "small", tokenizer=other)
     assert "has 257 tokens, more than the vocab_size of 256" in told
-    assert "there is no file" in refused(root, tokenizer=tmp_path / "nowhere")
+    assert "there is no file" in refused(tmp_path / "small", tokenizer=tmp_path / "nowhere")
 
 
 def test_nothing_is_read_of_tensors_that_do_not_fit(tmp_path):

@@ -1,5 +1,6 @@
 """Their tokenizer from its two files, against plain byte-pair encoding; the tasks on it."""
 
+import itertools
 import json
 import pathlib
 import re
@@ -54,7 +55,7 @@ def encode_by_hand(folder: pathlib.Path, pieces: list[str]) -> list[int]:
     for piece in pieces:
         parts = [letters[byte] for byte in piece.encode()]
         while True:
-            pairs = [pair for pair in zip(parts, parts[1:], strict=False) if pair in ranks]
+            pairs = [pair for pair in itertools.pairwise(parts) if pair in ranks]
             if not pairs:
                 break
             best = min(pairs, key=ranks.__getitem__)

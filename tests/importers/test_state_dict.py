@@ -178,10 +178,9 @@ def test_archives_that_are_not_pytorchs(tmp_path):
     assert "is compressed" in refused(path)
     by_hand.write_archive(path, good, raw, root="a/b")
     assert "not laid out as torch.save does" in refused(path)
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        by_hand.write_archive(path, good, {**raw, "../data.pkl": good, "/../data.pkl": good})
-        with zipfile.ZipFile(path, "a") as archive:
-            archive.writestr("final_model/data/0", raw["0"])
+    by_hand.write_archive(path, good, raw)
+    with zipfile.ZipFile(path, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr("final_model/data/0", raw["0"])
     assert "not laid out as torch.save does" in refused(path)
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("m/data.pkl", good)
