@@ -9,6 +9,7 @@ import pytest
 
 from circuitjax.pretrain.corpus import encode_documents
 from circuitjax.pretrain.packing import SOURCES, SPLITS, stream_files
+from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import load_model
 from tests.experiments.drive import drive
 from tests.importers import openai_reference as reference
@@ -47,8 +48,6 @@ def write_corpus(root: pathlib.Path, tokenizer) -> None:
 
 @pytest.mark.slow
 def test_from_their_folder_to_a_circuit(tmp_path):
-    from circuitjax.tasks.tokenizer import Tokenizer
-
     built_in = Tokenizer.from_json(load_model("tiny-python").tokenizer_json)
     bpe = json.loads(built_in.json)["model"]
     write_tokenizer(tmp_path / "tinypython", bpe["vocab"], bpe["merges"])
@@ -62,24 +61,18 @@ def test_from_their_folder_to_a_circuit(tmp_path):
     where = ["--from=openai", "--path=csp", "--tokenizer=tinypython", "--out=model"]
     ((code, out, err),) = drive("import_model", [where], tmp_path)
     assert (code, err) == (0, ""), err
-    zero = ["--ablation=zero", *PRUNE]
-    before = drive(
-        "prune",
-        [
-            ["--task=single_double_quote", "--out=none", *PRUNE],
-            ["--task=single_double_quote", "--out=zero", *zero],
-            ["--task=quotes.jsonl", "--out=lines", *zero],
-        ],
-        tmp_path,
-    )
-    assert before[0][0] == 2
-    assert "no activation means" in before[0][2]
-    assert [row[0] for row in before[1:]] == [0, 0], before
+    refused, *_ = drive("prune", [["--task=with_as", "--out=none", *PRUNE]], tmp_path)
+    assert refused[0] == 2
+    assert "no activation means" in refused[2]
     ((code, out, err),) = drive("means", [["--model=model"]], tmp_path)
     assert (code, err) == (0, ""), err
     assert "means over 2" in out
-    after = drive("prune", [["--task=with_as", "--out=mean", *PRUNE]], tmp_path)
-    assert after[0][0] == 0, after
-    for name in ("zero", "lines", "mean"):
+    calls = [
+        ["--task=with_as", "--out=mean", *PRUNE],
+        ["--task=quotes.jsonl", "--out=zero", "--ablation=zero", *PRUNE],
+    ]
+    for code, _, err in drive("prune", calls, tmp_path):
+        assert code == 0, err
+    for name in ("mean", "zero"):
         report = json.loads((tmp_path / name / "report.json").read_text())
-        assert report["model"]["hash"] == load_model(tmp_path / "model").hash, report["model"]
+        assert report["model_hash"] == load_model(tmp_path / "model").hash

@@ -10,9 +10,15 @@ import numpy as np
 import pytest
 
 from circuitjax.importers.openai import import_openai
+from circuitjax.importers.openai_config import read_config
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.record import Model
-from circuitjax.model.transformer import apply
+from circuitjax.model.sites import shapes
+from circuitjax.model.transformer import apply, init_params
+from circuitjax.prune.config import PruneConfig, default_hyper, stack_hypers
+from circuitjax.prune.nodes import NodeMasks
+from circuitjax.prune.objective import Pairs
+from circuitjax.prune.train import init_jobs, make_train_chunk
 from tests.importers import openai_reference as reference
 from tests.importers.openai_files import write_folder
 
@@ -236,3 +242,38 @@ def test_a_model_directory_keeps_it(tmp_path):
     model.save(tmp_path / "model")
     again = Model.load(tmp_path / "model")
     assert (again.hash, again.provenance) == (model.hash, model.provenance)
+
+
+def test_a_model_of_475_million_parameters_by_its_shapes():
+    """One pruning step at full size: a state of the same shapes, a gate for every node."""
+    fields = {
+        "vocab_size": 2048,
+        "n_layer": 8,
+        "n_head": 128,
+        "d_head": 16,
+        "d_model": 2048,
+        "d_mlp": 8192,
+        "d_pos_emb": 512,
+        "rms_norm": True,
+        "tied_unembed": False,
+        "enable_bigram_table": True,
+        "sink": True,
+    }
+    config = read_config("beeg_config.json", fields)
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), config))
+    assert 474e6 < sum(leaf.size for leaf in jax.tree.leaves(params)) < 476e6
+    objective = NodeMasks(config, PruneConfig(steps=1))
+    hypers = stack_hypers([default_hyper(config.num_nodes)])
+    seeds = np.zeros(1, np.uint32)
+    with jax.disable_jit(False):
+        state = jax.eval_shape(lambda: init_jobs(objective, seeds, hypers))
+        float32, int32 = np.dtype(np.float32), np.dtype(np.int32)
+        fills = {k: jax.ShapeDtypeStruct(v, float32) for k, v in shapes(config).items()}
+        pairs = Pairs(*(jax.ShapeDtypeStruct((64, 2, *end), int32) for end in ((32,), (), ())))
+        step = make_train_chunk(objective)
+        after, metrics = jax.eval_shape(
+            lambda s, d, p: step(s, 1, d, p), state, (params, fills), pairs
+        )
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
+    assert metrics["loss"].shape == (1, 1)
+    assert sum(leaf.size for leaf in jax.tree.leaves(after.tau)) == config.num_nodes == 188416
