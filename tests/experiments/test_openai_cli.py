@@ -1,4 +1,4 @@
-"""A released model by path: imported, given means, pruned, on built-in tasks and one from a file."""
+"""A released model by path: imported, given means, pruned on a built-in task."""
 
 import itertools
 import json
@@ -54,10 +54,6 @@ def test_from_their_folder_to_a_circuit(tmp_path):
     state = reference.random_state(FIELDS, np.random.default_rng(0))
     write_folder(tmp_path / "csp", FIELDS, state)
     write_corpus(tmp_path / "corpus", built_in)
-    row = {"positive_completion": "'\n", "negative_completion": '"\n'}
-    lines = [{"positive": f"{n} = 'a", "negative": f'{n} = "a', **row} for n in "bcdefghijklmnopq"]
-    (tmp_path / "quotes.jsonl").write_text("\n".join(map(json.dumps, lines)))
-
     where = ["--from=openai", "--path=csp", "--tokenizer=tinypython", "--out=model"]
     ((code, out, err),) = drive("import_model", [where], tmp_path)
     assert (code, err) == (0, ""), err
@@ -67,12 +63,8 @@ def test_from_their_folder_to_a_circuit(tmp_path):
     ((code, out, err),) = drive("means", [["--model=model"]], tmp_path)
     assert (code, err) == (0, ""), err
     assert "means over 2" in out
-    calls = [
-        ["--task=with_as", "--out=mean", *PRUNE],
-        ["--task=quotes.jsonl", "--out=zero", "--ablation=zero", *PRUNE],
-    ]
-    for code, _, err in drive("prune", calls, tmp_path):
-        assert code == 0, err
-    for name in ("mean", "zero"):
-        report = json.loads((tmp_path / name / "report.json").read_text())
-        assert report["model_hash"] == load_model(tmp_path / "model").hash
+    pruned, *_ = drive("prune", [["--task=with_as", "--out=run", *PRUNE]], tmp_path)
+    assert pruned[0] == 0, pruned[2]
+    report = json.loads((tmp_path / "run" / "report.json").read_text())
+    assert report["model_hash"] == load_model(tmp_path / "model").hash
+    assert report["model"] == "csp"
