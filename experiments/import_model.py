@@ -1,38 +1,43 @@
 """Turns another library's checkpoint into a model directory, for the --model of every binary.
 
     python -m experiments.import_model --from=gpt2 --path=gpt2_snapshot --out=my_gpt2
+    python -m experiments.import_model --from=openai --path=csp --tokenizer=tinypython --out=my_csp
 
-gpt2: a Hugging Face snapshot folder (config.json, model.safetensors, tokenizer.json); its mean
-activations are then computed by experiments.means. tracr: a compiled program, PROGRAM.npz beside
-PROGRAM.json. The same command again changes nothing; a directory that holds anything else is left
-alone.
+gpt2: a Hugging Face snapshot folder (config.json, model.safetensors, tokenizer.json). openai: a
+released weight-sparse model (beeg_config.json, final_model.pt), its tokenizer (encoder.json,
+vocab.bpe) in the same folder or in --tokenizer. Their mean activations are then computed by
+experiments.means. tracr: a compiled program, PROGRAM.npz beside PROGRAM.json. The same command again
+changes nothing; a directory that holds anything else is left alone.
 """
 
 import pathlib
 import shutil
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
 
 import jax
 from absl import app, flags
 
 from circuitjax.importers.gpt2 import import_gpt2
+from circuitjax.importers.openai import import_openai
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.record import Model
 from experiments.command import exit_on_bad_input
 
-
-def _tracr(path: str, name: str | None) -> Model:
-    return load_tracr(path, name).model
-
-
-_READERS: Mapping[str, Callable[[str, str | None], Model]] = MappingProxyType(
-    {"gpt2": import_gpt2, "tracr": _tracr}
+_FROM = flags.DEFINE_enum("from", None, ["gpt2", "openai", "tracr"], "Kind.", required=True)
+_PATH = flags.DEFINE_string("path", None, "Folder (tracr: file) to read.", required=True)
+_TOKENIZER = flags.DEFINE_string(
+    "tokenizer", None, "Folder of encoder.json and vocab.bpe (openai). Default: --path."
 )
-_FROM = flags.DEFINE_enum("from", None, list(_READERS), "Kind of checkpoint.", required=True)
-_PATH = flags.DEFINE_string("path", None, "Folder (gpt2) or file (tracr) to read.", required=True)
 _OUT = flags.DEFINE_string("out", None, "Model directory to write.", required=True)
 _NAME = flags.DEFINE_string("name", None, "Name of the model. Default: the checkpoint's own.")
+
+
+def _read() -> Model:
+    path, name = _PATH.value, _NAME.value
+    if _FROM.value == "openai":
+        return import_openai(path, name, _TOKENIZER.value)
+    if _TOKENIZER.value is not None:
+        raise ValueError(f"--tokenizer={_TOKENIZER.value} has no effect with --from={_FROM.value}")
+    return import_gpt2(path, name) if _FROM.value == "gpt2" else load_tracr(path, name).model
 
 
 def _write(model: Model, out: pathlib.Path) -> bool:
@@ -69,7 +74,7 @@ def main(argv: list[str]) -> None:
     del argv
     if _NAME.value is not None and not _NAME.value.strip():
         raise ValueError("--name is empty: leave it out or name the model")
-    model = _READERS[_FROM.value](_PATH.value, _NAME.value)
+    model = _read()
     out = pathlib.Path(_OUT.value).absolute()
     written = _write(model, out)
     config = model.config

@@ -9,18 +9,15 @@ import os
 import pathlib
 from collections.abc import Iterable, Sequence
 
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from circuitjax.pretrain.packing import BOS, VOCABULARY
 from circuitjax.tasks import words
+from circuitjax.tasks.tokenizer import byte_level
 
-__all__ = ["END_OF_TEXT", "PATTERN", "REQUIRED", "load", "missing", "save", "train", "wanted_words"]
+__all__ = ["END_OF_TEXT", "REQUIRED", "load", "missing", "save", "train", "wanted_words"]
 
 END_OF_TEXT = "<|endoftext|>"
-PATTERN = (
-    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 #: What the answers of the tasks, and the marks that decide them, consist of.
 REQUIRED: tuple[str, ...] = (
     "('", '("', "')", '")', "]", "]]", "')\n", '")\n', "]]\n", "]\n", "}\n", ".add", " +=", " as",
@@ -42,14 +39,7 @@ def train(texts: Iterable[str]) -> Tokenizer:
     Raises:
         ValueError: if the texts are too poor to fill the vocabulary.
     """
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer = byte_level(models.BPE())
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY - 1,
         show_progress=False,

@@ -11,10 +11,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
-__all__ = ["BOS", "Tokenizer"]
+__all__ = ["BOS", "PATTERN", "Tokenizer", "byte_level"]
 
 BOS = "<|endoftext|>"
+# How text is cut before pairs are merged: words with one mark before them, digits by three,
+# punctuation with the newlines behind it, line ends, blanks.
+PATTERN = (
+    r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def byte_level(bpe: models.BPE) -> tokenizers.Tokenizer:
+    """A tokenizer that cuts text by `PATTERN` and merges the bytes of each piece by `bpe`."""
+    tokenizer = tokenizers.Tokenizer(bpe)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(tokenizers.Regex(PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from circuitjax.importers.gpt2 import import_gpt2
+from circuitjax.importers.openai import import_openai
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.record import Model
 from circuitjax.model.sites import shapes
@@ -15,6 +16,7 @@ from tests.experiments.drive import ROOT, drive
 
 FIXTURES = ROOT / "tests" / "importers"
 GPT2 = ["--from=gpt2", f"--path={FIXTURES / 'gpt2' / 'plain'}"]
+OPENAI = ["--from=openai", f"--path={FIXTURES / 'openai' / 'sink'}"]
 TRACR = ["--from=tracr", f"--path={FIXTURES / 'tracr' / 'reverse.npz'}"]
 
 # name: (arguments, what the message says)
@@ -28,6 +30,15 @@ BAD = {
     "empty name": ([*GPT2, "--name=", "--out=x"], "--name is empty"),
     "no snapshot": (["--from=gpt2", "--path=none", "--out=x"], "there is no folder none"),
     "no program": (["--from=tracr", "--path=none.npz", "--out=x"], "there is no file none.json"),
+    "no released model": (["--from=openai", "--path=none", "--out=x"], "there is no folder none"),
+    "no tokenizer": (
+        [*OPENAI, "--tokenizer=none", "--out=x"],
+        "there is no file none/encoder.json",
+    ),
+    "no use": (
+        [*GPT2, "--tokenizer=none", "--out=x"],
+        "--tokenizer=none has no effect with --from=gpt2",
+    ),
     "stray": ([*GPT2, "--out=x", "stray"], "unexpected argument 'stray'"),
 }
 
@@ -54,6 +65,8 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
         [*GPT2, "--name=mine", "--out=mine"],
         [*TRACR, "--out=empty"],
         [*TRACR, "--name=r", "--out=deep/down"],
+        [*OPENAI, "--out=released"],
+        [*OPENAI, "--out=released"],
     ]
     rows = drive("import_model", good + [arguments for arguments, _ in BAD.values()], tmp_path)
     outputs = [out for code, out, err in rows[: len(good)] if (code, err) == (0, "")]
@@ -62,7 +75,15 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
     assert outputs[0].startswith(
         "new/: plain, 2 layers of 2 heads and 64 neurons, 16 channels, 284"
     )
-    assert ["already there" in out for out in outputs] == [False, True, True, False, False]
+    assert ["already there" in out for out in outputs] == [
+        False,
+        True,
+        True,
+        False,
+        False,
+        False,
+        True,
+    ]
     for (code, out, err), (_, message) in zip(rows[len(good) :], BAD.values(), strict=True):
         assert (code, out) == (2, "")
         assert err.startswith("error: ")
@@ -77,6 +98,8 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
         load_model(tmp_path / "empty").hash == load_tracr(FIXTURES / "tracr" / "reverse").model.hash
     )
     assert load_model(tmp_path / "deep" / "down").name == "r"
+    released = import_openai(FIXTURES / "openai" / "sink")
+    assert load_model(tmp_path / "released").hash == released.hash
     assert Model.load(tmp_path / "mine").means is not None  # means computed later are kept
     after = content(tmp_path)
     kept = {name: text for name, text in before.items() if ".importing" not in name}
@@ -86,5 +109,5 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
 
 
 def test_an_unknown_kind_is_told_the_known_ones(tmp_path):
-    with pytest.raises(AssertionError, match=r"value should be one of <gpt2\|tracr>"):
+    with pytest.raises(AssertionError, match=r"value should be one of <gpt2\|openai\|tracr>"):
         drive("import_model", [["--from=bert", "--path=x", "--out=y"]], tmp_path)

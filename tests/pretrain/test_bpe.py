@@ -10,6 +10,7 @@ from tokenizers import Tokenizer
 
 from circuitjax.pretrain import bpe, idioms
 from circuitjax.pretrain.packing import BOS, VOCABULARY
+from circuitjax.tasks.tokenizer import PATTERN
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_special_token_is_the_last(tokenizer: Tokenizer) -> None:
 
 def test_no_token_crosses_a_cut(tokenizer: Tokenizer) -> None:
     """Cut by the standard library's engine, with ASCII classes in the place of the Unicode ones."""
-    ascii_pattern = bpe.PATTERN.replace(r"\p{L}", "A-Za-z").replace(r"\p{N}", "0-9")
+    ascii_pattern = PATTERN.replace(r"\p{L}", "A-Za-z").replace(r"\p{N}", "0-9")
     ascii_pattern = re.sub(r"(?<!\[)(?<!\\n)(?<!\\s)A-Za-z\+", "[A-Za-z]+", ascii_pattern)
     ascii_pattern = ascii_pattern.replace("0-9{1,3}", "[0-9]{1,3}")
     for text in idioms.documents(4, 100):
