@@ -154,12 +154,16 @@ def _gaussian_process(space: Space, seed: int) -> Tuner:
 TUNERS: Mapping[str, Callable[[Space, int], Tuner]] = MappingProxyType(
     {"CARBS": Carbs, "random": Random, "Optuna TPE": _tpe, "Optuna GP": _gaussian_process}
 )
-_FUNCTIONS = flags.DEFINE_multi_enum("function", list(FUNCTIONS), list(FUNCTIONS), "Which functions.")
+_FUNCTIONS = flags.DEFINE_multi_enum(
+    "function", list(FUNCTIONS), list(FUNCTIONS), "Which functions."
+)
 _TUNERS = flags.DEFINE_multi_enum("tuner", list(TUNERS), list(TUNERS), "Which tuners.")
 _SEEDS = flags.DEFINE_integer("num_seeds", 10, "Seeds 0, 1, ... of tuners and noise.")
 _ROUNDS = flags.DEFINE_integer("rounds", 16, f"Rounds of {ROUND} evaluations.")
 _PROCESSES = flags.DEFINE_integer("processes", 2, "Runs side by side.")
-_OUT = flags.DEFINE_string("out", None, "JSON file for every run's regret and cost after each round.")
+_OUT = flags.DEFINE_string(
+    "out", None, "JSON file for every run's regret and cost after each round."
+)
 
 
 def run_one(function: str, tuner: str, seed: int, rounds: int) -> dict[str, Any]:

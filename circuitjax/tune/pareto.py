@@ -5,7 +5,8 @@ are never quite equal; were the slightest difference to count, the quickest of a
 runs would be on the front for nothing. So costs within a tolerance count as equal.
 
 Axes: N points, P of them on the front, M candidates.
-Source: Fetterman et al. 2023 (arXiv 2306.08055), section 3; log EI: Ament et al. 2023 (arXiv 2310.20708).
+Source: Fetterman et al. 2023 (arXiv 2306.08055), section 3. Log EI: Ament et al. 2023
+(arXiv 2310.20708).
 """
 
 import numpy as np

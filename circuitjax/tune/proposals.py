@@ -36,6 +36,7 @@ Snap = Callable[[np.ndarray], np.ndarray]
 _NARROWEST = 3.0  # draws around the front are up to so many times halved in radius
 _REFINEMENTS = 2  # rounds of draws around the best candidates ...
 _REFINED = 10  # ... of which there are so many
+_ROUGH = 25  # optimiser's steps for cost and success, which steer less finely than the output
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,12 +80,13 @@ def fit_models(
     log_costs = np.log(costs[good])
     mean, spread = float(np.mean(log_costs)), float(np.std(log_costs))
     equal = np.ptp(log_costs) <= math.log1p(tolerance)
+    signs = np.where(failed, -1.0, 1.0)
     return Models(
         output=fit_process(points[good], normal_scores(outputs[good])),
-        cost=None if equal else fit_process(points[good], (log_costs - mean) / spread),
+        cost=None if equal else fit_process(points[good], (log_costs - mean) / spread, _ROUGH),
         cost_mean=mean,
         cost_spread=spread,
-        success=fit_process(points, np.where(failed, -1.0, 1.0)) if failed.any() else None,
+        success=fit_process(points, signs, _ROUGH) if failed.any() else None,
         observed=points[good],
     )
 
@@ -173,10 +175,12 @@ def _front(
     """(points `[P, D]`, scores `[P]`, costs `[P]`) of the front, cheapest first.
 
     By what the models expect there and not by single outputs: the best of many noisy runs is mostly
-    the luckiest.
+    the luckiest. Members among the cheapest runs are left out, all but the best of them.
     """
     scores, costs = models.output.predict(points)[0], models.costs(points)
     index = pareto_front(np.exp(models.cost_spread * costs), scores, config.cost_tolerance)
+    cut = np.quantile(models.costs(models.observed), config.cheapest_left)
+    index = index[(costs[index] >= cut) | (index == index[-1])]
     return points[index], scores[index], costs[index]
 
 
@@ -186,9 +190,7 @@ def _front_value(costs: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray]
         return lambda at: np.full(at.shape, scores[0])
     mean = np.mean(scores)
     process = fit_process(costs[:, None], scores - mean)
-    return lambda at: np.clip(
-        process.predict(at[:, None])[0] + mean, scores.min(), scores.max()
-    )
+    return lambda at: np.clip(process.predict(at[:, None])[0] + mean, scores.min(), scores.max())
 
 
 def _cost_limit(

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
+import numpy as np
+
 from circuitjax.tune.space import Space
 
 __all__ = [
@@ -44,6 +46,8 @@ class CarbsConfig:
         the same twice, since it has no noise.
       max_cost: settings predicted to cost more are not suggested; None is no limit.
       cost_tolerance: costs whose ratio is at most one plus this count as equal.
+      cheapest_left: candidates are not drawn around this part of the runs, the cheapest, where much of
+        a wide front lies and little is to be won.
       cost_reach: the random limit on a suggestion's cost goes up to so many times the front's dearest.
     """
 
@@ -54,6 +58,7 @@ class CarbsConfig:
     most_runs: int = 5
     max_cost: float | None = None
     cost_tolerance: float = 0.1
+    cheapest_left: float = 0.2
     cost_reach: float = 2.0
 
     def __post_init__(self) -> None:
@@ -72,6 +77,8 @@ class CarbsConfig:
             raise ValueError(f"max_cost is {self.max_cost}; it must be in (0, inf), or None")
         if not 0 <= self.cost_tolerance < math.inf:
             raise ValueError(f"cost_tolerance is {self.cost_tolerance}; it must be in [0, inf)")
+        if not 0 <= self.cheapest_left < 1:
+            raise ValueError(f"cheapest_left is {self.cheapest_left}; it must be in [0, 1)")
         if not 1 <= self.cost_reach < math.inf:
             raise ValueError(f"cost_reach is {self.cost_reach}; it must be in [1, inf)")
 
@@ -126,8 +133,11 @@ class Observation:
     def __post_init__(self) -> None:
         if type(self.id) is not int:
             raise ValueError(f"an observation's id is {self.id!r}; it must be a suggestion's")
-        if type(self.failed) is not bool:
-            raise ValueError(f"observation {self.id}: failed is {self.failed!r}; it is true or false")
+        if not isinstance(self.failed, bool | np.bool_):
+            raise ValueError(
+                f"observation {self.id}: failed is {self.failed!r}; it is true or false"
+            )
+        object.__setattr__(self, "failed", bool(self.failed))
         object.__setattr__(self, "cost", self._number("cost", self.cost))
         if self.cost <= 0:
             raise ValueError(f"observation {self.id}: cost is {self.cost}; it must be above 0")
@@ -208,7 +218,8 @@ def measured(state: State) -> tuple[Measured, ...]:
     """Every setting at least half of whose runs succeeded, in the order of its first suggestion."""
     groups: dict[tuple[float | int, ...], list[Observation]] = {}
     for seen in state.observations:
-        groups.setdefault(tuple(state.suggestions[seen.id].params.values()), []).append(seen)
+        params = state.suggestions[seen.id].params
+        groups.setdefault(tuple(params[name] for name in state.space.names), []).append(seen)
     found = []
     for runs in groups.values():
         good = [run for run in runs if not run.failed]
@@ -253,7 +264,9 @@ def from_json(text: str, config: CarbsConfig, space: Space) -> State:
     try:
         fields = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"the state of the search is no JSON ({error}): it is cut or broken") from None
+        raise ValueError(
+            f"the state of the search is no JSON ({error}): it is cut or broken"
+        ) from None
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise ValueError(f"this is no state of a search: its format is not {FORMAT!r}")
     held = fields.get("config"), fields.get("space")
@@ -303,7 +316,9 @@ def _check(state: State) -> None:
         raise ValueError(f"seed is {state.seed!r}")
     for i, suggestion in enumerate(state.suggestions):
         if suggestion.id != i or suggestion.origin not in _ORIGINS:
-            raise ValueError(f"suggestion {i} has id {suggestion.id!r}, origin {suggestion.origin!r}")
+            raise ValueError(
+                f"suggestion {i} has id {suggestion.id!r}, origin {suggestion.origin!r}"
+            )
         state.space.to_basic(suggestion.params)
     check_ids(state, state.observations)
 

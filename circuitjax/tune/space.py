@@ -56,7 +56,9 @@ class Dimension:
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"a dimension's name is {self.name!r}; it must be a non-empty string")
         if self.kind not in KINDS:
-            raise ValueError(f"{self.name}: kind is {self.kind!r}; choose one of {', '.join(KINDS)}")
+            raise ValueError(
+                f"{self.name}: kind is {self.kind!r}; choose one of {', '.join(KINDS)}"
+            )
         for field in ("centre", "minimum", "maximum", "scale"):
             value = getattr(self, field)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -192,7 +194,7 @@ class Space:
         }
 
     def snap(self, basic: np.ndarray) -> np.ndarray:
-        """Points `[M, D]` moved to where their parameters really lie: into the bounds, integers rounded."""
+        """Points `[M, D]` moved to where their parameters lie: within bounds, integers rounded."""
         snapped = np.clip(basic, *self.bounds())
         for i, d in enumerate(self.dimensions):
             if d.integer:

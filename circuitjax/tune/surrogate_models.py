@@ -17,6 +17,7 @@ Source: Fetterman et al. 2023 (arXiv 2306.08055), section 3.
 import dataclasses
 import functools
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -34,7 +35,7 @@ _AMPLITUDE = (1e-3, 1e2), 1.0, 1.0
 _LENGTH = (1e-2, 1e3), 2.0, 1.0
 _LINEAR = (1e-6, 1e1), 1e-2, 1.5
 _NOISE = (1e-6, 1.0), 1e-2, 2.0
-_MOST_STEPS = 60  # of L-BFGS per fit
+_MOST_STEPS = 60  # of L-BFGS per fit, unless the caller makes do with fewer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +63,10 @@ class Process:
 
     def predict(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(mean, standard deviation) of the process itself, without noise, at `[M, D]`; each `[M]`."""
-        mean, deviation = self._regressor.predict(inputs, return_std=True)
+        with warnings.catch_warnings():
+            # Rounding may leave a variance just below 0 at a point that was measured; it is 0 then.
+            warnings.filterwarnings("ignore", "Predicted variances smaller than 0")
+            mean, deviation = self._regressor.predict(inputs, return_std=True)
         return mean, np.maximum(deviation, 1e-9)
 
     def add(self, inputs: np.ndarray, targets: np.ndarray) -> "Process":
@@ -74,12 +78,13 @@ class Process:
         )
 
 
-def fit_process(inputs: np.ndarray, targets: np.ndarray) -> Process:
+def fit_process(inputs: np.ndarray, targets: np.ndarray, most_steps: int = _MOST_STEPS) -> Process:
     """Fits kernel parameters to points.
 
     Args:
       inputs: `[N, D]` in basic units.
       targets: `[N]`, of mean near 0 and spread near 1 or 0.
+      most_steps: of the optimiser; nearly all the time goes there.
     """
     dimensions = inputs.shape[1]
     length_bounds, length, length_spread = _LENGTH
@@ -100,16 +105,19 @@ def fit_process(inputs: np.ndarray, targets: np.ndarray) -> Process:
         pull = (theta - start) / spreads
         return float(pull @ pull / 2 - value), pull / spreads - gradient
 
-    theta = _lowest(loss, start, kernel.bounds)
+    theta = _lowest(loss, start, kernel.bounds, most_steps)
     fitted = kernel.clone_with_theta(theta)
     return Process(fitted.k1, float(fitted.k2.noise_level), inputs, targets)
 
 
 def _lowest(
-    loss: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, bounds: np.ndarray
+    loss: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    bounds: np.ndarray,
+    most_steps: int,
 ) -> np.ndarray:
     found = minimize(
-        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _MOST_STEPS}
+        loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": most_steps}
     )
     return found.x if np.all(np.isfinite(found.x)) else start
 
@@ -121,7 +129,7 @@ def normal_scores(values: np.ndarray) -> np.ndarray:
     transformer would send the extremes to plus and minus infinity (in practice 5.2), and the best run
     so far would be an outlier whatever it is worth: it is given a guard below and one above instead.
     """
-    gap = 1.0 + np.ptp(values)
+    gap = np.ptp(values) + max(1.0, np.abs(values).max())
     guarded = np.concatenate([[values.min() - gap], values, [values.max() + gap]])
     transformer = QuantileTransformer(
         n_quantiles=guarded.size, output_distribution="normal", subsample=None
