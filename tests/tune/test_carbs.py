@@ -1,0 +1,370 @@
+"""Ask and tell: pure, resumable, better than chance, away from failures, and strict about its input."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from circuitjax.tune import carbs
+from circuitjax.tune.carbs import (
+    CarbsConfig,
+    Observation,
+    ask,
+    best,
+    from_json,
+    front,
+    start,
+    tell,
+    to_json,
+)
+from circuitjax.tune.space import Dimension, Space
+
+SPACE = Space(
+    (
+        Dimension("rate", "log", 1e-2, 1e-4, 1.0),
+        Dimension("share", "logit", 0.3, 0.01, 0.99),
+        Dimension("count", "linear", 8, 1, 40, scale=10, integer=True),
+    )
+)
+FLAT = Space(tuple(Dimension(f"x{i}", "linear", 0.0, -2.0, 2.0) for i in range(4)))
+TARGET = np.array([1.0, -1.0, 0.5, -0.7])
+
+
+def quadratic(params):
+    return float(np.sum((np.array(list(params.values())) - TARGET) ** 2))
+
+
+def bowl(params):
+    return (np.log10(params["rate"]) + 1) ** 2 + (params["share"] - 0.6) ** 2
+
+
+def run(state, suggestions, output=bowl, cost=lambda params: 1.0, fails=lambda params: False):
+    """Tells a state what came of suggestions."""
+    seen = []
+    for s in suggestions:
+        failed = fails(s.params)
+        value = None if failed else output(s.params)
+        seen.append(Observation(s.id, value, cost(s.params), failed))
+    return tell(state, seen)
+
+
+def search(space, rounds, seed=0, count=8, config=None, **outcome):
+    state = start(config or CarbsConfig(), space, seed)
+    for _ in range(rounds):
+        state, suggestions = ask(state, count)
+        state = run(state, suggestions, **outcome)
+    return state
+
+
+@pytest.fixture(scope="module")
+def halfway():
+    """Two rounds told, failures among them, and five suggestions still running."""
+    state = search(SPACE, 2, cost=lambda p: p["count"], fails=lambda p: p["share"] > 0.5)
+    return ask(state, 5)[0]
+
+
+def test_asking_changes_nothing_and_repeats_itself(halfway):
+    before = to_json(halfway)
+    first, again = ask(halfway, 3), ask(halfway, 3)
+    assert first == again
+    assert to_json(halfway) == before
+    assert first[0].suggestions == (*halfway.suggestions, *first[1])
+
+
+def test_eight_at_once_are_eight_in_turn(halfway):
+    together = ask(halfway, 8)[0]
+    for _ in range(8):
+        halfway = ask(halfway)[0]
+    assert halfway == together
+
+
+def test_json_there_and_back(halfway):
+    back = from_json(to_json(halfway), halfway.config, halfway.space)
+    assert back == halfway
+    assert ask(back, 3) == ask(halfway, 3)
+    for part in (dataclasses.fields(halfway), halfway.pending):
+        assert part
+
+
+def test_another_seed_draws_otherwise():
+    one, other = (ask(start(CarbsConfig(), SPACE, seed), 3)[1] for seed in (0, 1))
+    assert one[0] == other[0]
+    assert one[1].params != other[1].params
+
+
+def test_a_search_read_back_midway_ends_the_same():
+    through = search(SPACE, 5)
+    state = start(CarbsConfig(), SPACE, 0)
+    for i in range(5):
+        state, suggestions = ask(state, 8)
+        if i == 2:  # stopped while eight were running
+            state = from_json(to_json(state), CarbsConfig(), SPACE)
+            suggestions = state.pending
+        state = run(state, suggestions)
+    assert state == through
+
+
+def test_the_order_of_telling_does_not_matter():
+    state, suggestions = ask(start(CarbsConfig(), SPACE, 0), 8)
+    at_once = run(state, suggestions)
+    backwards = run(run(state, suggestions[:2:-1]), suggestions[2::-1])
+    assert backwards == at_once
+    assert backwards.pending == ()
+
+
+def test_first_suggestions_are_the_centre_and_draws_around_it():
+    _, suggestions = ask(start(CarbsConfig(), FLAT, 0), 400)
+    assert suggestions[0].params == FLAT.centre
+    assert suggestions[0].origin == "centre"
+    assert {s.origin for s in suggestions[1:]} == {"first"}
+    draws = np.array([FLAT.to_basic(s.params) for s in suggestions[1:]])
+    np.testing.assert_allclose(draws.mean(axis=0), 0, atol=0.06)
+    np.testing.assert_allclose(draws.std(axis=0), 0.3, atol=0.04)
+
+
+def test_every_suggestion_is_within_the_space(halfway):
+    for suggestion in ask(halfway, 8)[0].suggestions:
+        SPACE.to_basic(suggestion.params)
+        assert type(suggestion.params["count"]) is int
+
+
+def test_running_suggestions_push_the_next_ones_away():
+    state = search(FLAT, 4, output=quadratic)
+    points = [FLAT.to_basic(s.params) for s in ask(state, 8)[1] if s.origin == "model"]
+    apart = [np.linalg.norm(a - b) for i, a in enumerate(points) for b in points[:i]]
+    assert min(apart) > 0.02
+
+
+def test_beats_random_search_by_far():
+    ratios = []
+    for seed in range(4):
+        found = best(search(FLAT, 8, seed=seed, output=quadratic))
+        draws = np.random.default_rng(seed).uniform(-2, 2, (64, 4))
+        ratios.append(found.output / np.min(np.sum((draws - TARGET) ** 2, axis=1)))
+    assert max(ratios) < 0.5
+    assert np.median(ratios) < 0.1
+
+
+@pytest.mark.parametrize("wobble", [0.0, 0.02, 0.3])
+def test_costs_that_mean_nothing_do_no_harm(wobble):
+    noise = np.random.default_rng(0)
+    state = search(
+        FLAT, 8, output=quadratic, cost=lambda params: 90 * np.exp(wobble * noise.normal())
+    )
+    assert best(state).output < 0.15 * quadratic(FLAT.centre)
+    if wobble <= 0.02:  # within the tolerance
+        assert front(state) == (best(state),)
+
+
+def test_the_failing_region_is_avoided():
+    def fails(params):
+        return params["x0"] > 0.6  # the lowest outputs lie beyond
+
+    state = search(FLAT, 8, output=quadratic, fails=fails)
+    failed = [o.failed for o in state.observations]
+    assert sum(failed[40:]) <= 6
+    # The lowest that can be had is 0.16, on the border.
+    assert best(state).output < 0.16 + 0.15
+
+
+def test_a_start_that_only_fails_goes_on_further_out():
+    def fails(params):
+        return params["x0"] < 0.9  # three radii from the centre
+
+    state = search(FLAT, 6, output=quadratic, fails=fails)
+    reach = [np.linalg.norm(FLAT.to_basic(s.params)) for s in state.suggestions]
+    assert np.mean(reach[8:16]) > np.mean(reach[:8])
+    assert best(state) is not None
+    assert best(state).params["x0"] >= 0.9
+
+
+def test_nothing_but_failures_is_no_crash():
+    state = search(SPACE, 4, fails=lambda params: True)
+    assert best(state) is None
+    assert front(state) == ()
+    assert len({tuple(s.params.values()) for s in state.suggestions}) == 32
+
+
+def test_the_front_is_searched_along_costs():
+    """Output falls as the cost rises; both ends of the front must be improved."""
+
+    def output(params):
+        return 10 / params["count"] + bowl(params)
+
+    state = search(SPACE, 10, output=output, cost=lambda params: params["count"])
+    members = front(state)
+    costs = np.array([one.cost for one in members])
+    assert costs[-1] >= 16  # from 8 at the centre
+    assert costs[0] < 8
+    assert len(members) >= 5
+    excess = [bowl(one.params) for one in members]
+    assert np.median(excess) < 0.1 * bowl(SPACE.centre)
+
+
+def test_the_cost_limit_holds():
+    config = CarbsConfig(max_cost=15.0)
+    state = search(
+        SPACE, 8, config=config, output=lambda p: -p["count"] + bowl(p), cost=lambda p: p["count"]
+    )
+    late = [s.params["count"] for s in state.suggestions[24:]]
+    assert max(late) <= 18  # predicted, not known
+    assert best(state).cost >= 12
+
+
+def test_every_fifth_suggestion_measures_the_front_again():
+    noise = np.random.default_rng(0)
+    state = search(FLAT, 5, output=lambda params: quadratic(params) + 0.1 * noise.normal())
+    again = [s for s in state.suggestions if s.origin == "remeasure"]
+    assert [s.id for s in again] == list(range(9, 40, 5))
+    for s in again:
+        assert s.params in [earlier.params for earlier in state.suggestions[: s.id]]
+    assert max(one.runs for one in carbs.front(state)) <= state.config.most_runs
+    quiet = search(FLAT, 3, output=quadratic, config=CarbsConfig(remeasure_every=0))
+    assert "remeasure" not in {s.origin for s in quiet.suggestions}
+
+
+def test_what_has_no_noise_is_measured_twice_at_most():
+    state = search(FLAT, 6, output=lambda params: 1.0 + params["x0"] ** 2)
+    outputs = {}
+    for s in state.suggestions:
+        outputs.setdefault(tuple(s.params.values()), []).append(s.id // 8)
+    # Two of a round may be under way together; never one more after they came back.
+    for rounds in outputs.values():
+        assert len(set(rounds)) <= 2
+
+
+def test_best_is_the_lowest_mean():
+    state, s = ask(start(CarbsConfig(), FLAT, 0), 5)
+    twice = dataclasses.replace(s[4], params=s[0].params, origin="remeasure")
+    state = dataclasses.replace(state, suggestions=(*s[:4], twice))
+    state = tell(state, [Observation(0, 1.0, 2.0), Observation(4, 3.0, 4.0)])
+    state = tell(state, [Observation(1, 2.5, 1.0), Observation(2, None, 1.0, failed=True)])
+    found = best(state)
+    assert found.params == s[0].params
+    assert (found.output, found.cost, found.runs, found.failures, found.ids) == (2, 3, 2, 0, (0, 4))
+    assert [one.ids for one in front(state)] == [(1,), (0, 4)]
+
+
+def test_a_setting_that_mostly_fails_is_not_the_best():
+    state, s = ask(start(CarbsConfig(), FLAT, 0), 4)
+    again = tuple(dataclasses.replace(one, params=s[0].params) for one in s[:3])
+    state = dataclasses.replace(state, suggestions=(*again, s[3]))
+    state = tell(state, [Observation(0, -9.0, 1.0), Observation(3, 5.0, 1.0)])
+    state = tell(state, [Observation(i, None, 1.0, failed=True) for i in (1, 2)])
+    assert best(state).ids == (3,)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"output": float("nan")},
+            "observation 0: output is nan; it must be finite; tell a failed run",
+        ),
+        ({"output": float("inf")}, "output is inf; it must be finite"),
+        ({"output": "low"}, "output is 'low'; it must be a number"),
+        ({"output": None}, "observation 0: no output; tell a failed run by failed=True"),
+        ({"cost": float("nan")}, "cost is nan; it must be finite"),
+        ({"cost": float("-inf")}, "cost is -inf; it must be finite"),
+        ({"cost": 0.0}, "cost is 0.0; it must be above 0"),
+        ({"cost": -1.0, "failed": True, "output": None}, "cost is -1.0; it must be above 0"),
+        ({"failed": True}, "a failed run has no output, this has 1.0"),
+        ({"failed": 1}, "failed is 1; it is true or false"),
+        ({"id": "0"}, "id is '0'; it must be a suggestion's"),
+    ],
+)
+def test_a_bad_observation_is_one_clear_line(fields, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        Observation(**({"id": 0, "output": 1.0, "cost": 1.0} | fields))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([8], "there is no suggestion 8: 8 were made"),
+        ([-1], "there is no suggestion -1"),
+        ([3, 3], "suggestion 3 is told twice"),
+        ([0], "suggestion 0 is told twice"),
+    ],
+)
+def test_what_was_not_asked_cannot_be_told(ids, message):
+    state = tell(ask(start(CarbsConfig(), FLAT, 0), 8)[0], [Observation(0, 1.0, 1.0)])
+    with pytest.raises(ValueError, match=message):
+        tell(state, [Observation(i, 1.0, 1.0) for i in ids])
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"radius": 0.0}, "radius is 0.0; it must be in"),
+        ({"radius": float("nan")}, "radius is nan"),
+        ({"first_samples": 0}, "first_samples is 0; it must be a whole number from 1"),
+        ({"candidates_per_dimension": 1.5}, "candidates_per_dimension is 1.5"),
+        ({"remeasure_every": -1}, "remeasure_every is -1; it must be a whole number from 0"),
+        ({"most_runs": 0}, "most_runs is 0"),
+        ({"max_cost": 0.0}, "max_cost is 0.0; it must be in"),
+        ({"cost_tolerance": -0.1}, "cost_tolerance is -0.1"),
+        ({"cheapest_left": 1.0}, "cheapest_left is 1.0"),
+        ({"cost_reach": 0.5}, "cost_reach is 0.5"),
+    ],
+)
+def test_a_bad_config_is_one_clear_line(fields, message):
+    with pytest.raises(ValueError, match=message):
+        CarbsConfig(**fields)
+
+
+def test_bad_seeds_and_counts_are_refused():
+    with pytest.raises(ValueError, match="seed is -1; it must be a whole number from 0"):
+        start(CarbsConfig(), FLAT, -1)
+    with pytest.raises(ValueError, match="count is 0; it must be a whole number from 1"):
+        ask(start(CarbsConfig(), FLAT, 0), 0)
+
+
+@pytest.fixture
+def written():
+    return json.loads(to_json(search(FLAT, 1, output=quadratic)))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda f: f.pop("format"), "no state of a search"),
+        (
+            lambda f: f["config"].update(radius=0.5),
+            "another config: config.radius was 0.5 and is 0.3",
+        ),
+        (lambda f: f["config"].pop("radius"), "another config: config.radius is on one side only"),
+        (
+            lambda f: f["space"]["dimensions"][1].update(maximum=3.0),
+            r"another space: space.dimensions\[1\].maximum was 3.0 and is 2.0",
+        ),
+        (lambda f: f["space"]["dimensions"].pop(), "another space: space.dimensions was"),
+        (lambda f: f.pop("seed"), "the state of the search is broken: 'seed'"),
+        (lambda f: f.update(seed="0"), "broken: seed is '0'"),
+        (lambda f: f["suggestions"].pop(0), "broken: suggestion 0 has id 1"),
+        (lambda f: f["suggestions"].pop(), "broken: there is no suggestion 7"),
+        (
+            lambda f: f["suggestions"][1]["params"].update(x0=9.0),
+            "broken: x0 is 9.0; it must be in",
+        ),
+        (lambda f: f["suggestions"][1].update(params=3), "the state of the search is broken"),
+        (lambda f: f["observations"][0].update(cost=-1.0), "broken: observation 0: cost is -1.0"),
+        (lambda f: f["observations"].append(f["observations"][0]), "suggestion 0 is told twice"),
+        (lambda f: f["observations"][0].update(extra=1), "the state of the search is broken"),
+    ],
+)
+def test_a_broken_state_is_one_clear_line(written, break_it, message):
+    break_it(written)
+    with pytest.raises(ValueError, match=message) as caught:
+        from_json(json.dumps(written), CarbsConfig(), FLAT)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cut_state_is_one_clear_line():
+    text = to_json(search(FLAT, 1, output=quadratic))
+    with pytest.raises(ValueError, match="it is cut or broken"):
+        from_json(text[: len(text) // 2], CarbsConfig(), FLAT)
+    with pytest.raises(ValueError, match="no state of a search"):
+        from_json("[]", CarbsConfig(), FLAT)
