@@ -19,24 +19,19 @@ from absl import app, flags
 from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
-from circuitjax.model.record import Model
 from circuitjax.report.baseline_run import BaselineRun
 from circuitjax.report.edge_run import EdgeRun
 from circuitjax.report.prune_run import PruneRun
 from circuitjax.report.run_directory import run_pruning
 from circuitjax.report.table import summary_lines
 from circuitjax.report.weight_run import WeightRun
-from circuitjax.tasks import jsonl, suite
-from circuitjax.tasks.base import Task
-from circuitjax.tasks.contrast import ContrastTask
+from circuitjax.tasks import suite
 from circuitjax.tasks.english import suite as english
-from circuitjax.tasks.tokenizer import Tokenizer
-from circuitjax.zoo.load import load_model
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input
 from experiments.pruning_flags import build_run, chosen_method
 from experiments.ranking_flags import suffix
-from experiments.task_names import find_task
+from experiments.task_names import load_task
 
 flags.adopt_module_key_flags(pruning_flags)  # so that --help shows them
 _MODEL = flags.DEFINE_string(
@@ -50,20 +45,9 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run in --out
 _LIST = flags.DEFINE_bool("list_tasks", False, "Print the built-in tasks and leave.")
 
 
-def _task(name: str | None, model: Model, method: str) -> Task | ContrastTask:
-    if name is None:
-        raise ValueError("--task is missing: name one of --list_tasks, or a .jsonl file")
-    if name.endswith(".jsonl"):
-        return jsonl.load(name, Tokenizer.from_json(model.tokenizer_json))
-    return find_task(name, method)
-
-
 def _run() -> PruneRun | WeightRun | EdgeRun:
     method = chosen_method()
-    if _TASK.value is not None and not _TASK.value.endswith(".jsonl"):
-        find_task(_TASK.value, method)  # an unknown task is told before a model is loaded
-    model = load_model(_MODEL.value)
-    task = _task(_TASK.value, model, method)
+    model, task = load_task(_TASK.value, _MODEL.value, method)
     name = pathlib.Path(model.name).name
     out = pathlib.Path(_OUT.value or f"runs/prune{suffix(method)}/{name}/{task.name}")
     return build_run(model, task, out)

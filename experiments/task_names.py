@@ -1,13 +1,16 @@
-"""Built-in tasks by name, for whichever method."""
+"""Tasks as the binaries name them: a built-in one, for whichever method, or a .jsonl file."""
 
 import difflib
 
-from circuitjax.tasks import suite
+from circuitjax.model.record import Model
+from circuitjax.tasks import jsonl, suite
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.english import suite as english
+from circuitjax.tasks.tokenizer import Tokenizer
+from circuitjax.zoo.load import load_model
 
-__all__ = ["find_task"]
+__all__ = ["find_task", "load_task"]
 
 
 def find_task(name: str, method: str = "nodes") -> Task | ContrastTask:
@@ -27,3 +30,25 @@ def find_task(name: str, method: str = "nodes") -> Task | ContrastTask:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
         raise ValueError(f"there is no task {name!r}: did you mean {' or '.join(near)}?")
     return suite.get(name)
+
+
+def load_task(
+    name: str | None, model: str, method: str = "nodes"
+) -> tuple[Model, Task | ContrastTask]:
+    """A model and a task; an unknown built-in task is told before the model is loaded.
+
+    Args:
+      name: of a built-in task, or a path that ends in .jsonl.
+      model: a built-in model, or the path of a model directory.
+      method: of pruning.
+
+    Raises:
+      ValueError: no name, no such task or model, a broken file.
+    """
+    if name is None:
+        raise ValueError("--task is missing: name one of --list_tasks, or a .jsonl file")
+    if name.endswith(".jsonl"):
+        loaded = load_model(model)
+        return loaded, jsonl.load(name, Tokenizer.from_json(loaded.tokenizer_json))
+    task = find_task(name, method)
+    return load_model(model), task

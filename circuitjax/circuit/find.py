@@ -95,7 +95,11 @@ def initial_state(problem: Problem, jobs: Sequence[Job]) -> MaskState:
 
 
 def train_masks(
-    problem: Problem, state: MaskState, on_chunk: OnChunk = lambda state, metrics: None
+    problem: Problem,
+    state: MaskState,
+    on_chunk: OnChunk = lambda state, metrics: None,
+    *,
+    spare: bool = False,
 ) -> MaskState:
     """Runs what is left of the training, in chunks.
 
@@ -103,6 +107,7 @@ def train_masks(
       problem: model, task, data.
       state: J jobs, fresh or restored.
       on_chunk: called after each chunk with the state and the metrics `[J, chunk]`.
+      spare: go on for the other jobs' sake when one leaves the finite numbers.
 
     Raises:
       FloatingPointError: a loss, gradient or mask parameter that is not finite, with the step; the
@@ -115,6 +120,7 @@ def train_masks(
         problem.train,
         problem.prune.chunk,
         on_chunk,
+        spare=spare,
     )
 
 

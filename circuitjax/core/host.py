@@ -2,12 +2,16 @@
 
 import ctypes
 import os
+import pathlib
 import platform
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
+import filelock
 import jax
 
-__all__ = ["cache_compilations", "keep_freed_memory"]
+__all__ = ["alone_in", "cache_compilations", "keep_freed_memory"]
 
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -39,3 +43,24 @@ def cache_compilations(directory: str | None = None) -> None:
     root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     jax.config.update("jax_compilation_cache_dir", directory or f"{root}/circuitjax/xla")
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@contextmanager
+def alone_in(directory: pathlib.Path) -> Iterator[None]:
+    """Holds a directory, made if missing, for this process; a process that dies lets go of it.
+
+    Raises:
+      ValueError: another process holds it.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(directory / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(
+            f"another process works in {directory}: wait for it, or choose another directory"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()

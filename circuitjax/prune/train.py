@@ -27,6 +27,7 @@ __all__ = [
     "MaskState",
     "Objective",
     "OnChunk",
+    "finite_jobs",
     "init_jobs",
     "make_train_chunk",
     "run_chunks",
@@ -202,6 +203,12 @@ def make_train_chunk(objective: Objective) -> Callable[..., tuple[MaskState, Met
     return jax.jit(chunk, static_argnums=1, donate_argnums=0)
 
 
+def finite_jobs(state: MaskState) -> np.ndarray:
+    """bool `[J]`: the jobs whose gate parameters are finite numbers."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(state.tau)]
+    return np.all([np.isfinite(x.reshape(len(x), -1)).all(axis=1) for x in leaves], axis=0)
+
+
 def run_chunks(
     objective: Objective,
     state: MaskState,
@@ -209,6 +216,8 @@ def run_chunks(
     items: Any,
     chunk: int,
     on_chunk: OnChunk = lambda state, metrics: None,
+    *,
+    spare: bool = False,
 ) -> MaskState:
     """Runs what is left of a training, in chunks.
 
@@ -218,6 +227,8 @@ def run_chunks(
       data, items: see `make_train_chunk`.
       chunk: steps per call of the compiled program.
       on_chunk: called after each chunk with the state and the metrics `[J, chunk]`.
+      spare: go on when a job leaves the finite numbers, for the sake of the others, as a tuner must;
+        `finite_jobs` of the last state tells which did not.
 
     Raises:
       FloatingPointError: a loss, gradient or gate parameter that is not finite, with the step; the
@@ -231,10 +242,8 @@ def run_chunks(
         values = {name: np.asarray(value) for name, value in metrics.items()}
         # A parameter that is NaN closes its gate and leaves the loss finite, so all three count.
         bad = ~(np.isfinite(values["loss"]) & np.isfinite(values["gradient_rms"]))
-        for leaf in jax.tree.leaves(state.tau):
-            flat = np.asarray(leaf).reshape(bad.shape[0], -1)
-            bad[:, -1] |= ~np.isfinite(flat).all(axis=1)
-        if bad.any():
+        bad[:, -1] |= ~finite_jobs(state)
+        if bad.any() and not spare:
             job, step = (int(i) for i in np.argwhere(bad)[0])
             raise FloatingPointError(
                 f"the pruning of job {job} left the finite numbers at step {done + step}: "

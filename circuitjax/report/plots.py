@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: a library leaves the user's backend alone
 
-__all__ = ["plot_edges", "plot_loss_vs_k", "plot_training"]
+__all__ = ["plot_edges", "plot_loss_vs_k", "plot_training", "save_figure"]
 
 # Okabe and Ito's palette: told apart by readers who do not see all colours.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _LINES = ("-", "--", ":")  # when there are more curves than colours
 
 
-def _save(figure: Any, path: str | pathlib.Path) -> None:
+def save_figure(figure: Any, path: str | pathlib.Path) -> None:
+    """Writes a figure as PNG, atomically."""
     path = pathlib.Path(path)
     temporary = path.with_name(f".{path.name}.tmp.png")
     figure.savefig(temporary, dpi=150, bbox_inches="tight")
@@ -86,7 +87,7 @@ def plot_loss_vs_k(
     axes.set_ylim(low, top)
     axes.legend(fontsize=7, loc="lower left")
     axes.grid(alpha=0.25, which="both", linewidth=0.4)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_training(
@@ -124,7 +125,7 @@ def plot_training(
     for axes in (left, right):
         axes.grid(alpha=0.25, which="both", linewidth=0.4)
     figure.suptitle(title)
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def plot_edges(
@@ -184,4 +185,4 @@ def plot_edges(
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=7, loc="lower left")
     axes.grid(alpha=0.25, which="both", linewidth=0.4)
-    _save(figure, path)
+    save_figure(figure, path)

@@ -1,0 +1,54 @@
+"""Observations of a study as an append-only file of JSON lines, whole rounds at a time.
+
+A round's lines are written in one call and flushed to the disk. What a killed process left of a round is
+dropped when the file is read: the round is done again from its last checkpoint, with the same result.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["append_round", "read_rounds"]
+
+
+def append_round(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
+    """Adds a round's observations and waits until they are on the disk."""
+    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_rounds(path: pathlib.Path, size: int) -> list[list[dict[str, Any]]]:
+    """Whole rounds of `size` observations each; a cut one at the end is taken off the file.
+
+    Raises:
+      ValueError: a broken line that is not the last, or lines out of order.
+    """
+    if not path.exists():
+        return []
+    raw = path.read_bytes()
+    lines = raw.split(b"\n")[:-1]  # a line that was not ended was not written
+    rows = []
+    for number, line in enumerate(lines):
+        try:
+            row = json.loads(line)
+            if row["id"] != number:
+                raise ValueError(f"its id is {row['id']}, {number} comes next")
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{path}, line {number + 1} is no observation ({error}): put the file back as it was, "
+                "or start the study anew"
+            ) from None
+        rows.append(row)
+    whole = len(rows) - len(rows) % size
+    kept = sum(len(line) + 1 for line in lines[:whole])
+    if kept < len(raw):
+        with path.open("r+b") as file:
+            file.truncate(kept)
+            file.flush()
+            os.fsync(file.fileno())
+    return [rows[start : start + size] for start in range(0, whole, size)]

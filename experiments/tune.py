@@ -1,0 +1,119 @@
+"""Tunes the eight hyperparameters of node pruning for one task by CARBS, many runs as one program.
+
+    python -m experiments.tune --task=single_double_quote
+    python -m experiments.tune --task=with_as --rounds=4 --steps=100
+
+Every round asks for --num_jobs settings and prunes with all of them at once. The same command again
+goes on where it stopped, wherever that was, and ends with the same winner. The winner is run again with
+fresh seeds. In --out: observations.jsonl (every run as it comes), progress.png, winner/ (an ordinary
+pruning run: report, circuit, pictures), and tune.json, written last.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags
+from tqdm import tqdm
+
+from circuitjax.circuit.find import Job
+from circuitjax.core.checkpoints import write_json
+from circuitjax.core.host import alone_in, cache_compilations, keep_freed_memory
+from circuitjax.prune.config import PruneConfig
+from circuitjax.report.prune_run import PruneRun
+from circuitjax.report.run_directory import run_pruning, versions
+from circuitjax.report.study_report import plot_study, study_figures
+from circuitjax.tasks.base import Task
+from circuitjax.tune.observations import read_rounds
+from circuitjax.tune.study import Study, job_seed, run_study, winner
+from experiments.command import exit_on_bad_input
+from experiments.task_names import load_task
+
+_D = PruneConfig()
+_MODEL = flags.DEFINE_string(
+    "model", "tiny-python", "Built-in model, or path of a model directory."
+)
+_TASK = flags.DEFINE_string("task", None, "Name of a task, or a .jsonl file.")
+_OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/tune/<model>/<task>.")
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", 32, "Rounds of the search; more go on with the same study."
+)
+_JOBS = flags.DEFINE_integer("num_jobs", 8, "Runs of a round, as jobs of one program.")
+_SEED = flags.DEFINE_integer("seed", 0, "Seed of the search and of its runs.")
+_FRESH = flags.DEFINE_integer("fresh_seeds", 5, "Seeds the winner is run with again.")
+_TARGET = flags.DEFINE_float("target_loss", _D.target_loss, "Task loss to reach, in nats.")
+_STEPS = flags.DEFINE_integer("steps", _D.steps, "Training steps of a run.")
+_BATCH = flags.DEFINE_integer("batch_size", _D.batch_size, "Pairs per step.")
+
+
+def _study() -> Study:
+    if _FRESH.value < 1:
+        raise ValueError(f"--fresh_seeds={_FRESH.value} must be at least 1")
+    prune = PruneConfig(target_loss=_TARGET.value, steps=_STEPS.value, batch_size=_BATCH.value)
+    model, task = load_task(_TASK.value, _MODEL.value)
+    assert isinstance(task, Task)
+    name = pathlib.Path(model.name).name
+    out = pathlib.Path(_OUT.value or f"runs/tune/{name}/{task.name}")
+    return Study(model, task, prune, out, _ROUNDS.value, _JOBS.value, _SEED.value)
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    keep_freed_memory()
+    cache_compilations()
+    study = _study()
+    total = study.rounds * study.prune.steps
+    with (
+        alone_in(study.directory),
+        tqdm(total=total, unit="step", disable=not sys.stderr.isatty(), leave=False) as bar,
+    ):
+
+        def progress(number: int, step: int, edges: float | None) -> None:
+            bar.update(number * study.prune.steps + step - bar.n)
+            best = "none yet" if edges is None else f"{edges:.0f}"
+            bar.set_postfix_str(f"round {number + 1} of {study.rounds}, fewest edges {best}")
+
+        state = run_study(study, progress=progress)
+        hyper, found = winner(study, state)
+        bar.write("running the winner with fresh seeds")
+        first = study.rounds * study.jobs
+        jobs = [Job(job_seed(study, first + i), hyper) for i in range(_FRESH.value)]
+        report = run_pruning(
+            PruneRun(study.model, study.task, study.prune, jobs, study.directory / "winner"),
+            overwrite=True,
+        )
+        rows = [
+            row
+            for round_ in read_rounds(study.directory / "observations.jsonl", study.jobs)
+            for row in round_
+        ]
+        figures = study_figures(rows)
+        fresh = [job["edges"] if job["reached"] else None for job in report["jobs"]]
+        plot_study(
+            study.directory / "progress.png", rows, f"{study.task.name} on {study.model.name}"
+        )
+        write_json(
+            study.directory / "tune.json",
+            {
+                **figures,
+                "winner": dict(found.params),
+                "winner_runs": found.runs,
+                "fresh_seeds_edges": fresh,
+                "loss_circuit": report["loss_circuit"],
+                "config": study.identity(),
+                "versions": versions(),
+            },
+        )
+    print(
+        f"{study.task.name} on {study.model.name}: {figures['runs']} runs, {figures['failed']} failed"
+    )
+    print(f"  fewest edges, first round  {figures['fewest_edges_first_round']}")
+    print(f"  fewest edges, last round   {figures['fewest_edges_last_round']}")
+    print(f"  fewest edges, all rounds   {figures['fewest_edges']}")
+    print(f"  winner with fresh seeds    {', '.join(str(e) for e in fresh)}")
+    print(f"  winner's test loss         {report['loss_circuit']:.4f}")
+    print(f"  written to {study.directory}")
+
+
+if __name__ == "__main__":
+    app.run(main)
