@@ -43,12 +43,20 @@ _FRESH = flags.DEFINE_integer("fresh_seeds", 5, "Seeds the winner is run with ag
 _TARGET = flags.DEFINE_float("target_loss", _D.target_loss, "Task loss to reach, in nats.")
 _STEPS = flags.DEFINE_integer("steps", _D.steps, "Training steps of a run.")
 _BATCH = flags.DEFINE_integer("batch_size", _D.batch_size, "Pairs per step.")
+_ABLATION = flags.DEFINE_enum(
+    "ablation", _D.ablation, ["mean", "zero"], "What a closed node holds."
+)
 
 
 def _study() -> Study:
     if _FRESH.value < 1:
         raise ValueError(f"--fresh_seeds={_FRESH.value} must be at least 1")
-    prune = PruneConfig(target_loss=_TARGET.value, steps=_STEPS.value, batch_size=_BATCH.value)
+    prune = PruneConfig(
+        target_loss=_TARGET.value,
+        steps=_STEPS.value,
+        batch_size=_BATCH.value,
+        ablation=_ABLATION.value,
+    )
     model, task = load_task(_TASK.value, _MODEL.value)
     assert isinstance(task, Task)
     name = pathlib.Path(model.name).name
