@@ -27,7 +27,7 @@ _PATH = flags.DEFINE_string("path", None, "Folder (tracr: file) to read.", requi
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "Folder of encoder.json and vocab.bpe (openai). Default: --path."
 )
-_OUT = flags.DEFINE_string("out", None, "Model directory to write.", required=True)
+_OUT = flags.DEFINE_string("out", None, "Model directory to write. Default: models/<name>.")
 _NAME = flags.DEFINE_string("name", None, "Name of the model. Default: the checkpoint's own.")
 
 
@@ -75,12 +75,12 @@ def main(argv: list[str]) -> None:
     if _NAME.value is not None and not _NAME.value.strip():
         raise ValueError("--name is empty: leave it out or name the model")
     model = _read()
-    out = pathlib.Path(_OUT.value).absolute()
-    written = _write(model, out)
+    shown = _OUT.value or f"models/{pathlib.Path(model.name).name}"
+    written = _write(model, pathlib.Path(shown).absolute())
     config = model.config
     size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
     print(
-        f"{_OUT.value}: {model.name}, {config.num_layers} layers of {config.num_heads} heads and "
+        f"{shown}: {model.name}, {config.num_layers} layers of {config.num_heads} heads and "
         f"{config.d_mlp} neurons, {config.d_model} channels, {config.vocab_size} tokens, "
         f"{size} parameters" + ("" if written else " (already there)")
     )

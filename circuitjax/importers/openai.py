@@ -195,7 +195,7 @@ def _check(
 
 
 def _params(checkpoint: StateDict, config: TransformerConfig) -> dict[str, Any]:
-    """Our parameters, float32; no tensor is held twice, for there may be gigabytes of them."""
+    """Our parameters, float32. There may be gigabytes: at most one kind of tensor is held twice."""
 
     def stack(name: str) -> Iterator[np.ndarray]:
         for layer in range(config.num_layers):
@@ -208,6 +208,10 @@ def _params(checkpoint: StateDict, config: TransformerConfig) -> dict[str, Any]:
             place[...] = part.T
         return out
 
+    def split(name: str, shape: tuple[int, ...], parts: Iterator[np.ndarray]) -> None:
+        for letter, part in zip("qkv", np.split(fill(shape, parts), 3, axis=-1), strict=True):
+            layers[name.format(letter)] = np.ascontiguousarray(part)
+
     inputs, heads = config.d_in, config.d_attention
     layers: dict[str, np.ndarray] = {}
     for theirs, ours, size_in, size_out in (
@@ -218,13 +222,9 @@ def _params(checkpoint: StateDict, config: TransformerConfig) -> dict[str, Any]:
         layers[ours] = fill((size_in, size_out), stack(f"{theirs}.weight"))
         if config.biases:
             layers[f"{ours}_bias"] = fill((size_out,), stack(f"{theirs}.bias"))
-    for index, letter in enumerate("qkv"):
-        rows = slice(index * heads, (index + 1) * heads)
-        parts = (part[rows] for part in stack("attn.c_attn.weight"))
-        layers[f"attn_{letter}"] = fill((inputs, heads), parts)
-        if config.biases:
-            parts = (part[rows] for part in stack("attn.c_attn.bias"))
-            layers[f"attn_{letter}_bias"] = fill((heads,), parts)
+    split("attn_{}", (inputs, 3 * heads), stack("attn.c_attn.weight"))
+    if config.biases:
+        split("attn_{}_bias", (3 * heads,), stack("attn.c_attn.bias"))
     if config.attention_sinks:
         layers["attn_sink"] = fill((config.num_heads,), stack("attn.attn_imp.sink_logit"))
     norms = [("ln_1", "attn_norm", config.d_model), ("ln_2", "mlp_norm", config.d_model)]

@@ -65,8 +65,8 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
         [*GPT2, "--name=mine", "--out=mine"],
         [*TRACR, "--out=empty"],
         [*TRACR, "--name=r", "--out=deep/down"],
-        [*OPENAI, "--out=released"],
-        [*OPENAI, "--out=released"],
+        OPENAI,
+        [*OPENAI, "--out=models/sink"],
     ]
     rows = drive("import_model", good + [arguments for arguments, _ in BAD.values()], tmp_path)
     outputs = [out for code, out, err in rows[: len(good)] if (code, err) == (0, "")]
@@ -99,7 +99,7 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
     )
     assert load_model(tmp_path / "deep" / "down").name == "r"
     released = import_openai(FIXTURES / "openai" / "sink")
-    assert load_model(tmp_path / "released").hash == released.hash
+    assert load_model(tmp_path / "models" / "sink").hash == released.hash
     assert Model.load(tmp_path / "mine").means is not None  # means computed later are kept
     after = content(tmp_path)
     kept = {name: text for name, text in before.items() if ".importing" not in name}
