@@ -81,5 +81,5 @@ def plot_study(path: str | pathlib.Path, rows: Sequence[Mapping[str, Any]], titl
     axes.set_xlabel("pruning run")
     axes.set_ylabel("edges at the target loss")
     axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14), frameon=False)
     save_figure(figure, path)

@@ -56,6 +56,7 @@ def test_bad_input_is_one_line_and_leaves_no_study(bad, folder, case):
     assert (folder / "mine" / "thesis.txt").read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_a_study_and_its_winner(folder):
     call = [
         f"--model={folder}/model",
