@@ -40,6 +40,7 @@ __all__ = ["import_openai"]
 
 _LAYER = "transformer.h.{}."
 _HEAD, _TABLE = "lm_head.weight", "transformer.wte.weight"
+_BLOCK = 32  # rows that are transposed at a time: they fit in cache, a matrix does not
 # The causal mask, which is no parameter; files written without fused attention hold it.
 _MASK = re.compile(r"transformer\.h\.\d+\.attn\.bias")
 
@@ -205,7 +206,8 @@ def _params(checkpoint: StateDict, config: TransformerConfig) -> dict[str, Any]:
         """The layers' tensors `[L, *shape]`, matrices transposed to [inputs, outputs]."""
         out = np.empty((config.num_layers, *shape), np.float32)
         for place, part in zip(out, parts, strict=True):
-            place[...] = part.T
+            for start in range(0, len(part), _BLOCK):
+                place[..., start : start + _BLOCK] = part[start : start + _BLOCK].T
         return out
 
     def split(name: str, shape: tuple[int, ...], parts: Iterator[np.ndarray]) -> None:
