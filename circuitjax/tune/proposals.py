@@ -36,7 +36,9 @@ Snap = Callable[[np.ndarray], np.ndarray]
 _NARROWEST = 3.0  # draws around the front are up to so many times halved in radius
 _REFINEMENTS = 2  # rounds of draws around the best candidates ...
 _REFINED = 10  # ... of which there are so many
-_ROUGH = 25  # optimiser's steps for cost and success, which steer less finely than the output
+_ROUGH = (
+    25  # optimiser's steps for cost, success and front, which steer less finely than the output
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +191,7 @@ def _front_value(costs: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray]
     if len(costs) == 1:
         return lambda at: np.full(at.shape, scores[0])
     mean = np.mean(scores)
-    process = fit_process(costs[:, None], scores - mean)
+    process = fit_process(costs[:, None], scores - mean, _ROUGH)
     return lambda at: np.clip(process.predict(at[:, None])[0] + mean, scores.min(), scores.max())
 
 

@@ -138,19 +138,19 @@ def test_running_suggestions_push_the_next_ones_away():
 
 def test_beats_random_search_by_far():
     ratios = []
-    for seed in range(4):
-        found = best(search(FLAT, 8, seed=seed, output=quadratic))
-        draws = np.random.default_rng(seed).uniform(-2, 2, (64, 4))
+    for seed in range(3):
+        found = best(search(FLAT, 6, seed=seed, output=quadratic))
+        draws = np.random.default_rng(seed).uniform(-2, 2, (48, 4))
         ratios.append(found.output / np.min(np.sum((draws - TARGET) ** 2, axis=1)))
     assert max(ratios) < 0.5
     assert np.median(ratios) < 0.1
 
 
-@pytest.mark.parametrize("wobble", [0.0, 0.02, 0.3])
+@pytest.mark.parametrize("wobble", [0.02, 0.3])
 def test_costs_that_mean_nothing_do_no_harm(wobble):
     noise = np.random.default_rng(0)
     state = search(
-        FLAT, 8, output=quadratic, cost=lambda params: 90 * np.exp(wobble * noise.normal())
+        FLAT, 6, output=quadratic, cost=lambda params: 90 * np.exp(wobble * noise.normal())
     )
     assert best(state).output < 0.15 * quadratic(FLAT.centre)
     if wobble <= 0.02:  # within the tolerance
@@ -161,7 +161,7 @@ def test_the_failing_region_is_avoided():
     def fails(params):
         return params["x0"] > 0.6  # the lowest outputs lie beyond
 
-    state = search(FLAT, 8, output=quadratic, fails=fails)
+    state = search(FLAT, 7, output=quadratic, fails=fails)
     failed = [o.failed for o in state.observations]
     assert sum(failed[40:]) <= 6
     # The lowest that can be had is 0.16, on the border.
@@ -180,12 +180,13 @@ def test_a_start_that_only_fails_goes_on_further_out():
 
 
 def test_nothing_but_failures_is_no_crash():
-    state = search(SPACE, 4, fails=lambda params: True)
+    state = search(SPACE, 3, fails=lambda params: True)
     assert best(state) is None
     assert front(state) == ()
-    assert len({tuple(s.params.values()) for s in state.suggestions}) == 32
+    assert len({tuple(s.params.values()) for s in state.suggestions}) == 24
 
 
+@pytest.mark.slow
 def test_the_front_is_searched_along_costs():
     """Output falls as the cost rises; both ends of the front must be improved."""
 
@@ -205,7 +206,7 @@ def test_the_front_is_searched_along_costs():
 def test_the_cost_limit_holds():
     config = CarbsConfig(max_cost=15.0)
     state = search(
-        SPACE, 8, config=config, output=lambda p: -p["count"] + bowl(p), cost=lambda p: p["count"]
+        SPACE, 6, config=config, output=lambda p: -p["count"] + bowl(p), cost=lambda p: p["count"]
     )
     late = [s.params["count"] for s in state.suggestions[24:]]
     assert max(late) <= 18  # predicted, not known
