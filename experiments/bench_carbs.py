@@ -205,7 +205,7 @@ def run_one(function: str, tuner: str, seed: int, rounds: int) -> dict[str, Any]
 
 def _cell(regrets: Sequence[float | None]) -> str:
     values = [np.inf if regret is None else regret for regret in regrets]
-    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], method="closest_observation")
+    low, middle, high = np.quantile(values, [0.25, 0.5, 0.75], method="inverted_cdf")
     return f"{middle:.2g} [{low:.2g}, {high:.2g}]"
 
 
