@@ -14,6 +14,7 @@ from circuitjax.audit.evidence import baseline, evidence
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.compact import CompactCircuit, compact
 from circuitjax.circuit.edge_circuit import EdgeCircuit
+from circuitjax.circuit.export import export_circuit
 from circuitjax.circuit.find import Job, default_jobs
 
 # The function users call shares its name with the folder it lives above; the folder's modules stay
