@@ -55,7 +55,7 @@ def _study() -> Study:
         target_loss=_TARGET.value,
         steps=_STEPS.value,
         batch_size=_BATCH.value,
-        ablation=_ABLATION.value,
+        ablation=_ABLATION.value,  # type: ignore[arg-type]  # the flag admits no other
     )
     model, task = load_task(_TASK.value, _MODEL.value)
     assert isinstance(task, Task)
