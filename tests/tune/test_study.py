@@ -73,6 +73,7 @@ def test_a_finished_study_computes_nothing(finished):
     assert (directory / "observations.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow  # eleven processes, each of which starts JAX
 def test_a_study_killed_at_random_moments_ends_alike(finished, tmp_path):
     """SIGKILL after a random number of chunks, ten times, then to the end."""
     whole, state = finished
