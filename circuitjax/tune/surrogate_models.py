@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 from scipy.optimize import minimize
-from scipy.special import ndtr
+from scipy.special import ndtr, ndtri
+from scipy.stats import rankdata
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern, WhiteKernel
-from sklearn.preprocessing import QuantileTransformer
 
 __all__ = ["Process", "fit_process", "normal_scores", "success_probability"]
 
@@ -125,16 +125,11 @@ def _lowest(
 def normal_scores(values: np.ndarray) -> np.ndarray:
     """Values `[N]` mapped to a standard normal distribution by their quantiles.
 
-    The i-th smallest of N goes to the quantile i / (N + 1), equal ones to the middle of theirs. The
-    transformer would send the extremes to plus and minus infinity (in practice 5.2), and the best run
-    so far would be an outlier whatever it is worth: it is given a guard below and one above instead.
+    The i-th smallest of N goes to the quantile i / (N + 1), equal ones to the middle of theirs. So the
+    best run so far is no outlier whatever it is worth; scikit-learn's QuantileTransformer would send it
+    to the 1e-7 quantile, and equal values to where its rounding falls.
     """
-    gap = np.ptp(values) + max(1.0, np.abs(values).max())
-    guarded = np.concatenate([[values.min() - gap], values, [values.max() + gap]])
-    transformer = QuantileTransformer(
-        n_quantiles=guarded.size, output_distribution="normal", subsample=None
-    )
-    return transformer.fit(guarded[:, None]).transform(values[:, None])[:, 0]
+    return ndtri(rankdata(values) / (values.size + 1))
 
 
 def success_probability(process: Process, inputs: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from experiments import bench_carbs
 from experiments.bench_functions import FUNCTIONS
+from experiments.bench_tuners import run_one, table
 
 # Where the lowest output is, by the literature or by construction.
 MINIMA = {
@@ -38,9 +38,7 @@ def test_the_minimum_is_where_it_is_said_to_be(name):
 def test_a_run_is_one_of_the_seed(tuner):
     if tuner.startswith("Optuna"):
         pytest.importorskip("optuna")
-    one, again, other = (
-        bench_carbs.run_one("training that may fail", tuner, seed, 2) for seed in (0, 0, 1)
-    )
+    one, again, other = (run_one("training that may fail", tuner, seed, 2) for seed in (0, 0, 1))
     assert one["regret"] == again["regret"] != other["regret"]
     assert one["cost"][1] > one["cost"][0] > 0
     assert one["regret"][1] <= one["regret"][0]
@@ -64,7 +62,7 @@ def run(tuner, seed, regret, cost):
 def test_the_table_says_median_quartiles_and_equal_cost():
     runs = [run("a", i, [9.0, float(i)], [10.0, 20.0 + i]) for i in range(5)]
     runs += [run("b", i, [None, None], [5.0, 40.0]) for i in range(5)]
-    lines = bench_carbs.table(runs).splitlines()
+    lines = table(runs).splitlines()
     assert "2 [1, 3]" in lines[2]
     assert "inf [inf, inf]" in lines[2]
     assert "f: cost 20 spent" in lines[3]
