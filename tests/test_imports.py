@@ -1,6 +1,7 @@
 """The floors: an import goes to a strictly lower floor or stays within its own folder."""
 
 import ast
+import itertools
 import pathlib
 import textwrap
 
@@ -126,3 +127,39 @@ def test_an_unknown_folder_is_refused(tmp_path):
     (tmp_path / "circuitjax/attic/a.py").write_text("")
     with pytest.raises(ValueError, match="attic stands on no floor"):
         violations(tmp_path)
+
+
+def flag_definitions(module: str, seen: set[str]) -> set[tuple[str, str]]:
+    """(flag, module) of what importing a module of experiments/ defines, here or in its imports."""
+    path = ROOT / f"{module.replace('.', '/')}.py"
+    if module in seen or not path.exists():
+        return set()
+    seen.add(module)
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = {
+        (ast.unparse(node.args[0]), module)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("flags.DEFINE_")
+    }
+    return found.union(*(flag_definitions(inner, seen) for inner in binaries_in(tree)))
+
+
+def binaries_in(tree: ast.AST) -> list[str]:
+    """Modules of experiments/ that a file imports, and names that may be modules."""
+    return [
+        name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "experiments"
+        for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+    ]
+
+
+def test_tests_define_no_flag_twice():
+    """Tests share processes, and absl's flags admit one definition of a name: binaries are driven."""
+    seen: set[str] = set()
+    defined: set[tuple[str, str]] = set()
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for name in binaries_in(ast.parse(path.read_text(encoding="utf-8"))):
+            defined |= flag_definitions(name, seen)
+    for (flag, one), (other_flag, other) in itertools.combinations(sorted(defined), 2):
+        assert flag != other_flag, f"tests import {one} and {other}, which both define {flag}"

@@ -3,7 +3,9 @@
 Scores after training say which gates are open, but hardly in which order the open ones matter: some
 sit on dead paths, some stand in for each other. Here the rise of the loss by closing each gate is
 estimated to first order, a share of the cheapest is closed, and all is estimated anew. A round that
-costs more than expected is taken back and tried with a smaller share.
+costs more than expected is taken back and tried with a smaller share. Where one gate goes at a time,
+the estimate only proposes a few, and the loss decides: of the last gates of a circuit a derivative
+knows little.
 
 Training with hard gates can also end short of the target: where a circuit is a chain, the gates of
 two of its links may close within a few steps, and then neither has a gradient to open by. Elimination
@@ -19,7 +21,9 @@ from circuitjax.prune.select import bisect
 __all__ = ["Trial", "eliminate", "enough", "open_first"]
 
 _SHARE = 0.07  # of the open gates, closed in one round
+_FIRST_SHARE = 0.25  # while the loss is below a third of the target: most gates are far from needed
 _STEP = 0.02  # nats that a round may add; below a third of the target it may add more
+_TRIED = 8  # cheapest gates that are really closed, one by one, where a round closes just one
 _BEYOND = 1.6  # times the target: where to stop, so that the cut has room on both sides
 
 
@@ -70,27 +74,39 @@ def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
     """
     now = trial.alive(opened)
     closed = [np.flatnonzero(opened & ~now)]
-    share, loss = _SHARE, trial.loss(now)
+    share, loss = _FIRST_SHARE, trial.loss(now)
     estimate = trial.rises(now)
     while loss <= _BEYOND * target and now.sum() > 1:
         places = np.flatnonzero(now)
-        count = max(1, int(share * len(places)))
+        count = max(1, int(share * len(places))) if len(places) > 2 * _TRIED else 1
         # A gate whose closing is expected to help goes first.
-        cheapest = places[np.argsort(estimate[places], kind="stable")[:count]]
-        fewer = now.copy()
-        fewer[cheapest] = False
-        fewer = trial.alive(fewer)
-        after = trial.loss(fewer)
+        cheapest = places[np.argsort(estimate[places], kind="stable")]
+        if count == 1:
+            tried = [_without(trial, now, cheapest[i : i + 1]) for i in range(len(places))[:_TRIED]]
+            best = int(np.argmin([after for _, after in tried]))
+            cheapest, (fewer, after) = cheapest[best : best + 1], tried[best]
+        else:
+            cheapest = cheapest[:count]
+            fewer, after = _without(trial, now, cheapest)
         if count > 1 and after > max(loss + _STEP, target / 3):
             share /= 2
             continue
         dead = np.setdiff1d(np.flatnonzero(now & ~fewer), cheapest)
         closed += [dead, cheapest]
-        now, loss, share = fewer, after, min(_SHARE, 1.3 * share)
+        most = _FIRST_SHARE if after <= target / 3 else _SHARE
+        now, loss, share = fewer, after, min(most, 1.3 * share)
         estimate = trial.rises(now)
     places = np.flatnonzero(now)
     left = places[np.argsort(estimate[places], kind="stable")]
     return np.concatenate([*closed, left])[::-1]
+
+
+def _without(trial: Trial, opened: np.ndarray, closed: np.ndarray) -> tuple[np.ndarray, float]:
+    """What is alive once some gates close, and its loss."""
+    fewer = opened.copy()
+    fewer[closed] = False
+    fewer = trial.alive(fewer)
+    return fewer, trial.loss(fewer)
 
 
 def open_first(ranks: np.ndarray, order: np.ndarray) -> np.ndarray:

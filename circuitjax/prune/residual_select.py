@@ -17,7 +17,7 @@ import numpy as np
 from jax import lax
 
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.residual_graph import Writers, apply_graph
+from circuitjax.model.residual_graph import apply_graph
 from circuitjax.model.transformer import Params
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.eliminate import eliminate, enough, open_first
@@ -26,11 +26,10 @@ from circuitjax.prune.residual import (
     ResidualMasks,
     active_edges,
     compare,
-    reference_run,
 )
 from circuitjax.prune.residual_paths import connected
 from circuitjax.prune.residual_problem import EdgeProblem
-from circuitjax.prune.residual_trial import EdgeTrial, gate_slopes
+from circuitjax.prune.residual_trial import EdgeTrial, Reference, gate_slopes, references
 from circuitjax.prune.select import Selection, bisect, first_grid, neighbours, rank_nodes
 from circuitjax.prune.train import MaskState
 
@@ -43,7 +42,7 @@ __all__ = [
     "rank_edges",
 ]
 
-_BATCH = 32  # examples per forward pass of an evaluation
+_TIES = 64  # examples of the attribution that breaks ties
 _SCOUTS = 128  # examples of the first search and of elimination
 _GROUP = 4  # candidates per compiled call; the last group is filled up
 
@@ -73,13 +72,9 @@ class EdgeAnswers(NamedTuple):
 
 @functools.partial(jax.jit, static_argnums=0)
 def _answer(
-    config: TransformerConfig,
-    params: Params,
-    fixed: Writers | None,
-    batch: Examples,
-    gates: jax.Array,
+    config: TransformerConfig, params: Params, reference: Reference, gates: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    full, replacement = reference_run(config, params, batch, fixed)
+    batch, full, replacement = reference
 
     def one(gate: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         logits = apply_graph(config, params, batch.tokens[:, 0], gate, replacement, batch.positions)
@@ -100,18 +95,13 @@ def edge_answers(problem: EdgeProblem, examples: Examples, gates: np.ndarray) ->
     gates = np.asarray(gates, np.float32)
     count, size = len(gates), examples.size
     rows = np.minimum(np.arange(-(-count // _GROUP) * _GROUP), count - 1)
-    width = min(_BATCH, size)
-    groups = []
-    for start in range(0, len(rows), _GROUP):
-        chosen = jnp.asarray(gates[rows[start : start + _GROUP]])
-        parts = []
-        for first in range(0, size, width):
-            index = np.minimum(np.arange(first, first + width), size - 1)
-            parts.append(
-                _answer(problem.config, problem.params, problem.fixed, examples.take(index), chosen)
-            )
-        groups.append([np.concatenate(part, axis=1) for part in zip(*parts, strict=True)])
-    whole = (np.concatenate(part)[:count, :size] for part in zip(*groups, strict=True))
+    groups = [jnp.asarray(gates[rows[i : i + _GROUP]]) for i in range(0, len(rows), _GROUP)]
+    batches = []
+    # One batch after another: the full model runs on each once, and memory is that of one batch.
+    for reference in references(problem, examples):
+        parts = [_answer(problem.config, problem.params, reference, group) for group in groups]
+        batches.append([np.concatenate(part) for part in zip(*parts, strict=True)])
+    whole = (np.concatenate(p, axis=1)[:count, :size] for p in zip(*batches, strict=True))
     return EdgeAnswers(*whole)
 
 
@@ -125,18 +115,9 @@ def rank_edges(problem: EdgeProblem, state: MaskState) -> tuple[np.ndarray, np.n
     objective = ResidualMasks(problem.config, problem.settings)
     chance = np.asarray(objective.open_probabilities(state.tau, state.hyper), np.float64)
     active = active_edges(problem.config, problem.settings.ablation)
-    some = problem.validation.take(np.arange(min(2 * _BATCH, problem.validation.size)))
+    some = problem.validation.take(np.arange(min(_TIES, problem.validation.size)))
     gates = jnp.where(active, jnp.asarray(chance > 0.5, jnp.float32), 1.0)
-    slope = np.asarray(
-        gate_slopes(
-            problem.config,
-            problem.settings.minimise,
-            problem.params,
-            problem.fixed,
-            some,
-            gates,
-        )
-    )
+    slope = np.asarray(gate_slopes(problem, problem.settings.minimise, some, gates))
     ranks = rank_nodes(np.where(active, chance, -1.0), slope)
     return ranks, active & (chance > 0.5), float(chance[active].sum())
 
@@ -177,12 +158,13 @@ class EdgeChoice:
 def choose_edges(problem: EdgeProblem, state: MaskState) -> list[EdgeChoice]:
     """Cuts the rankings of J trained jobs at the target."""
     choices = []
-    trial = EdgeTrial(problem, _scouts(problem.train))
+    aims = problem.settings.target in ("loss", "kl")
+    trial = EdgeTrial(problem, _scouts(problem.train)) if aims else None
     for index in range(int(state.step.shape[0])):
         job = jax.tree.map(lambda leaf, i=index: leaf[i], state)
         ranks, opened, soft = rank_edges(problem, job)
         size = int(opened.sum())
-        if problem.settings.target in ("loss", "kl"):
+        if trial is not None:
             opened = enough(trial, ranks, opened, problem.settings.target_value)
             order = eliminate(trial, opened, problem.settings.target_value)
             ranks, size = open_first(ranks, order), len(order)

@@ -12,6 +12,7 @@ from circuitjax.core.checkpoints import load_arrays
 from circuitjax.pretrain.config import PretrainConfig
 from circuitjax.pretrain.train import init_state
 from experiments.command import exit_on_bad_input
+from tests.experiments.drive import drive
 from tests.pretrain.synthetic import write_corpus
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -47,37 +48,35 @@ def test_it_trains_and_resumes(tmp_path):
     assert "holds another run" in other.stderr
 
 
-@pytest.mark.parametrize(
-    ("recipe", "named"),
-    [
-        (None, "cannot read the recipe"),
-        ("{", "cannot read the recipe"),
-        ("[]", "model"),
-        (json.dumps({**RECIPE, "steps": -1}), "steps is -1"),
-        (json.dumps(RECIPE), "manifest.json is missing"),
-    ],
-)
-def test_bad_input_is_one_line(recipe, named, tmp_path, monkeypatch, capsys):
-    from absl import flags
+BAD = {
+    "no recipe": (None, "cannot read the recipe"),
+    "no JSON": ("{", "cannot read the recipe"),
+    "a list": ("[]", "model"),
+    "steps": (json.dumps({**RECIPE, "steps": -1}), "steps is -1"),
+    "no corpus": (json.dumps(RECIPE), "manifest.json is missing"),
+}
 
-    from experiments import pretrain
 
-    path = tmp_path / "recipe.json"
-    if recipe is not None:
-        path.write_text(recipe)
-    values = flags.FLAGS
-    arguments = [f"--recipe={path}", f"--corpus={tmp_path}/none", f"--out={tmp_path}/run"]
-    values(["pretrain", *arguments])
-    try:
-        with pytest.raises(SystemExit) as caught:
-            pretrain.main(["pretrain"])
-    finally:
-        values.unparse_flags()
-    assert caught.value.code == 2
-    message = capsys.readouterr().err
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory):
+    root, calls = tmp_path_factory.mktemp("bad"), []
+    for number, (recipe, _) in enumerate(BAD.values()):
+        path = root / f"{number}.json"
+        if recipe is not None:
+            path.write_text(recipe)
+        calls.append([f"--recipe={path}", f"--corpus={root}/none", f"--out={root}/run"])
+    found = dict(zip(BAD, drive("pretrain", calls, root), strict=True))
+    assert not (root / "run").exists()
+    return found
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line(outcomes, name):
+    code, _, message = outcomes[name]
+    assert code == 2
     assert message.startswith("error: ")
     assert message.count("\n") == 1
-    assert named in message
+    assert BAD[name][1] in message
 
 
 @pytest.mark.parametrize(

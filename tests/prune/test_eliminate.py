@@ -58,8 +58,15 @@ def test_dead_gates_go_with_those_they_hang_on_and_closed_ones_are_left_out():
     trial = Additive(worth, chain=(20, 21, 22))
     order = eliminate(trial, opened, 0.5)
     assert sorted(order) == list(range(5, 23))
-    # A gate of no worth of its own takes the whole chain along.
-    assert set(order[-3:]) == {20, 21, 22}
+    # A gate of hardly any worth of its own would take the whole chain along, which the loss shows.
+    assert {20, 21, 22} <= set(order[:7])
+
+
+def test_what_dies_with_a_gate_is_closed_with_it():
+    trial = Additive(np.full(40, 1e-3), chain=tuple(range(10, 40)))
+    order = eliminate(trial, np.ones(40, bool), 0.005)
+    assert sorted(order) == list(range(40))
+    assert set(order[-30:]) == set(range(10, 40)) or set(order[:30]) == set(range(10, 40))
 
 
 @pytest.mark.parametrize("target", [1e-6, 100.0])
@@ -82,3 +89,15 @@ def test_a_round_that_costs_too_much_is_taken_back():
     worth[:14] = 0.5  # the first that a round of 14 would close
     order = eliminate(Misled(worth), np.ones(200, bool), 0.15)
     assert len(order) == 200
+
+
+def test_the_loss_decides_among_the_last_gates():
+    class Misled(Additive):
+        """Estimates turn the order of the gates around."""
+
+        def rises(self, opened):
+            return np.where(opened, self.worth.max() - self.worth, 0.0)
+
+    worth = np.random.default_rng(2).permutation(np.linspace(0.01, 0.1, 8))
+    order = eliminate(Misled(worth), np.ones(8, bool), 10.0)
+    np.testing.assert_array_equal(order[1:], np.argsort(worth)[::-1][1:])

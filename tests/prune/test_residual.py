@@ -22,7 +22,7 @@ from circuitjax.prune.residual import EdgeConfig, ResidualMasks, active_edges
 from circuitjax.prune.residual_paths import connected
 from circuitjax.prune.residual_problem import fixed_replacements, make_edge_problem
 from circuitjax.prune.residual_select import edge_answers, look_at
-from circuitjax.prune.residual_trial import gate_slopes
+from circuitjax.prune.residual_trial import EdgeTrial, gate_slopes
 from circuitjax.prune.train import Job, make_train_chunk
 from tests.prune.planted import CONFIG, TASK, planted_model
 
@@ -201,13 +201,34 @@ def test_the_derivative_by_a_hard_gate():
     rng = np.random.default_rng(2)
     gates = (rng.random(residual_graph(CONFIG).num_edges) < 0.7).astype(np.float32)
     batch = problem.validation.take(np.arange(6))
-    slope = np.asarray(gate_slopes(CONFIG, "task", problem.params, None, batch, jnp.asarray(gates)))
+    slope = np.asarray(gate_slopes(problem, "task", batch, jnp.asarray(gates)))
     strong = np.argsort(-np.abs(slope))[:3]
     for edge in (*strong, *rng.choice(len(gates), 3, replace=False)):
         sides = np.stack([gates, gates])
         sides[:, edge] += (0.01, -0.01)
         task = edge_answers(problem, batch, sides).task_losses()
         assert slope[edge] == pytest.approx((task[0] - task[1]) / 0.02, abs=5e-3)
+
+
+@pytest.mark.parametrize("target", ["kl", "loss"])
+def test_what_closing_costs_is_what_selection_measures(target):
+    problem = problem_of(target=target, calibrate=False)
+    rng = np.random.default_rng(3)
+    opened = rng.random(residual_graph(CONFIG).num_edges) < 0.7
+    some = problem.train.take(np.arange(40))  # a whole batch and part of another
+    trial = EdgeTrial(problem, some)
+    found = edge_answers(problem, some, (opened | ~trial.alive(np.ones_like(opened)))[None])
+    expected = found.kl.mean() if target == "kl" else found.task_losses()[0]
+    assert trial.loss(opened) == pytest.approx(expected, rel=1e-4)
+    rises = trial.rises(opened)
+    assert not rises[~opened].any()
+    first = some.take(np.arange(32))
+    for edge in np.argsort(-np.abs(rises))[:3]:
+        sides = np.stack([opened, opened]).astype(np.float32)
+        sides[:, edge] += (0.01, -0.01)
+        found = edge_answers(problem, first, sides)
+        losses = found.kl.mean(axis=1) if target == "kl" else found.task_losses()
+        assert rises[edge] == pytest.approx((losses[1] - losses[0]) / 0.02, rel=0.05, abs=1e-3)
 
 
 def test_the_mean_replacement_is_the_mean_over_real_tokens():
