@@ -42,7 +42,8 @@ class Choice:
       loss: calibrated loss at k.
       loss_uncalibrated: loss at k without calibration.
       k_inside, k_after: units kept when calibration acts inside the bisection or after it; None
-        where the target is never met.
+        where the target is never met. Of the two, the one that is not chosen is for the record, and
+        k_after is then found on the first few pairs only.
       curve: (k, loss, calibrated loss, pairs it was measured on) at every k looked at: on all
         validation pairs, or, far from the crossing, on the first few.
     """
@@ -185,14 +186,17 @@ def cut(
     # Where candidates are evaluated one after another, halving takes the fewest of them.
     refine = 1 if jax.default_backend() == "cpu" else 4
 
-    def search(calibrated: bool) -> Selection:
+    def search(calibrated: bool, rough_only: bool = False) -> Selection:
         losses = [c.calibrated_at if calibrated else c.raw_at for c in (scout, cache)]
         options: dict[str, Any] = {"grid": prune.grid, "extra": (k_trained,)}
         rough = bisect(losses[0], size, prune.target_loss, **options)
+        if rough_only:
+            return rough
         start = neighbours(rough.k, size) if rough.reached else ()
         return bisect(losses[1], size, prune.target_loss, start=start, refine=refine, **options)
 
-    inside, after = search(True), search(False)
+    # Without calibration k is often many times larger, and costs most of the time to find exactly.
+    inside, after = search(True), search(False, rough_only=prune.calibrate == "inside")
     selection = inside if prune.calibrate == "inside" else after
     scale, shift, loss = cache.fitted[selection.k]
     raw = cache.raw[selection.k]
