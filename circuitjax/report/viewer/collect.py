@@ -15,7 +15,8 @@
                `[n', 2, e]` (row * T + position; highest first, then lowest); values `[n', 2, e, W]`
                of the window that begins at max(0, min(position - before, T - W))
     prompts    tokens `[P, 2, T]`, last `[P, 2]`, differences `[P, 2]`, nodes `[n']`, values
-               `[n', P, 2, T]`, final `[n', 2, 2]`: mean and deviation at the last token by class
+               `[n', P, 2, T]`, final `[n', 2, 2]`: mean and deviation at the last token by class;
+               apart `[n']`: the two prompts' largest difference at any token, mean over pairs
     attention  heads [layer, head], tokens `[2, T]`, last `[2]`, circuit and model `[h, 2, T, T]`
                in 255ths
     figures, curve, audit: see `facts`
@@ -23,6 +24,7 @@
 What has no meaning or cannot be had is null. Arrays are as `packing` writes them.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,10 +37,12 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.description import describe
 from circuitjax.circuit.edge_circuit import EdgeCircuit
 from circuitjax.circuit.node_effects import node_effects
+from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
-from circuitjax.model.sites import parse_address
-from circuitjax.model.transformer import apply
-from circuitjax.prune.objective import Pairs, answer_logits, logit_differences
+from circuitjax.model.sites import parse_address, shapes
+from circuitjax.model.transformer import Fills, Gates, Params, apply
+from circuitjax.prune.gates import all_gates
+from circuitjax.prune.objective import Pairs, logit_differences
 from circuitjax.prune.problem import Problem
 from circuitjax.report.viewer.facts import audit_table, curve_of, figures_of
 from circuitjax.report.viewer.packing import pack, pack_scaled
@@ -236,9 +240,11 @@ def _add_activations(
     acts = np.concatenate(list(found.values()))[chosen].reshape(-1, pairs.size, 2, length)
     last = np.asarray(pairs.last)
     final = np.take_along_axis(acts, last[None, :, :, None], axis=3)[..., 0]
+    both_real = (np.arange(length) <= last[:, :, None]).all(axis=1)
+    apart = np.where(both_real, np.abs(acts[:, :, 0] - acts[:, :, 1]), 0).max(axis=2).mean(axis=1)
     some = min(shown, pairs.size)
-    logits = answer_logits(config, params, pairs.take(np.arange(some)), gates, fills)
-    raw = np.asarray(logit_differences(logits, pairs.answers[:some]))
+    logits, _ = _run(config, params, _first(pairs), gates, fills)
+    raw = np.asarray(logit_differences(logits[:some], pairs.answers[:some]))
     inside = np.arange(length) <= last[:some, :, None]
     used.update(np.unique(rows[:some]).tolist(), np.unique(pairs.answers[:some]).tolist())
     data["prompts"] = {
@@ -251,6 +257,7 @@ def _add_activations(
         "nodes": pack(chosen, "i4"),
         "values": pack_scaled(np.where(inside[None], acts[:, :some], 0)),
         "pairs": pairs.size,
+        "apart": [_short(float(x)) for x in apart],
         "final": [
             [[_short(float(x)) for x in (side.mean(), side.std())] for side in both.T]
             for both in final
@@ -290,6 +297,29 @@ def _contexts(contexts: Contexts, acts: np.ndarray, ends: int) -> dict[str, Any]
     }
 
 
+def _first(pairs: Pairs) -> Pairs:
+    """The pairs that are shown, at most."""
+    return pairs.take(np.arange(min(_SIZES[0][1], pairs.size)))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _run(
+    config: TransformerConfig, params: Params, pairs: Pairs, gates: Gates, fills: Fills
+) -> tuple[jax.Array, jax.Array]:
+    """Logits `[P, 2, V]` after each prompt and patterns `[L, 2 P, H, T, T]`."""
+    size, _, length = pairs.tokens.shape
+    output = apply(
+        config,
+        params,
+        pairs.tokens.reshape(size * 2, length),
+        gates,
+        fills,
+        positions=pairs.last.reshape(size * 2, 1),
+        capture=("attn.pattern",),
+    )
+    return output.logits.reshape(size, 2, -1), output.captured["attn.pattern"]
+
+
 def _attention(
     circuit: Circuit | EdgeCircuit, model: Model, pairs: Pairs, used: set[int]
 ) -> dict[str, Any] | None:
@@ -309,15 +339,19 @@ def _attention(
     length = int(last.max()) + 1
     tokens = np.asarray(pairs.tokens)[0, :, :length]
     used.update(np.unique(tokens).tolist())
-    runs: dict[str, Any] = {"model": (circuit.config, model.params, None, None)}
+    # Open gates beside any fills: the whole model by the program that runs the circuit too.
+    fills = {s: jnp.zeros(shape, jnp.float32) for s, shape in shapes(circuit.config).items()}
+    runs: dict[str, Any] = {
+        "model": (circuit.config, model.params, all_gates(circuit.config, 1.0), fills)
+    }
     if isinstance(circuit, Circuit):
         fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
         runs["circuit"] = (*circuit.gated(model), circuit.gates(), fills)
     found: dict[str, Any] = {"circuit": None}
+    some = _first(pairs)
     for name, (config, params, gates, fills) in runs.items():
-        capture = ("attn.pattern",)
-        output = apply(config, params, jnp.asarray(tokens), gates, fills, capture=capture)
-        pattern = np.asarray(output.captured["attn.pattern"])  # [L, 2, H, T, T]
-        chosen = np.stack([pattern[layer, :, head] for layer, head in heads])
+        _, pattern = _run(config, jax.tree.map(jnp.asarray, dict(params)), some, gates, fills)
+        first = np.asarray(pattern)[:, :2, :, :length, :length]  # [L, 2, H, T, T]
+        chosen = np.stack([first[layer, :, head] for layer, head in heads])
         found[name] = pack(np.rint(255 * chosen).astype(np.int32), "u1")
     return {"heads": heads, "tokens": tokens.tolist(), "last": last.tolist(), **found}

@@ -13,11 +13,12 @@ import importlib.resources
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from circuitjax.core.checkpoints import write_bytes
 
-__all__ = ["MOST_BYTES", "render_page", "write_page"]
+__all__ = ["MOST_BYTES", "render_page", "title_text", "write_page"]
 
 MOST_BYTES = 5_000_000
 # In this order: d3's modules build on one another, and so do ours.
@@ -72,7 +73,7 @@ def render_page(data: dict[str, Any]) -> str:
     )
     parts = {
         "{{policy}}": html.escape(policy, quote=True).replace("&#x27;", "'"),
-        "{{title}}": html.escape(str(data["title"])),
+        "{{title}}": title_text(data),
         "{{style}}": f"<style>{style}</style>",
         "{{licence}}": _asset("vendor", "LICENSE").replace("--", "- -"),
         "{{data}}": f'<script type="application/json" id="data">{_json(data)}</script>',
@@ -97,6 +98,12 @@ def render_page(data: dict[str, Any]) -> str:
             f"above {MOST_BYTES}: prune it further"
         )
     return text
+
+
+def title_text(data: Mapping[str, Any]) -> str:
+    """The title as HTML text or as an attribute's value: ASCII, no control characters."""
+    shown = "".join(c if c.isprintable() else " " for c in str(data["title"]))
+    return html.escape(shown, quote=True).encode("ascii", "xmlcharrefreplace").decode()
 
 
 def _asset_template() -> str:

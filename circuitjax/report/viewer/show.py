@@ -13,7 +13,7 @@ from circuitjax.model.record import Model
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.report.viewer.collect import page_data
-from circuitjax.report.viewer.page import render_page, write_page
+from circuitjax.report.viewer.page import render_page, title_text, write_page
 from circuitjax.report.viewer.texts import Contexts, idiom_contexts
 from circuitjax.tasks import suite
 from circuitjax.tasks.base import Task
@@ -52,9 +52,8 @@ class Page:
 
     def _repr_html_(self) -> str:
         """A frame of its own origin: the page reaches nothing of the notebook, and needs nothing."""
-        title = html.escape(str(self.data["title"]), quote=True)
         return (
-            f'<iframe title="{title}" sandbox="allow-scripts" width="100%" '
+            f'<iframe title="{title_text(self.data)}" sandbox="allow-scripts" width="100%" '
             f'height="{self.height}" style="border:1px solid #ccc;border-radius:4px" '
             f'srcdoc="{html.escape(self.html, quote=True)}"></iframe>'
         )

@@ -1,4 +1,5 @@
-// Lines: rails, edges, heads' frames and labels, drawn on a canvas under the marks. Thousands of
+// Lines and labels, on two canvases under the marks: rails and edges on one, what is selected and all
+// labels on the other. Thousands of
 // edges are a handful of paths, one for each sign and width; they are built when the filter changes,
 // not when the view moves.
 "use strict";
@@ -23,7 +24,10 @@ viewer.widthClass = function (weight) {
 viewer.trace = function (path, edge) {
   const { x, y, radius } = viewer.place;
   const [source, target] = viewer.data.edges[edge];
-  const [x1, y1, x2, y2] = [x[source] + radius, y[source], x[target] - radius, y[target]];
+  // From inside a head a line leaves at the frame, not through the node's name.
+  const { kind, head } = viewer.data.nodes[source];
+  const out = kind === "node" && head !== undefined ? viewer.INSET + viewer.BOX / 2 : radius;
+  const [x1, y1, x2, y2] = [x[source] + out, y[source], x[target] - radius, y[target]];
   const bend = Math.max(12, (x2 - x1) * 0.45);
   path.moveTo(x1, y1);
   path.bezierCurveTo(x1 + bend, y1, x2 - bend, y2, x2, y2);
@@ -50,15 +54,15 @@ viewer.strokeBatches = function (context, batches, zoom, strong, plain) {
     context.strokeStyle = viewer.COLOURS[sign];
     context.lineWidth = (viewer.WIDTHS[width] * (strong ? 1.35 : 1)) / Math.sqrt(zoom) / Math.sqrt(Math.max(zoom, 1));
     // Dashes cost time: while a dense graph moves they are left out.
-    context.setLineDash(sign === "negative" && !plain ? [5 / zoom, 3.2 / zoom] : []);
+    context.setLineDash(sign === "negative" && !plain ? [6 / zoom, 4.5 / zoom] : []);
     context.stroke(path);
   }
   context.setLineDash([]);
 };
 
-viewer.resizeCanvas = function (canvas) {
+viewer.resizeCanvas = function (canvas, height = viewer.size.height) {
   const ratio = window.devicePixelRatio || 1;
-  const { width, height } = viewer.size;
+  const { width } = viewer.size;
   if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);
@@ -136,7 +140,6 @@ viewer.rebuildLit = function () {
 
 viewer.draw = function () {
   const { view, place } = viewer;
-  const started = performance.now();
   const context = viewer.resizeCanvas(viewer.canvas);
   const zoom = view.k;
   context.save();
@@ -146,7 +149,7 @@ viewer.draw = function () {
   context.lineWidth = 1 / zoom;
   context.strokeStyle = viewer.COLOURS.rail;
   context.stroke(rails.pale);
-  context.lineWidth = 1.2 / zoom;
+  context.lineWidth = (place.gap * zoom < 8 ? 0.7 : 1.2) / zoom;
   context.strokeStyle = viewer.COLOURS.carried;
   context.stroke(rails.dark);
   const dense = viewer.shownEdges.length > 1200;
@@ -155,16 +158,34 @@ viewer.draw = function () {
   viewer.strokeBatches(context, viewer.lineBatches, zoom, false, viewer.moving && dense);
   context.globalAlpha = 1;
   context.restore();
-  viewer.drawLit();
-  viewer.drawLabels(context);
-  viewer.frameTime = performance.now() - started;
-  viewer.placeCount = place.columns.length;
+  viewer.drawLabels(viewer.drawLit());
+  viewer.drawHeadings();
+  viewer.drawnView = view;
+  viewer.world.setAttribute("transform", `translate(${view.x},${view.y}) scale(${view.k})`);
+  viewer.stage.style.transform = "";
+};
+
+// While a dense graph moves, the picture that is there is moved and stretched as it is: it is drawn
+// anew when the gesture rests, or has gone so far that the picture would be coarse or blank.
+viewer.canStretch = function () {
+  const { view, drawnView, size } = viewer;
+  if (!viewer.moving || !drawnView || viewer.shownEdges.length + viewer.shownNodes < 1500) return false;
+  const stretch = view.k / drawnView.k;
+  const [x, y] = [view.x - drawnView.x * stretch, view.y - drawnView.y * stretch];
+  return stretch > 0.6 && stretch < 2.2 && Math.abs(x) < size.width * 1.2 && Math.abs(y) < size.height * 1.2;
+};
+viewer.stretch = function () {
+  const { view, drawnView } = viewer;
+  const stretch = view.k / drawnView.k;
+  const [x, y] = [view.x - drawnView.x * stretch, view.y - drawnView.y * stretch];
+  viewer.stage.style.transform = `translate(${x}px,${y}px) scale(${stretch})`;
+  viewer.drawHeadings();
 };
 
 viewer.drawLit = function () {
   const context = viewer.resizeCanvas(viewer.litCanvas);
   const { view, place } = viewer;
-  if (!viewer.litEdges.length && !viewer.litRails.length) return;
+  context.save();
   context.translate(view.x, view.y);
   context.scale(view.k, view.k);
   context.strokeStyle = viewer.COLOURS.text;
@@ -178,6 +199,8 @@ viewer.drawLit = function () {
     context.stroke();
   }
   viewer.strokeBatches(context, viewer.litBatches, view.k, true, false);
+  context.restore();
+  return context;
 };
 
 // The part of a rail that a read hangs on (from the tokens), or that a write feeds (to the logits).
@@ -223,6 +246,12 @@ viewer.drawLabels = function (context) {
     context.fillText(text, x, y);
   };
   const at = (x, y) => [x * view.k + view.x, y * view.k + view.y];
+  // No label lies on a mark.
+  const marks = (i) => {
+    const [x, y] = at(place.x[i], place.y[i]);
+    const r = place.radius * view.k * 0.9;
+    free(x - r, y - r, 2 * r, 2 * r);
+  };
   const inside = (x, y) => x > -40 && y > 34 && x < viewer.size.width + 40 && y < viewer.size.height + 10;
   context.lineJoin = "round";
   context.textBaseline = "middle";
@@ -234,10 +263,12 @@ viewer.drawLabels = function (context) {
   const dim = Boolean(viewer.hovered ?? viewer.selected);
   const ordered = [...focus.filter((i) => i !== undefined), ...viewer.labelOrder];
   const done = new Set();
-  if (place.gap * view.k >= 7 || viewer.rails.size === 0 || dim) {
+  const roomy = place.gap * view.k >= 7 || viewer.rails.size === 0 || viewer.shownNodes <= 300;
+  if (roomy || dim) {
+    data.nodes.forEach((_, i) => viewer.isShown[i] && marks(i));
     for (const i of ordered) {
       if (!viewer.isShown[i] || done.has(i)) continue;
-      if (place.gap * view.k < 7 && viewer.rails.size && !lit.has(i) && !focus.includes(i)) continue;
+      if (!roomy && !lit.has(i) && !focus.includes(i)) continue;
       done.add(i);
       const node = data.nodes[i];
       const [x, y] = at(place.x[i], place.y[i]);
@@ -277,14 +308,15 @@ viewer.drawLabels = function (context) {
       }
     }
   }
-  viewer.drawHeadings(context);
 };
 
 // Where a label may stand, best first: where no edges leave or enter the mark.
 viewer.labelSpots = function (node, x, y, r) {
   if (node.kind === "node" && node.head !== undefined) return [[x + r + 2, y, "left"]];
   const above = [x, y - r - 5, "center"];
-  if (!node.site || node.site === "mlp.post_act") return [above, [x, y + r + 6, "center"]];
+  if (!node.site || node.site === "mlp.post_act") {
+    return [above, [x, y + r + 6, "center"], [x + r + 3, y, "left"]];
+  }
   return node.site.endsWith("act_in") ? [[x - r - 3, y, "right"]] : [[x + r + 3, y, "left"]];
 };
 
@@ -302,8 +334,10 @@ viewer.railTokens = function (tokens) {
 viewer.clip = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
 // Column headings stay at the top of the view, whatever is scrolled.
-viewer.drawHeadings = function (context) {
+viewer.drawHeadings = function () {
   const { view, place, size } = viewer;
+  const context = viewer.resizeCanvas(viewer.headCanvas, 35);
+  context.textBaseline = "middle";
   context.fillStyle = "rgba(255,255,255,0.93)";
   context.fillRect(0, 0, size.width, 34);
   context.fillStyle = "#e4e7eb";

@@ -5,6 +5,7 @@
 
 viewer.HEADER = 46; // world units above the first rail
 viewer.BOX = 54; // width of a head's box
+viewer.INSET = 12; // how far left of its middle the marks stand, to leave room for their names
 
 // Gives {x, y, columns, rails, boxes, width, height, radius, bands} for a view of some pixels.
 viewer.layout = function (viewWidth, viewHeight) {
@@ -22,7 +23,13 @@ viewer.layout = function (viewWidth, viewHeight) {
     return same ? 1.25 : 0.8;
   });
   const total = spans.reduce((sum, span) => sum + span, 0) || 1;
-  const step = Math.min(210, Math.max(62, (viewWidth - 2 * margin - 30) / total));
+  const order = viewer.orderRails();
+  const rows = Math.max(order.length, 1);
+  const room = viewHeight - viewer.HEADER - 60;
+  const gap = Math.min(30, Math.max(onRails ? 13 : 24, room / rows));
+  // A graph taller than the view will be shrunk to fit: then it may be wider too.
+  const shrunk = Math.min(1, room / (rows * gap * 1.08));
+  const step = Math.min(210 / shrunk, Math.max(62, (viewWidth / shrunk - 2 * margin - 30) / total));
   const xOf = new Map();
   let x = margin;
   used.forEach((time, i) => {
@@ -31,11 +38,8 @@ viewer.layout = function (viewWidth, viewHeight) {
   });
   const right = x + margin;
 
-  const order = viewer.orderRails();
-  const rows = Math.max(order.length, 1);
-  const gap = Math.min(30, Math.max(onRails ? 13 : 24, (viewHeight - viewer.HEADER - 60) / rows));
   const railY = new Map(order.map((channel, row) => [channel, viewer.HEADER + 14 + row * gap]));
-  const depth = Math.max(rows * gap, Math.min(viewHeight - viewer.HEADER - 60, 460));
+  const depth = Math.max(rows * gap, Math.min(room, 460));
 
   const place = { x: new Float64Array(nodes.length), y: new Float64Array(nodes.length) };
   nodes.forEach((node, i) => {
@@ -50,13 +54,15 @@ viewer.layout = function (viewWidth, viewHeight) {
     if (onRails && time % 3 !== 1) continue;
     const fed = (i) => viewer.reads[i].map((edge) => place.y[data.edges[edge][0]]);
     const mean = (ys) => (ys.length ? ys.reduce((sum, y) => sum + y, 0) / ys.length : depth / 2);
-    const wanted = onRails ? (i) => viewer.wanted(i, railY, depth) : (i) => mean(fed(i));
+    const wanted = onRails ? (i) => viewer.wanted(i, railY, rows * gap) : (i) => mean(fed(i));
     const blocks = viewer.blocks(members, wanted);
     const most = depth * 1.05;
     const count = blocks.reduce((sum, block) => sum + block.members.length, 0);
     const heads = blocks.filter((block) => block.head).length;
-    const room = (most - heads * 26) / Math.max(count, 1);
-    const space = Math.min(heads ? 22 : 30, Math.max(onRails ? 8 : 30, room));
+    const each = (most - heads * 26) / Math.max(count, 1);
+    const space = onRails
+      ? Math.min(heads ? 22 : 30, Math.max(8, each))
+      : Math.min(84, Math.max(30, each));
     viewer.pack(blocks, space, depth);
     for (const block of blocks) {
       block.members.forEach((i, row) => {
@@ -74,7 +80,7 @@ viewer.layout = function (viewWidth, viewHeight) {
     }
   }
 
-  const ys = [...place.y, ...boxes.map((box) => box.y + box.height), viewer.HEADER + depth];
+  const ys = [...place.y, ...boxes.map((box) => box.y + box.height)];
   const height = ys.reduce((most, y) => Math.max(most, y), 0) + 24;
   const rails = order.map((channel) => ({ channel, y: railY.get(channel) }));
   const columns = used.map((time) => ({ time, x: xOf.get(time), title: viewer.columnTitle(time) }));

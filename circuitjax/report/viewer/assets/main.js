@@ -13,7 +13,9 @@ viewer.litRails = [];
 viewer.litBatches = [];
 viewer.canvas = document.getElementById("lines");
 viewer.litCanvas = document.getElementById("lit");
+viewer.headCanvas = document.getElementById("heads");
 viewer.svg = document.getElementById("marks");
+viewer.stage = document.getElementById("stage");
 
 viewer.measure = function () {
   const box = document.getElementById("graph").getBoundingClientRect();
@@ -26,14 +28,14 @@ viewer.redraw = function () {
   viewer.pending = true;
   requestAnimationFrame(() => {
     viewer.pending = false;
-    const { x, y, k } = viewer.view;
-    viewer.world.setAttribute("transform", `translate(${x},${y}) scale(${k})`);
-    viewer.draw();
+    if (viewer.canStretch()) viewer.stretch();
+    else viewer.draw();
   });
 };
 
 viewer.arrange = function () {
   viewer.measure();
+  viewer.drawnView = null;
   viewer.place = viewer.layout(viewer.size.width, viewer.size.height);
   viewer.current = null;
   viewer.buildMarks();
@@ -54,7 +56,10 @@ viewer.startView = function () {
     }, 140);
     viewer.redraw();
   });
-  viewer.zoomed = d3.select(viewer.svg).call(viewer.zoom);
+  // On the frame around the picture: the picture itself is stretched under the pointer.
+  const graph = document.getElementById("graph");
+  viewer.zoom.filter((event) => viewer.stage.contains(event.target) && !event.button);
+  viewer.zoomed = d3.select(graph).call(viewer.zoom).on("dblclick.zoom", null);
 };
 
 const still = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
@@ -83,7 +88,12 @@ viewer.centre = function (item) {
   // Near enough to read labels, but not farther away than it is now.
   const k = Math.max(viewer.view.k, Math.min(2.2, 15 / viewer.place.gap));
   const { width, height } = viewer.size;
-  viewer.moveTo(d3.zoomIdentity.translate(width / 2 - x * k, height / 2 - y * k).scale(k), true);
+  const { place } = viewer;
+  // What lies at the border need not come to the middle if that would show emptiness.
+  const within = (shift, low, high) => (low > high ? shift : Math.min(high, Math.max(low, shift)));
+  viewer.moveTo(d3.zoomIdentity.translate(
+    within(width / 2 - x * k, width - place.width * k - 10, 10),
+    within(height / 2 - y * k, height - place.height * k - 30, 44 - viewer.HEADER * k)).scale(k), true);
 };
 
 // Moves the view only if the thing lies outside it.
@@ -176,6 +186,7 @@ viewer.applyFilters = function () {
     box.style.display = members ? "" : "none";
     box.nextSibling.style.display = members ? "" : "none";
   }
+  viewer.shownNodes = count;
   viewer.orderMarks();
   viewer.rebuildLines();
   const nodes = viewer.data.nodes.length;
@@ -240,8 +251,9 @@ viewer.startPointer = function () {
 };
 
 viewer.startKeys = function () {
-  viewer.svg.addEventListener("keydown", viewer.keyOnMarks);
-  viewer.svg.addEventListener("focusin", (event) => {
+  // Not on the SVG itself: a listener for focus there would make it a stop of its own for Tab.
+  viewer.stage.addEventListener("keydown", viewer.keyOnMarks);
+  viewer.stage.addEventListener("focusin", (event) => {
     const item = viewer.itemOf(event.target);
     if (item) viewer.setCurrent(item);
   });
@@ -278,7 +290,7 @@ viewer.legend = function () {
     shape("attn.act_in", "read of a residual channel"), shape("attn.q", "query"), shape("attn.k", "key"),
     shape("attn.v", "value"), shape("mlp.post_act", "neuron"), shape("attn.resid_delta", "write to a residual channel")];
   const lines = viewer.data.kind === "residual_edges" ? [line("neutral", "", "edge")] : [
-    line("positive", "", "positive weight, wider for larger"), line("negative", "5 3", "negative weight, dashed"),
+    line("positive", "", "positive weight, wider for larger"), line("negative", "6 4", "negative weight, dashed"),
     line("carried", "", "residual channel that the circuit uses")];
   return [
     make("ul", { class: "keys" }, ...nodes, ...lines),
@@ -293,6 +305,7 @@ viewer.start = function () {
   const parts = [`${data.counts.nodes.toLocaleString("en")} nodes`, `${data.counts.edges.toLocaleString("en")} edges`];
   if (typeof data.loss === "number") parts.push(`loss ${viewer.number(data.loss)} nats`);
   document.getElementById("counts").textContent = parts.join(" · ");
+  document.getElementById("search").placeholder = data.nodes[Math.floor(data.nodes.length / 3)].id;
   document.getElementById("effect-tool").hidden = !viewer.hasEffects;
   document.getElementById("weight-tool").hidden = !viewer.maxWeight;
   viewer.labelOrder = data.nodes.map((_, i) => i).sort(

@@ -70,7 +70,7 @@ viewer.buildMarks = function () {
       "aria-label": viewer.describe(i),
     });
     // Inside a head the mark stands left, its name right of it.
-    if (boxed) place.x[i] -= 12;
+    if (boxed) place.x[i] -= viewer.INSET;
     const size = place.radius * viewer.scaleOf(node.effect);
     shape.setAttribute("transform", `translate(${place.x[i]},${place.y[i]}) scale(${size})`);
     shape.style.fill = viewer.shade(node.effect);

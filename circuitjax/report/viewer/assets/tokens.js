@@ -101,12 +101,15 @@ viewer.promptsOf = function (i) {
             make("span", { class: "answer" }, "→ ", make("code", {}, answer)))));
     }
   }
+  if (scale === 0) return [make("p", { class: "soft" }, "It is zero on all of them.")];
   const [positive, negative] = part.final[row];
   const summary = make("p", {},
     "At the last token, mean ± deviation over ", String(part.pairs), " pairs: positive ",
     make("b", {}, `${viewer.number(positive[0], true)} ± ${viewer.number(positive[1])}`),
     ", negative ",
-    make("b", {}, `${viewer.number(negative[0], true)} ± ${viewer.number(negative[1])}`), ".");
+    make("b", {}, `${viewer.number(negative[0], true)} ± ${viewer.number(negative[1])}`),
+    ". Anywhere in the two prompts of a pair, they differ by at most ",
+    make("b", {}, viewer.number(part.apart[row])), " on average.");
   return [summary, make("ol", { class: "contexts prompts" }, ...lines),
     make("p", { class: "soft" }, `In the circuit. Full shade is ${viewer.number(scale)}.`)];
 };
