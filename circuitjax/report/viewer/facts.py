@@ -58,11 +58,12 @@ def curve_of(report: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     of_edges = report.get("method") == "edges"
     columns = (1, 3, 4) if of_edges else (0, 1, 2)
-    jobs, chosen = [], None
+    jobs: list[dict[str, Any]] = []
+    chosen = None
     for row in report["jobs"]:
         curve = row.get("curve") if isinstance(row, Mapping) else None
-        points = [_point(point, columns) for point in curve] if isinstance(curve, list) else []
-        points = sorted(point for point in points if point is not None)
+        read = [_point(point, columns) for point in curve] if isinstance(curve, list) else []
+        points = sorted(point for point in read if point is not None)
         if not points:
             continue
         size = row.get("edges") if of_edges else row.get("k_inside") or row.get("k_after")

@@ -5,13 +5,19 @@ does not tell from x. The page's `data.js` is the reader.
 """
 
 import base64
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 __all__ = ["pack", "pack_scaled"]
 
-_TYPES = {"u1": np.uint8, "i1": np.int8, "u2": np.uint16, "i4": np.int32}
+_TYPES: Mapping[str, type[np.integer]] = {
+    "u1": np.uint8,
+    "i1": np.int8,
+    "u2": np.uint16,
+    "i4": np.int32,
+}
 
 
 def pack(values: Any, kind: str) -> dict[str, Any]:
