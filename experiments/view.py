@@ -97,13 +97,16 @@ def main(argv: list[str]) -> None:
     circuit.check_model(model)
     keep_freed_memory()
     cache_compilations()
+    report, audit = (_beside(run, name) for name in ("report.json", "audit.json"))
+    if audit is None and isinstance(report, dict):
+        audit = report.get("checks")  # of the short form, where the report has one
     page = circuit_page(
         circuit,
         model,
         task=_task(model),
         contexts=_contexts(model),
-        report=_beside(run, "report.json"),
-        audit=_beside(run, "audit.json"),
+        report=report,
+        audit=audit,
     )
     out = pathlib.Path(_OUT.value) if _OUT.value else root / "circuit.html"
     print(f"{out} ({page.save(out)} bytes)")

@@ -194,6 +194,8 @@ def test_reports_of_any_shape():
     assert table["passed"] == [True, False]
     assert audit_table({"a": {"figure": 1.0, "passed": False}})["rows"] == [["a", "1", "no"]]
     assert audit_table(AUDIT["checks"]) == table
+    check = {"group": "a", "figure": 0.5, "threshold": 1, "at_most": False, "unit": "nats"}
+    assert audit_table([check])["rows"] == [["a", "0.5 nats", "≥ 1 nats"]]
     assert audit_table({"verdict": AUDIT["checks"]}) == table
     assert audit_table("?")["rows"] == [["?"]]
     assert audit_table(None) is None

@@ -21,6 +21,7 @@ _FIGURES = (
     ("kl_to_model", "KL(model || circuit)", "nats"),
     ("argmax_agreement", "Same top token as the model", ""),
 )
+_COLUMNS = ("group", "name", "figure", "threshold", "passed", "note")  # first, in this order
 _LIMIT = 400  # characters of a cell
 
 
@@ -97,14 +98,25 @@ def audit_table(audit: Any) -> dict[str, Any] | None:
     checks = _checks(audit)
     if not checks:
         return {"columns": ["audit.json"], "rows": [[_text(audit)]], "passed": [None]}
-    columns: list[str] = []
-    for check in checks:
-        columns += [str(key) for key in check if str(key) not in columns]
-    front = [name for name in ("name", "figure", "threshold", "passed") if name in columns]
-    columns = front + [name for name in columns if name not in front]
     passed = [c["passed"] if isinstance(c.get("passed"), bool) else None for c in checks]
-    rows = [[_text(check.get(name)) for name in columns] for check in checks]
+    texts = [_cells(check) for check in checks]
+    columns = [name for name in _COLUMNS if any(cells.get(name) for cells in texts)]
+    for cells in texts:
+        columns += [name for name in cells if name not in (*columns, *_COLUMNS)]
+    rows = [[cells.get(name, "") for name in columns] for cells in texts]
     return {"columns": columns, "rows": rows, "passed": passed}
+
+
+def _cells(check: Mapping[str, Any]) -> dict[str, str]:
+    """One check as texts: unit and direction stand beside the numbers they belong to."""
+    cells = {str(k): _text(v) for k, v in check.items() if k not in ("unit", "at_most")}
+    unit = f" {check['unit']}" if isinstance(check.get("unit"), str) and check["unit"] else ""
+    for name in ("figure", "threshold"):
+        if isinstance(check.get(name), int | float):
+            cells[name] += unit
+    if isinstance(check.get("at_most"), bool) and cells.get("threshold"):
+        cells["threshold"] = f"{'≤' if check['at_most'] else '≥'} {cells['threshold']}"
+    return cells
 
 
 def _checks(audit: Any) -> list[dict[str, Any]]:

@@ -52,7 +52,8 @@ viewer.batches = function (edges) {
 viewer.strokeBatches = function (context, batches, zoom, strong, plain) {
   for (const { path, sign, width } of batches) {
     context.strokeStyle = viewer.COLOURS[sign];
-    context.lineWidth = (viewer.WIDTHS[width] * (strong ? 1.35 : 1)) / Math.sqrt(zoom) / Math.sqrt(Math.max(zoom, 1));
+    // Zoomed in, lines keep their width on the screen; zoomed out they get thinner, but slowly.
+    context.lineWidth = (viewer.WIDTHS[width] * (strong ? 1.35 : 1)) / Math.sqrt(zoom * Math.max(zoom, 1));
     // Dashes cost time: while a dense graph moves they are left out.
     context.setLineDash(sign === "negative" && !plain ? [6 / zoom, 4.5 / zoom] : []);
     context.stroke(path);
@@ -76,12 +77,12 @@ viewer.resizeCanvas = function (canvas, height = viewer.size.height) {
 };
 
 // The rails' ends, before the first column and behind the last.
-viewer.railStart = () => viewer.place.columns[0].x - 44;
-viewer.railEnd = () => viewer.place.columns.at(-1).x + 44;
+viewer.railStart = () => viewer.place.columns[0].x - 44 / Math.min(1, viewer.view.k);
+viewer.railEnd = () => viewer.place.columns.at(-1).x + 44 / Math.min(1, viewer.view.k);
 
 // Rails: pale where a channel only passes, darker from the first kept write to the last kept read.
 viewer.railPaths = function () {
-  const { place, data } = viewer;
+  const { place } = viewer;
   const pale = new Path2D();
   const dark = new Path2D();
   for (const { channel, y } of place.rails) {
@@ -103,7 +104,7 @@ viewer.railPaths = function () {
       dark.lineTo(end, y);
     }
   }
-  return { pale, dark, any: data.nodes.length > 0 };
+  return { pale, dark };
 };
 
 // All edges that the filters leave, in batches; anew after a filter or a layout changed.

@@ -7,7 +7,8 @@ viewer.HEADER = 46; // world units above the first rail
 viewer.BOX = 54; // width of a head's box
 viewer.INSET = 12; // how far left of its middle the marks stand, to leave room for their names
 
-// Gives {x, y, columns, rails, boxes, width, height, radius, bands} for a view of some pixels.
+// For a view of some pixels: x and y of every node, columns, rails and heads' boxes, the extent of it
+// all, the distance of rails and the size of marks.
 viewer.layout = function (viewWidth, viewHeight) {
   const { data } = viewer;
   const nodes = data.nodes;
@@ -15,20 +16,26 @@ viewer.layout = function (viewWidth, viewHeight) {
   const used = [...new Set(times)].sort((a, b) => a - b);
   const onRails = viewer.rails.size > 0;
 
-  // Columns: evenly spaced as the view allows, wider where edges fan out, a gap between blocks.
-  const margin = onRails ? 172 : 70; // for the rails' ends and the tokens beside them
-  const spans = used.map((time, i) => {
-    if (i === 0) return 0;
-    const same = Math.floor(time / 3) === Math.floor(used[i - 1] / 3);
-    return same ? 1.25 : 0.8;
-  });
-  const total = spans.reduce((sum, span) => sum + span, 0) || 1;
+  // Columns: as wide as the view allows, the wider the more edges end there, a gap between blocks.
+  // Rails: the lower the fewer fit. A graph taller than the view will be shrunk to fit: then it may
+  // be wider too, and needs room at its sides for the tokens beside the rails, if these can be read.
   const order = viewer.orderRails();
   const rows = Math.max(order.length, 1);
   const room = viewHeight - viewer.HEADER - 60;
-  const gap = Math.min(30, Math.max(onRails ? 13 : 24, room / rows));
-  // A graph taller than the view will be shrunk to fit: then it may be wider too.
+  const gap = Math.min(30, Math.max(onRails ? 13 : 24, room / (rows * 1.08)));
   const shrunk = Math.min(1, room / (rows * gap * 1.08));
+  const margin = (onRails ? (gap * shrunk >= 9 ? 176 : 112) : 70) / shrunk;
+
+  const crossing = used.map(() => 0); // edges that end in a column
+  for (const [, target] of data.edges) crossing[used.indexOf(times[target])] += 1;
+  const busiest = Math.max(1, ...crossing);
+  const spans = used.map((time, i) => {
+    if (i === 0) return 0;
+    const same = Math.floor(time / 3) === Math.floor(used[i - 1] / 3);
+    if (!onRails) return 1;
+    return same ? 0.9 + 0.9 * Math.sqrt(crossing[i] / busiest) : 0.75;
+  });
+  const total = spans.reduce((sum, span) => sum + span, 0) || 1;
   const step = Math.min(210 / shrunk, Math.max(62, (viewWidth / shrunk - 2 * margin - 30) / total));
   const xOf = new Map();
   let x = margin;
@@ -85,7 +92,7 @@ viewer.layout = function (viewWidth, viewHeight) {
   const rails = order.map((channel) => ({ channel, y: railY.get(channel) }));
   const columns = used.map((time) => ({ time, x: xOf.get(time), title: viewer.columnTitle(time) }));
   const radius = Math.min(6.5, Math.max(3, gap * 0.3));
-  return { ...place, columns, rails, boxes, width: right, height, radius, gap, left: 0 };
+  return { ...place, columns, rails, boxes, width: right, height, radius, gap };
 };
 
 viewer.columnTitle = function (time) {

@@ -166,5 +166,5 @@ viewer.showRing = function (item) {
   ring.removeAttribute("hidden");
   ring.setAttribute("cx", place.x[item.node]);
   ring.setAttribute("cy", place.y[item.node]);
-  ring.setAttribute("r", place.radius * 1.9);
+  ring.setAttribute("r", place.radius * 2.4);
 };

@@ -76,7 +76,7 @@ viewer.tokenTable = function (tokens) {
   const most = Math.max(...tokens.map(([, weight]) => Math.abs(weight)));
   return make("table", { class: "tokens" }, make("tbody", {}, ...tokens.map(([id, weight]) =>
     make("tr", {}, make("td", {}, make("code", { title: `token ${id}` },
-      viewer.clip(viewer.visible(viewer.tokenText(id)), 18))),
+      viewer.clip(viewer.visible(viewer.tokenText(id)), 13))),
     make("td", { class: "num" }, viewer.number(weight, true)),
     make("td", {}, viewer.bar(weight, most))))));
 };
