@@ -295,8 +295,15 @@ def test_the_keyboard_reaches_everything(planted):
     planted.press(Keys.ENTER)
     assert planted.find("#details h2").text == "1.mlp.resid_delta.2"
     assert planted.js(at).startswith("1.mlp.resid_delta.2")  # the place is kept
+    planted.js("document.querySelector('#details .link').focus()")
+    planted.press(Keys.ENTER)
+    assert planted.find("#details h2").text != "1.mlp.resid_delta.2"
+    assert planted.js("return document.activeElement.id") == "details"
     planted.press(Keys.ESCAPE)
     assert planted.find("#overview").is_displayed()
+    assert planted.js(at).startswith("1.mlp.post_act.")  # where the last link led
+    planted.press("0")
+    planted.settle()
     before = planted.js("return viewer.view.k")
     planted.press("+")
     planted.settle()

@@ -27,8 +27,18 @@ _VENDOR = (
     "zoom",
 )
 _SCRIPTS = (
-    *("data", "layout", "canvas", "marks", "tokens", "node_panel", "head_panel", "overview"),
-    *("search", "main"),
+    *(
+        "data",
+        "layout",
+        "canvas",
+        "labels",
+        "marks",
+        "tokens",
+        "node_panel",
+        "head_panel",
+        "overview",
+    ),
+    *("search", "view", "main"),
 )
 
 

@@ -128,8 +128,14 @@ viewer.words = function (node) {
   if (node.head !== undefined) {
     return `${site} ${node.channel} of head ${node.head}, layer ${node.layer}`;
   }
-  const on = node.site === "mlp.post_act" ? "" : "of residual channel ";
-  return `${site} ${on}${node.index}, layer ${node.layer}`;
+  if (node.site === "mlp.post_act") return `${site} ${node.index}, layer ${node.layer}`;
+  return `${site} of ${viewer.channel(node.index)}, layer ${node.layer}`;
+};
+
+// Concatenated positions are channels beyond the residual stream's.
+viewer.channel = function (index) {
+  const width = viewer.data.model.d_model;
+  return index < width ? `residual channel ${index}` : `position channel ${index - width}`;
 };
 
 viewer.label = function (node) {

@@ -1,4 +1,4 @@
-// Puts the page together: view (zoom and pan by d3), filters, selection, keys.
+// Puts the page together: filters, selection, pointer, keys.
 "use strict";
 
 viewer.isShown = viewer.data.nodes.map(() => true);
@@ -17,95 +17,6 @@ viewer.headCanvas = document.getElementById("heads");
 viewer.svg = document.getElementById("marks");
 viewer.stage = document.getElementById("stage");
 
-viewer.measure = function () {
-  const box = document.getElementById("graph").getBoundingClientRect();
-  viewer.size = { width: Math.max(200, box.width), height: Math.max(200, box.height) };
-};
-
-// One picture per frame, however many events there were.
-viewer.redraw = function () {
-  if (viewer.pending) return;
-  viewer.pending = true;
-  requestAnimationFrame(() => {
-    viewer.pending = false;
-    if (viewer.canStretch()) viewer.stretch();
-    else viewer.draw();
-  });
-};
-
-viewer.arrange = function () {
-  viewer.measure();
-  viewer.drawnView = null;
-  viewer.place = viewer.layout(viewer.size.width, viewer.size.height);
-  viewer.current = null;
-  viewer.buildMarks();
-  viewer.applyFilters();
-  viewer.showSelection();
-  viewer.fit(false);
-};
-
-viewer.startView = function () {
-  let rest = 0;
-  viewer.zoom = d3.zoom().scaleExtent([0.05, 12]).on("zoom", (event) => {
-    viewer.view = event.transform;
-    viewer.moving = true;
-    clearTimeout(rest);
-    rest = setTimeout(() => {
-      viewer.moving = false;
-      viewer.redraw();
-    }, 140);
-    viewer.redraw();
-  });
-  // On the frame around the picture: the picture itself is stretched under the pointer.
-  const graph = document.getElementById("graph");
-  viewer.zoom.filter((event) => viewer.stage.contains(event.target) && !event.button);
-  viewer.zoomed = d3.select(graph).call(viewer.zoom).on("dblclick.zoom", null);
-};
-
-const still = () => window.matchMedia("(prefers-reduced-motion: reduce)").matches;
-
-viewer.moveTo = function (transform, gently) {
-  const target = gently && !still() ? viewer.zoomed.transition().duration(300) : viewer.zoomed;
-  target.call(viewer.zoom.transform, transform);
-};
-
-viewer.fit = function (gently = true) {
-  const { place, size } = viewer;
-  const k = Math.min(1.4, (size.width - 24) / place.width, (size.height - 50) / (place.height - 34));
-  const x = (size.width - place.width * k) / 2;
-  const y = Math.max(34 - viewer.HEADER * k + 6, (size.height - place.height * k) / 2 - 4);
-  viewer.moveTo(d3.zoomIdentity.translate(x, y).scale(k), gently);
-};
-
-viewer.spot = function (item) {
-  if (item.head === undefined) return [viewer.place.x[item.node], viewer.place.y[item.node]];
-  const box = viewer.place.boxes.find((other) => other.name === item.head);
-  return [box.x + box.width / 2, box.y + box.height / 2];
-};
-
-viewer.centre = function (item) {
-  const [x, y] = viewer.spot(item);
-  // Near enough to read labels, but not farther away than it is now.
-  const k = Math.max(viewer.view.k, Math.min(2.2, 15 / viewer.place.gap));
-  const { width, height } = viewer.size;
-  const { place } = viewer;
-  // What lies at the border need not come to the middle if that would show emptiness.
-  const within = (shift, low, high) => (low > high ? shift : Math.min(high, Math.max(low, shift)));
-  viewer.moveTo(d3.zoomIdentity.translate(
-    within(width / 2 - x * k, width - place.width * k - 10, 10),
-    within(height / 2 - y * k, height - place.height * k - 30, 44 - viewer.HEADER * k)).scale(k), true);
-};
-
-// Moves the view only if the thing lies outside it.
-viewer.reveal = function (item) {
-  const [x, y] = viewer.spot(item);
-  const [sx, sy] = [x * viewer.view.k + viewer.view.x, y * viewer.view.k + viewer.view.y];
-  const { width, height } = viewer.size;
-  if (sx > 20 && sy > 50 && sx < width - 20 && sy < height - 20) return;
-  viewer.moveTo(d3.zoomIdentity.translate(width / 2 - x * viewer.view.k, height / 2 - y * viewer.view.k)
-    .scale(viewer.view.k), true);
-};
-
 // Selection. An item is {node: place} or {head: name}.
 viewer.same = (a, b) => Boolean(a && b) && a.node === b.node && a.head === b.head;
 
@@ -121,7 +32,10 @@ viewer.select = function (item) {
 // Selects something and brings it into view, with the keyboard's place on it.
 viewer.go = function (item) {
   if (item.node !== undefined && !viewer.isShown[item.node]) viewer.clearFilters();
+  const panel = document.getElementById("details");
+  const inside = panel.contains(document.activeElement);
   viewer.select(item);
+  if (inside) panel.focus({ preventScroll: true }); // the link that was followed is gone
   viewer.centre(item);
   const element = item.node === undefined ? viewer.boxOf.get(item.head) : viewer.markOf[item.node];
   const found = element && viewer.itemOf(element);
@@ -259,13 +173,17 @@ viewer.startKeys = function () {
   });
   document.addEventListener("keydown", (event) => {
     const typing = event.target.tagName === "INPUT" && event.target.type === "text";
-    if (event.key === "Escape") viewer.select(null);
+    if (event.key === "Escape") {
+      const inside = document.getElementById("details").contains(document.activeElement);
+      viewer.select(null);
+      if (inside && viewer.current) viewer.current.element.focus({ preventScroll: true });
+    }
     if (typing || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "/") {
       event.preventDefault();
       document.getElementById("search").focus();
-    } else if (event.key === "+" || event.key === "=") viewer.zoomed.call(viewer.zoom.scaleBy, 1.4);
-    else if (event.key === "-") viewer.zoomed.call(viewer.zoom.scaleBy, 1 / 1.4);
+    } else if (event.key === "+" || event.key === "=") viewer.zoomBy(1.4);
+    else if (event.key === "-") viewer.zoomBy(1 / 1.4);
     else if (event.key === "0") viewer.fit();
   });
   const tabs = document.getElementById("tabs");
@@ -302,7 +220,8 @@ viewer.legend = function () {
 viewer.start = function () {
   const { data } = viewer;
   document.getElementById("title").textContent = data.title;
-  const parts = [`${data.counts.nodes.toLocaleString("en")} nodes`, `${data.counts.edges.toLocaleString("en")} edges`];
+  const { nodes, edges } = data.counts;
+  const parts = [`${nodes.toLocaleString("en")} nodes`, `${edges.toLocaleString("en")} edges`];
   if (typeof data.loss === "number") parts.push(`loss ${viewer.number(data.loss)} nats`);
   document.getElementById("counts").textContent = parts.join(" · ");
   document.getElementById("search").placeholder = data.nodes[Math.floor(data.nodes.length / 3)].id;
@@ -321,8 +240,8 @@ viewer.start = function () {
   for (const name of ["effect", "weight"]) {
     document.getElementById(name).addEventListener("input", viewer.applyFilters);
   }
-  document.getElementById("zoom-in").addEventListener("click", () => viewer.zoomed.transition().duration(200).call(viewer.zoom.scaleBy, 1.4));
-  document.getElementById("zoom-out").addEventListener("click", () => viewer.zoomed.transition().duration(200).call(viewer.zoom.scaleBy, 1 / 1.4));
+  document.getElementById("zoom-in").addEventListener("click", () => viewer.zoomBy(1.4));
+  document.getElementById("zoom-out").addEventListener("click", () => viewer.zoomBy(1 / 1.4));
   document.getElementById("fit").addEventListener("click", () => viewer.fit());
   for (const name of ["overview", "details"]) {
     document.getElementById(`tab-${name}`).addEventListener("click", () => viewer.tab(name));

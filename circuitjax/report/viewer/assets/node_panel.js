@@ -117,10 +117,10 @@ viewer.nodePanel = function (i) {
   const node = data.nodes[i];
   const stream = node.site && /(act_in|resid_delta)$/.test(node.site);
   const reads = stream && node.site.endsWith("act_in")
-    ? [make("p", { class: "soft" }, `Residual channel ${node.index}, normalised, written by`), viewer.streamReads(i)]
+    ? [make("p", { class: "soft" }, `Normalised ${viewer.channel(node.index)}, written by`), viewer.streamReads(i)]
     : [viewer.edgeTable(viewer.reads[i], 0)];
   const writes = stream && node.site.endsWith("resid_delta")
-    ? [make("p", { class: "soft" }, `Added to residual channel ${node.index}, read by`), viewer.streamWrites(i)]
+    ? [make("p", { class: "soft" }, `Added to ${viewer.channel(node.index)}, read by`), viewer.streamWrites(i)]
     : [viewer.edgeTable(viewer.writes[i], 1)];
   if (node.site === "attn.q" || node.site === "attn.k") {
     writes.splice(0, 1, make("p", { class: "soft" }, "Its products with ",
