@@ -13,6 +13,7 @@ import importlib.resources
 import json
 import os
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,21 +25,11 @@ MOST_BYTES = 5_000_000
 # In this order: d3's modules build on one another, and so do ours.
 _VENDOR = (
     *("color", "dispatch", "ease", "timer", "selection", "interpolate", "drag", "transition"),
-    "zoom",
+    *("zoom",),
 )
 _SCRIPTS = (
-    *(
-        "data",
-        "layout",
-        "canvas",
-        "labels",
-        "marks",
-        "tokens",
-        "node_panel",
-        "head_panel",
-        "overview",
-    ),
-    *("search", "view", "main"),
+    *("data", "layout", "canvas", "labels", "marks", "tokens", "node_panel", "head_panel"),
+    *("overview", "search", "view", "main"),
 )
 
 
@@ -82,24 +73,15 @@ def render_page(data: dict[str, Any]) -> str:
         ]
     )
     parts = {
-        "{{policy}}": html.escape(policy, quote=True).replace("&#x27;", "'"),
-        "{{title}}": title_text(data),
-        "{{style}}": f"<style>{style}</style>",
-        "{{licence}}": _asset("vendor", "LICENSE").replace("--", "- -"),
-        "{{data}}": f'<script type="application/json" id="data">{_json(data)}</script>',
-        "{{scripts}}": "\n".join(f"<script>{script}</script>" for script in scripts),
+        "policy": html.escape(policy, quote=True).replace("&#x27;", "'"),
+        "title": title_text(data),
+        "style": f"<style>{style}</style>",
+        "licence": _asset("vendor", "LICENSE").replace("--", "- -"),
+        "data": f'<script type="application/json" id="data">{_json(data)}</script>',
+        "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
-    template = _asset_template()
-    text = ""
-    while template:
-        # One pass: what is put in is never looked through again.
-        places = [(template.find(mark), mark) for mark in parts if mark in template]
-        if not places:
-            text += template
-            break
-        place, mark = min(places)
-        text += template[:place] + parts[mark]
-        template = template[place + len(mark) :]
+    # One pass: what is put in is never looked through again.
+    text = re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], _template())
     size = len(text.encode())
     if size > MOST_BYTES:
         nodes, edges = len(data["nodes"]), len(data["edges"])
@@ -116,7 +98,7 @@ def title_text(data: Mapping[str, Any]) -> str:
     return html.escape(shown, quote=True).encode("ascii", "xmlcharrefreplace").decode()
 
 
-def _asset_template() -> str:
+def _template() -> str:
     root = importlib.resources.files("circuitjax.report.viewer")
     return (root / "assets" / "page.html").read_text(encoding="utf-8")
 

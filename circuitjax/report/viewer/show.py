@@ -68,11 +68,11 @@ def _problem(
     if not isinstance(task, Task):
         if name not in suite.TASKS:
             near = difflib.get_close_matches(str(name), suite.names(), n=3, cutoff=0.4)
-            meant = f"; did you mean {', '.join(near)}?" if near else ""
+            meant = f" (did you mean {', '.join(near)}?)" if near else ""
             line = f"task {name!r} is none of the built-in binary tasks{meant}"
             if given:
-                raise ValueError(f"{line} Give a Task, or leave it out")
-            return None, f"No prompts, effects and patterns: {line} Give the task to see them."
+                raise ValueError(f"{line}: give a Task, or leave it out")
+            return None, f"No prompts, effects and patterns: {line}; give the task to see them."
         task = suite.get(str(name))
     try:
         sizes = PruneConfig(

@@ -26,15 +26,29 @@ viewer.overviewPanel = function () {
   ];
 };
 
+const FIELDS = new Set(["group", "figure", "threshold", "passed"]);
+
 viewer.auditTable = function (audit) {
   const { make } = viewer;
   const words = { true: "✓ passed", false: "✗ failed", null: "" };
-  const at = audit.columns.indexOf("passed");
+  const at = Object.fromEntries(audit.columns.map((name, c) => [name, c]));
+  // A note stands under the name it belongs to, a group only where it begins.
+  const shown = audit.columns.map((_, c) => c).filter((c) => c !== at.note || at.name === undefined);
+  const cell = (cells, i, c) => {
+    if (c === at.passed) return words[audit.passed[i]] || cells[c];
+    if (c === at.group && i && audit.rows[i - 1][c] === cells[c]) return "";
+    return cells[c];
+  };
+  const note = (cells) => at.note !== undefined && cells[at.note]
+    ? make("div", { class: "soft small" }, cells[at.note]) : null;
   const row = (cells, i) => make("tr", { class: audit.passed[i] === false ? "failed" : "" },
-    ...cells.map((cell, c) => make(c ? "td" : "th", c ? {} : { scope: "row" },
-      c === at ? words[audit.passed[i]] || cell : cell)));
+    ...shown.map((c) => {
+      if (c === at.name) return make("th", { scope: "row" }, cells[c], note(cells));
+      const name = audit.columns[c];
+      return make("td", { class: FIELDS.has(name) ? name : null }, cell(cells, i, c));
+    }));
   return make("div", { class: "scroll" }, make("table", { class: "audit" },
-    make("thead", {}, make("tr", {}, ...audit.columns.map((name) => make("th", { scope: "col" }, name)))),
+    make("thead", {}, make("tr", {}, ...shown.map((c) => make("th", { scope: "col" }, audit.columns[c])))),
     make("tbody", {}, ...audit.rows.map(row))));
 };
 
