@@ -155,7 +155,7 @@ viewer.draw = function () {
   context.stroke(rails.dark);
   const dense = viewer.shownEdges.length > 1200;
   const dimmed = Boolean(viewer.hovered ?? viewer.selected);
-  context.globalAlpha = dimmed ? 0.16 : dense ? 0.5 : 0.85;
+  context.globalAlpha = dimmed ? 0.16 : viewer.shownEdges.length > 3500 ? 0.38 : dense ? 0.55 : 0.85;
   viewer.strokeBatches(context, viewer.lineBatches, zoom, false, viewer.moving && dense);
   context.globalAlpha = 1;
   context.restore();

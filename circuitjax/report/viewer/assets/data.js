@@ -81,9 +81,12 @@ viewer.index = function () {
   const size = (edge) => -Math.abs(data.edges[edge][2] ?? 0);
   for (const list of [...viewer.reads, ...viewer.writes]) list.sort((a, b) => size(a) - size(b));
   viewer.byId = new Map(nodes.map((node, place) => [node.id, place]));
-  viewer.maxWeight = data.edges.reduce((most, edge) => Math.max(most, Math.abs(edge[2] ?? 0)), 0);
+  const sizes = (values) => Float64Array.from(values, (value) => Math.abs(value)).sort();
+  viewer.weightSizes = sizes(data.edges.map((edge) => edge[2] ?? 0));
+  viewer.maxWeight = viewer.weightSizes.at(-1) ?? 0;
   const effects = nodes.map((node) => node.effect).filter((x) => typeof x === "number");
-  viewer.maxEffect = effects.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  viewer.effectSizes = sizes(effects);
+  viewer.maxEffect = viewer.effectSizes.at(-1) ?? 0;
   viewer.hasEffects = effects.length > 0;
   const order = nodes.map((_, place) => place).filter((p) => typeof nodes[p].effect === "number");
   order.sort((a, b) => Math.abs(nodes[b].effect) - Math.abs(nodes[a].effect));

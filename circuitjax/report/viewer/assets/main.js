@@ -78,20 +78,22 @@ viewer.tab = function (name) {
   }
 };
 
-// Filters: sliders run over the logarithm of the largest effect or weight, three decades of it.
-viewer.fromSlider = (value, most) => (Number(value) === 0 ? 0 : most * 10 ** ((Number(value) / 100 - 1) * 3));
+// Filters: a slider at p percent leaves out the smallest p percent, at 100 all but the largest.
+viewer.fromSlider = function (value, sizes) {
+  if (Number(value) === 0 || !sizes.length) return 0;
+  return sizes[Math.min(sizes.length - 1, Math.floor((Number(value) / 100) * sizes.length))];
+};
 
 viewer.applyFilters = function () {
   const effect = document.getElementById("effect").value;
   const weight = document.getElementById("weight").value;
-  viewer.leastEffect = viewer.fromSlider(effect, viewer.maxEffect);
-  viewer.leastWeight = viewer.fromSlider(weight, viewer.maxWeight);
+  viewer.leastEffect = viewer.fromSlider(effect, viewer.effectSizes);
+  viewer.leastWeight = viewer.fromSlider(weight, viewer.weightSizes);
   document.getElementById("effect-value").textContent = `${viewer.number(viewer.leastEffect)} nats`;
   document.getElementById("weight-value").textContent = viewer.number(viewer.leastWeight);
   let count = 0;
   viewer.data.nodes.forEach((node, i) => {
-    // A rounding of the largest effect itself must not hide it.
-    viewer.isShown[i] = !(Math.abs(node.effect ?? Infinity) < viewer.leastEffect * (1 - 1e-9));
+    viewer.isShown[i] = !(Math.abs(node.effect ?? Infinity) < viewer.leastEffect);
     viewer.markOf[i].style.display = viewer.isShown[i] ? "" : "none";
     count += viewer.isShown[i];
   });
