@@ -76,8 +76,7 @@ def _contexts(model: Model) -> Contexts | None:
     corpus = Corpus.open(_CORPUS.value)
     batches = rows_for(corpus, model.tokenizer_json, _ROWS, length, _SEED, _IDIOMS)
     rows = np.asarray(next(batches), np.int32)
-    source = f"{len(rows)} rows of {_CORPUS.value}"
-    return Contexts(rows, np.full(len(rows), rows.shape[1]), source)
+    return Contexts(rows, np.full(len(rows), rows.shape[1]), f"the corpus {_CORPUS.value}")
 
 
 @exit_on_bad_input

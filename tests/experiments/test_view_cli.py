@@ -101,7 +101,7 @@ def test_a_run_becomes_a_page(outcomes, folder):
     assert data["audit"]["passed"] == [True, False]
     assert data["prompts"]["pairs"] > 3
     assert data["note"] == ""
-    assert "training prompts" in data["contexts"]["source"]
+    assert "the task's training prompts" in data["contexts"]["source"]
 
 
 def test_a_circuit_alone_becomes_a_page(outcomes, folder):

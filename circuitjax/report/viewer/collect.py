@@ -11,7 +11,7 @@
     effect_pairs  how many those are
     answers    the two completions, where all prompts share them
     tokens     {id: text} of every token that is named
-    contexts   source; rows `[R, T]`, lengths `[R]`; nodes `[n']` places in `nodes`; places
+    contexts   source in words; rows `[R, T]`, lengths `[R]`; nodes `[n']` places in `nodes`; places
                `[n', 2, e]` (row * T + position; highest first, then lowest); values `[n', 2, e, W]`
                of the window that begins at max(0, min(position - before, T - W))
     prompts    tokens `[P, 2, T]`, last `[P, 2]`, differences `[P, 2]`, nodes `[n']`, values
@@ -57,6 +57,7 @@ _SCORED = 64  # pairs of the knock-outs and of means at the last token, at most
 _FEWEST, _MOST_RUNS = 8, 2**14  # pairs of a knock-out, at least; pairs of all of them
 _BEFORE, _WINDOW = 15, 22  # tokens of a context
 _MOST_VALUES = 1_200_000  # activations in a page: 1.6 MB of base64
+_MOST_HELD = 2**26  # activations held at a time: a quarter of a gibibyte, a few times over
 _SIZES = ((4, 3), (3, 2), (2, 1), (1, 1))  # contexts per end and pairs shown, the most that fit
 
 
@@ -223,6 +224,10 @@ def _add_activations(
     order = np.argsort([-abs(node.get("effect") or 0.0) for node in data["nodes"]], kind="stable")
     chosen = np.sort(order[: _MOST_VALUES // max(each, 1)])
     if contexts is not None:
+        # All activations of the text are held at once: a circuit of many nodes sees fewer rows.
+        most = _MOST_HELD // (len(data["nodes"]) * contexts.rows.shape[1])
+        size = min(len(contexts.rows), max(most, 2 * ends))
+        contexts = Contexts(contexts.rows[:size], contexts.lengths[:size], contexts.source)
         params = jax.tree.map(jnp.asarray, dict(model.params))
         seen = node_activations(circuit.config, params, contexts.rows, kept)
         data["contexts"] = _contexts(contexts, np.concatenate(list(seen.values()))[chosen], ends)

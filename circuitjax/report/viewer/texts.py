@@ -44,7 +44,7 @@ def idiom_contexts(model: Model) -> Contexts | None:
     return Contexts(
         np.array(rows, np.int32),
         np.full(_ROWS, length),
-        f"{_ROWS} rows of generated Python, the larger part of the pretraining mix",
+        "generated Python, the larger part of the pretraining mix",
     )
 
 
@@ -62,4 +62,4 @@ def prompt_contexts(pairs: Pairs) -> Contexts:
     rows = np.asarray(some.tokens)
     rows = rows.reshape(-1, rows.shape[-1])
     lengths = np.asarray(some.last).reshape(-1) + 1
-    return Contexts(rows, lengths, f"{len(rows)} training prompts of the task (no text was given)")
+    return Contexts(rows, lengths, "the task's training prompts (no text was given)")

@@ -71,8 +71,12 @@ viewer.contextsOf = function (i) {
   });
   const flat = groups.flat();
   if (scale === 0) return [make("p", { class: "soft" }, "It is zero on all of this text.")];
-  return [...flat, make("p", { class: "soft" }, `In the whole model, on ${part.source}.`)];
+  return [...flat, make("p", { class: "soft" }, `In the whole model, on ${rows.shape[0]} rows of ${part.source}.`)];
 };
+
+// How sure the circuit is of the right completion, from its calibrated logit difference.
+viewer.preference = (nats) =>
+  nats > 0 ? ` preferred by ${viewer.number(nats)} nats` : ` not preferred (${viewer.number(nats)} nats)`;
 
 viewer.promptsOf = function (i) {
   const part = viewer.data.prompts;
@@ -98,7 +102,8 @@ viewer.promptsOf = function (i) {
             side ? "neg" : "pos"),
           make("div", {},
             viewer.heatLine(ids, acts, scale, -1),
-            make("span", { class: "answer" }, "→ ", make("code", {}, answer)))));
+            make("span", { class: "answer" }, "→ ", make("code", {}, answer),
+              viewer.preference(part.differences[p][side] * (side ? -1 : 1))))));
     }
   }
   if (scale === 0) return [make("p", { class: "soft" }, "It is zero on all of them.")];
