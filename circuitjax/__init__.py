@@ -33,6 +33,7 @@ from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.residual import EdgeConfig
 from circuitjax.report.prune_run import PruneRun
 from circuitjax.report.run_directory import run_pruning
+from circuitjax.report.viewer.show import show
 from circuitjax.tasks.base import Pair, Task
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import BUILT_IN, load_model, model_card
@@ -74,6 +75,7 @@ __all__ = [
     "model_card",
     "prune",
     "run_pruning",
+    "show",
     "tasks",
     "total_edges",
 ]

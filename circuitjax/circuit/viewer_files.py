@@ -17,7 +17,6 @@ It decodes tokens by tiktoken's encoding named in the model's description. For r
 """
 
 import dataclasses
-import functools
 import io
 from collections.abc import Mapping
 from types import ModuleType
@@ -27,11 +26,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.circuit.activations import kept_channels, node_activations
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.graph import FAMILIES
 from circuitjax.model.config import RESIDUAL_SITES, SITES, TransformerConfig
 from circuitjax.model.record import Model
-from circuitjax.model.transformer import Fills, Gates, Params, apply
+from circuitjax.model.transformer import Fills, Params
 from circuitjax.prune.evaluate import answers, mean_binary_loss
 from circuitjax.prune.gates import all_gates
 from circuitjax.prune.objective import calibrated_differences
@@ -44,7 +44,6 @@ _SAMPLES = 5  # per fraction and end; the viewer shows as many
 _CONTEXTS = 256  # prompts that samples are drawn from where no text is given
 _SHOWN = 16  # pairs whose activations are shown
 _SCORED = 64  # pairs of the ablations
-_ROWS = 32  # sequences whose activations are held at a time
 _PLACES, _WIDTH = 1024, 256  # the least that the viewer's page of embeddings can show
 _LOCATIONS = {
     "attn.act_in": "attn_in",
@@ -122,11 +121,7 @@ def viewer_data(
     config, params = circuit.gated(model)
     gated = dataclasses.replace(problem, config=config, params=jax.tree.map(jnp.asarray, params))
     fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
-    kept = {
-        f"{layer}.{site}": np.flatnonzero(circuit.mask[site][layer])
-        for layer in range(config.num_layers)
-        for site in SITES
-    }
+    kept = kept_channels(config, circuit.mask)
     losses = _losses(circuit, problem, gated, fills)
     if contexts is None:
         some = problem.train.take(np.arange(min(_CONTEXTS // 2, problem.train.size)))
@@ -134,13 +129,13 @@ def viewer_data(
         real = np.arange(rows.shape[1]) <= np.asarray(some.last).reshape(-1, 1)
     else:
         rows, real = _checked(config, contexts), np.ones(np.shape(contexts), bool)
-    seen = _activations(problem.config, problem.params, rows, kept, None, None)
+    seen = node_activations(problem.config, problem.params, rows, kept)
     shown = problem.test.take(np.arange(min(_SHOWN, problem.test.size)))
     # Pairs first by class: every positive prompt, then every negative one.
     prompts, last = (np.asarray(x).swapaxes(0, 1) for x in (shown.tokens, shown.last))
     prompts = prompts.reshape(-1, prompts.shape[-1])
     inside = np.arange(prompts.shape[1]) <= last.reshape(-1, 1)
-    on_task = _activations(config, gated.params, prompts, kept, circuit.gates(), fills)
+    on_task = node_activations(config, gated.params, prompts, kept, circuit.gates(), fills)
     return {
         "circuit_data": {
             site: torch.tensor(channels.astype(np.int64)) for site, channels in kept.items()
@@ -230,37 +225,6 @@ def _closed(mask: np.ndarray, layer: int, channels: int | slice) -> np.ndarray:
     closed = mask.copy()
     closed[layer, channels] = 0
     return closed
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _captured(
-    config: TransformerConfig,
-    params: Params,
-    tokens: jax.Array,
-    gates: Gates | None,
-    fills: Fills | None,
-) -> dict[str, jax.Array]:
-    return apply(config, params, tokens, gates, fills, capture=SITES).captured
-
-
-def _activations(
-    config: TransformerConfig,
-    params: Params,
-    rows: np.ndarray,
-    kept: Mapping[str, np.ndarray],
-    gates: Gates | None,
-    fills: Fills | None,
-) -> dict[str, np.ndarray]:
-    """{site of a layer: float32 `[n, R, T]`} of the kept channels."""
-    parts: dict[str, list[np.ndarray]] = {site: [] for site in kept}
-    for start in range(0, len(rows), _ROWS):
-        index = np.minimum(np.arange(start, start + _ROWS), len(rows) - 1)
-        captured = _captured(config, params, jnp.asarray(rows[index], jnp.int32), gates, fills)
-        held = {site: np.asarray(value) for site, value in captured.items()}
-        for name, channels in kept.items():
-            layer, _, site = name.partition(".")
-            parts[name].append(np.moveaxis(held[site][int(layer)][..., channels], -1, 0))
-    return {site: np.concatenate(found, axis=1)[:, : len(rows)] for site, found in parts.items()}
 
 
 def _samples(rows: np.ndarray, real: np.ndarray, acts: np.ndarray) -> dict[float, Any]:

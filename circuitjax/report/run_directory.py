@@ -4,6 +4,7 @@ run.json             what the directory is for; written first
 training/step_*      state of all jobs after each chunk
 circuit/             the circuit
 *.png                pictures
+circuit.html         the circuit's page, once `experiments.view` has made it
 report.json          every figure; written last, so its presence means "finished"
 
 Every method of pruning goes through the same stages here; what happens in them is a `Work`'s.
@@ -32,7 +33,7 @@ History = Mapping[str, np.ndarray]
 
 # What a run's directory may hold, also under a temporary name; anything else is somebody's.
 _PICTURES = ("loss_vs_k.png", "kl_vs_edges.png", "training.png", "circuit.png")
-_OURS = ("run.json", "report.json", "training", "circuit", *_PICTURES)
+_OURS = ("run.json", "report.json", "training", "circuit", "circuit.html", *_PICTURES)
 _TEMPORARY = tuple(f".{name}." for name in _OURS)
 
 

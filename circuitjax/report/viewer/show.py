@@ -1,0 +1,139 @@
+"""`show`: a circuit's page inside a notebook, and the way from a circuit to its page."""
+
+import dataclasses
+import difflib
+import html
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.circuit.edge_circuit import EdgeCircuit
+from circuitjax.model.record import Model
+from circuitjax.prune.config import PruneConfig
+from circuitjax.prune.problem import Problem, make_problem
+from circuitjax.report.viewer.collect import page_data
+from circuitjax.report.viewer.page import render_page, title_text, write_page
+from circuitjax.report.viewer.texts import Contexts, idiom_contexts
+from circuitjax.tasks import suite
+from circuitjax.tasks.base import Task
+from circuitjax.zoo.load import load_model
+
+__all__ = ["Page", "circuit_page", "show"]
+
+_PAIRS = 64  # of each split: what a page measures and shows
+_HEIGHT = 760  # pixels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Page:
+    """A circuit's page; a notebook displays it.
+
+    Attributes:
+      data: see `collect.page_data`.
+      height: of the frame in a notebook, in pixels.
+    """
+
+    data: Mapping[str, Any] = dataclasses.field(repr=False)
+    height: int = _HEIGHT
+
+    @property
+    def html(self) -> str:
+        """The page, a whole document."""
+        return render_page(dict(self.data))
+
+    def save(self, path: str | os.PathLike[str]) -> int:
+        """Writes the page to a file, atomically; returns its size in bytes.
+
+        Raises:
+          ValueError: too large, or the path cannot be written.
+        """
+        return write_page(path, dict(self.data))
+
+    def _repr_html_(self) -> str:
+        """A frame of its own origin: the page reaches nothing of the notebook, and needs nothing."""
+        return (
+            f'<iframe title="{title_text(self.data)}" sandbox="allow-scripts" width="100%" '
+            f'height="{self.height}" style="border:1px solid #ccc;border-radius:4px" '
+            f'srcdoc="{html.escape(self.html, quote=True)}"></iframe>'
+        )
+
+
+def _problem(
+    circuit: Circuit | EdgeCircuit, model: Model, task: Task | str | None
+) -> tuple[Problem | None, str]:
+    """The task's data, and what to tell the reader where there is none."""
+    given = task is not None
+    name = task if isinstance(task, str) else circuit.provenance.get("task")
+    if not isinstance(task, Task):
+        if name not in suite.TASKS:
+            near = difflib.get_close_matches(str(name), suite.names(), n=3, cutoff=0.4)
+            meant = f" (did you mean {', '.join(near)}?)" if near else ""
+            line = f"task {name!r} is none of the built-in binary tasks{meant}"
+            if given:
+                raise ValueError(f"{line}: give a Task, or leave it out")
+            return None, f"No prompts, effects and patterns: {line}; give the task to see them."
+        task = suite.get(str(name))
+    try:
+        sizes = PruneConfig(
+            train_pairs=_PAIRS, validation_pairs=1, test_pairs=_PAIRS, ablation="zero"
+        )
+        return make_problem(model, task, sizes), ""
+    except ValueError as error:
+        if given:
+            raise
+        return None, f"No prompts, effects and patterns: {error}."
+
+
+def circuit_page(
+    circuit: Circuit | EdgeCircuit,
+    model: Model | None = None,
+    *,
+    task: Task | str | None = None,
+    contexts: Contexts | None = None,
+    report: Mapping[str, Any] | None = None,
+    audit: Any = None,
+    height: int = _HEIGHT,
+) -> Page:
+    """Gathers a circuit's page; some seconds for a circuit of a hundred nodes.
+
+    Args:
+      circuit: of nodes, weights or residual edges; not empty.
+      model: the circuit's own; None loads the one it names.
+      task: where prompts come from; None takes the built-in task that the circuit names, if any.
+      contexts: text for each node's strongest and weakest contexts; None takes text like a built-in
+        model's pretraining mix, for other models the task's training prompts.
+      report: of the run that found it, for its figures and the curve of loss against k.
+      audit: content of an audit.json, for its table.
+      height: of the frame in a notebook, in pixels.
+
+    Raises:
+      ValueError: an empty circuit, another model's, no such model, or a task that is unknown or
+        cannot be asked.
+    """
+    if not circuit.nodes:
+        name = circuit.provenance.get("task")
+        raise ValueError(f"the circuit of task {name!r} is empty: there is nothing to show")
+    model = load_model(circuit.model_name) if model is None else model
+    circuit.check_model(model)
+    problem, note = _problem(circuit, model, task)
+    if contexts is None and isinstance(circuit, Circuit):
+        contexts = idiom_contexts(model)
+    return Page(page_data(circuit, model, problem, contexts, report, audit, note), height)
+
+
+def show(
+    circuit: Circuit | EdgeCircuit,
+    model: Model | None = None,
+    *,
+    task: Task | str | None = None,
+    report: Mapping[str, Any] | None = None,
+    audit: Any = None,
+    height: int = _HEIGHT,
+) -> Page:
+    """A circuit inside a notebook (Jupyter or Colab): `cj.show(circuit)` as the last line of a cell.
+
+    Arguments and errors are those of `circuit_page`; `.save("circuit.html")` writes the same page to a
+    file that opens anywhere.
+    """
+    return circuit_page(circuit, model, task=task, report=report, audit=audit, height=height)

@@ -1,0 +1,115 @@
+"""Draws a circuit as one HTML page that opens anywhere: no server, no network.
+
+    python -m experiments.view --run=runs/prune/tiny-python/single_double_quote
+
+Given a run's directory it also shows the run's figures, its curve of loss against k, and the audit's
+table if there is one; given a circuit's directory, the circuit. The page is written into that
+directory as circuit.html.
+"""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+from absl import app, flags
+
+from circuitjax.circuit.load import load_circuit
+from circuitjax.core.host import cache_compilations, keep_freed_memory
+from circuitjax.model.record import Model
+from circuitjax.pretrain.packing import Corpus
+from circuitjax.pretrain.translate import rows_for
+from circuitjax.report.viewer.show import circuit_page
+from circuitjax.report.viewer.texts import Contexts
+from circuitjax.tasks import jsonl
+from circuitjax.tasks.base import Task
+from circuitjax.tasks.tokenizer import Tokenizer
+from circuitjax.zoo.load import load_model
+from experiments.command import exit_on_bad_input
+
+_RUN = flags.DEFINE_string("run", None, "Directory of a run or of a circuit.", required=True)
+_OUT = flags.DEFINE_string("out", None, "File to write. Default: circuit.html in --run.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "Built-in model, or path of a model directory. Default: as the circuit names it."
+)
+_TASK = flags.DEFINE_string(
+    "task", None, "Task whose prompts are shown, a name or a .jsonl file. Default: the circuit's."
+)
+_CORPUS = flags.DEFINE_string(
+    "corpus", None, "Folder written by experiments.corpus, for the contexts. Default: see README."
+)
+
+_ROWS, _SEED, _IDIOMS = 128, 7, 0.75
+
+
+def _find(run: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
+    """(directory of the circuit, directory of its run or None)."""
+    if (run / "circuit" / "circuit.json").is_file():
+        return run / "circuit", run
+    if (run / "circuit.json").is_file():
+        return run, run.parent if (run.parent / "report.json").is_file() else None
+    if (run / "run.json").is_file():
+        raise ValueError(f"{run} is a run without a circuit yet: finish it with experiments.prune")
+    raise ValueError(f"{run} holds neither a run nor a circuit: name a directory that does")
+
+
+def _beside(run: pathlib.Path | None, name: str) -> Any:
+    """The content of a JSON file of the run; None where there is none."""
+    if run is None or not (run / name).is_file():
+        return None
+    try:
+        return json.loads((run / name).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{run / name} cannot be read: {error}") from None
+
+
+def _task(model: Model) -> Task | str | None:
+    if _TASK.value is not None and _TASK.value.endswith(".jsonl"):
+        return jsonl.load(_TASK.value, Tokenizer.from_json(model.tokenizer_json))
+    return _TASK.value
+
+
+def _contexts(model: Model) -> Contexts | None:
+    if _CORPUS.value is None:
+        return None
+    length = min(128, model.config.context_length)
+    corpus = Corpus.open(_CORPUS.value)
+    batches = rows_for(corpus, model.tokenizer_json, _ROWS, length, _SEED, _IDIOMS)
+    rows = np.asarray(next(batches), np.int32)
+    return Contexts(rows, np.full(len(rows), rows.shape[1]), f"the corpus {_CORPUS.value}")
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    root = pathlib.Path(_RUN.value)
+    where, run = _find(root)
+    circuit = load_circuit(where)
+    if not circuit.nodes:
+        name = circuit.provenance.get("task")
+        raise ValueError(f"the circuit of task {name!r} is empty: there is nothing to show")
+    try:
+        model = load_model(_MODEL.value or circuit.model_name)
+    except ValueError as error:
+        named = " The circuit's model can be given by --model" if _MODEL.value is None else ""
+        raise ValueError(f"{error}{named}") from None
+    circuit.check_model(model)
+    keep_freed_memory()
+    cache_compilations()
+    report, audit = (_beside(run, name) for name in ("report.json", "audit.json"))
+    if audit is None and isinstance(report, dict):
+        audit = report.get("checks")  # of the short form, where the report has one
+    page = circuit_page(
+        circuit,
+        model,
+        task=_task(model),
+        contexts=_contexts(model),
+        report=report,
+        audit=audit,
+    )
+    out = pathlib.Path(_OUT.value) if _OUT.value else root / "circuit.html"
+    print(f"{out} ({page.save(out)} bytes)")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,114 @@
+"""The view binary: a page from one command; bad input is one line and writes nothing."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from circuitjax.model.sites import shapes
+from circuitjax.report.viewer.page import MOST_BYTES
+from tests.experiments.drive import drive
+from tests.prune.planted import CONFIG, LETTERS, planted_model
+from tests.report.viewer_pages import AUDIT, REPORT, planted_circuit
+
+# What the command has beside --run, and what is said; %s is the folder.
+BAD = {
+    "nothing there": (["--run=%s/nowhere"], "nowhere holds neither a run nor a circuit"),
+    "a run that is not finished": (["--run=%s/begun"], "is a run without a circuit yet"),
+    "a damaged circuit": (["--run=%s/damaged"], "holds no readable circuit"),
+    "another model": (["--model=%s/other"], "load the model it was found in"),
+    "no model": (["--model=%s/none"], "no model"),
+    "an unnamed model": (["--model="], "can be given by --model"),
+    "an empty circuit": (["--run=%s/empty"], "is empty: there is nothing to show"),
+    "an unknown task": (["--task=with_os"], "did you mean with_as"),
+    "no corpus": (["--corpus=%s/none"], "none"),
+    "a damaged report": (["--run=%s/broken"], "report.json cannot be read"),
+    "out is in a file": (["--out=%s/file/page.html"], "cannot write"),
+    "an argument": (["extra"], "unexpected argument 'extra'"),
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    root = tmp_path_factory.mktemp("view")
+    model = planted_model()
+    model.save(root / "model")
+    planted_model(2.0, "other").save(root / "other")
+    ends = {"positive_completion": "x", "negative_completion": "y"}
+    texts = [a + b + c for a in LETTERS[:5] for b in LETTERS[:5] for c in LETTERS[:5]]
+    rows = [{"positive": f"A-{t}", "negative": f"B-{t}", **ends} for t in texts]
+    (root / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (root / "file").write_text("mine")
+    for name in ("run", "broken"):
+        planted_circuit().save(root / name / "circuit", model)
+    planted_circuit(()).save(root / "empty", model)
+    assert not any(np.any(m) for m in planted_circuit(()).mask.values())
+    assert set(planted_circuit(()).mask) == set(shapes(CONFIG))
+    (root / "run" / "report.json").write_text(json.dumps(REPORT))
+    (root / "run" / "audit.json").write_text(json.dumps(AUDIT))
+    (root / "broken" / "report.json").write_text("{")
+    for name in ("begun", "damaged"):
+        (root / name).mkdir()
+    (root / "begun" / "run.json").write_text("{}")
+    (root / "damaged" / "circuit.json").write_text("{")
+    return root
+
+
+@pytest.fixture(scope="module")
+def outcomes(folder):
+    def full(arguments):
+        named = {"--run": f"{folder}/run", "--model": f"{folder}/model"}
+        named["--out"] = f"{folder}/bad.html"
+        given = [argument.replace("%s", str(folder)) for argument in arguments]
+        named |= dict(a.split("=", 1) for a in given if "=" in a)
+        flags = [f"{k}={v}" for k, v in named.items() if v]
+        return flags + [a for a in given if "=" not in a]
+
+    calls = {name: full(arguments) for name, (arguments, _) in BAD.items()}
+    calls["run"] = [*full([f"--task={folder}/pairs.jsonl"])[:2], f"--task={folder}/pairs.jsonl"]
+    calls["circuit"] = full([f"--run={folder}/run/circuit", f"--out={folder}/circuit.html"])
+    return dict(zip(calls, drive("view", list(calls.values()), folder), strict=True))
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line(outcomes, folder, name):
+    code, out, err = outcomes[name]
+    assert code == 2, err
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert BAD[name][1] in err
+    assert out == ""
+    assert not (folder / "bad.html").exists()
+    assert (folder / "file").read_text() == "mine"
+
+
+def page_data(path):
+    text = path.read_text()
+    assert len(text.encode()) < MOST_BYTES
+    return json.loads(
+        re.search(r'<script type="application/json" id="data">(.*?)</script>', text)[1]
+    )
+
+
+def test_a_run_becomes_a_page(outcomes, folder):
+    code, out, err = outcomes["run"]
+    assert code == 0, err
+    assert out.startswith(f"{folder}/run/circuit.html (")
+    data = page_data(folder / "run" / "circuit.html")
+    assert len(data["nodes"]) == 11
+    assert data["curve"]["jobs"][0]["k"] == 7
+    assert data["audit"]["passed"] == [True, False]
+    assert data["prompts"]["pairs"] > 3
+    assert data["note"] == ""
+    assert "the task's training prompts" in data["contexts"]["source"]
+
+
+def test_a_circuit_alone_becomes_a_page(outcomes, folder):
+    """Beside its run's report it has the figures; its task is unknown, and the page says so."""
+    code, _, err = outcomes["circuit"]
+    assert code == 0, err
+    data = page_data(folder / "circuit.html")
+    assert data["figures"]
+    assert "none of the built-in binary tasks" in data["note"]
+    assert data["prompts"] is None

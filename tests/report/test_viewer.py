@@ -1,0 +1,333 @@
+"""What a circuit's page holds is true, complete, and cannot run."""
+
+import base64
+import copy
+import fnmatch
+import functools
+import hashlib
+import html.parser
+import json
+import pathlib
+import re
+import tomllib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import circuitjax as cj
+from circuitjax.circuit.node_effects import node_effects
+from circuitjax.model.config import SITES
+from circuitjax.model.sites import parse_address
+from circuitjax.model.transformer import apply
+from circuitjax.prune.objective import answer_logits, logit_differences
+from circuitjax.report.viewer import page as page_module
+from circuitjax.report.viewer.facts import audit_table, curve_of, figures_of
+from circuitjax.report.viewer.packing import pack, pack_scaled
+from circuitjax.report.viewer.page import MOST_BYTES, render_page, write_page
+from circuitjax.report.viewer.texts import idiom_contexts
+from tests.prune.planted import CONFIG, PLANTED, planted_model, planted_problem
+from tests.report.viewer_pages import (
+    AUDIT,
+    EXTRA,
+    HOSTILE,
+    REPORT,
+    hostile_data,
+    planted_circuit,
+    planted_data,
+)
+
+ROOT = pathlib.Path(page_module.__file__).parent
+REPOSITORY = ROOT.parents[2]
+
+
+def unpack(packed) -> np.ndarray:
+    kinds = {"u1": "<u1", "i1": "<i1", "u2": "<u2", "i4": "<i4"}
+    raw = np.frombuffer(base64.b64decode(packed["base64"]), kinds[packed["type"]])
+    values = raw.reshape(packed["shape"])
+    if "scale" not in packed:
+        return values
+    scale = np.array(packed["scale"]).reshape((-1,) + (1,) * (values.ndim - 1))
+    return values / 127 * scale
+
+
+def node(name):
+    return next(node for node in planted_data()["nodes"] if node["id"] == name)
+
+
+logits_at = jax.jit(functools.partial(answer_logits, CONFIG))
+
+
+def loss_without(name) -> float:
+    """The circuit's loss with one node closed, by the plain forward pass and NumPy."""
+    circuit, problem = planted_circuit(), planted_problem()
+    gates = {site: np.array(mask, np.float32) for site, mask in circuit.mask.items()}
+    if name:
+        layer, site, index = parse_address(CONFIG, name)
+        gates[site][layer, index] = 0
+    fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
+    logits = logits_at(problem.params, problem.test, gates, fills)
+    found = np.asarray(logit_differences(logits, problem.test.answers), np.float64)
+    return float(np.mean(np.logaddexp(0, found * [-1, 1])))
+
+
+class TestEffects:
+    def test_they_are_the_changes_of_the_loss(self):
+        assert planted_data()["loss"] == pytest.approx(loss_without(None), abs=1e-5)
+        for name in (PLANTED[0], PLANTED[4], EXTRA[0]):
+            change = loss_without(name) - loss_without(None)
+            assert node(name)["effect"] == pytest.approx(change, abs=1e-5)
+        assert node(PLANTED[1])["effect"] > 0.5 > abs(node(EXTRA[2])["effect"])
+
+    def test_without_a_reduced_model_they_are_the_same(self, monkeypatch):
+        circuit, pairs = planted_circuit(), planted_problem().test
+        loss, effects = node_effects(circuit, planted_model(), pairs)
+        assert list(effects) == circuit.nodes
+        monkeypatch.setattr("circuitjax.circuit.node_effects.can_reduce", lambda config: False)
+        again, others = node_effects(circuit, planted_model(), pairs)
+        assert loss == pytest.approx(again, abs=1e-5)
+        for name, effect in effects.items():
+            assert others[name] == pytest.approx(effect, abs=1e-5)
+
+
+def test_nodes_edges_and_tokens():
+    data, circuit = planted_data(), planted_circuit()
+    names = [node["id"] for node in data["nodes"]]
+    assert names == circuit.nodes
+    edges = {(names[a], names[b]): weight for a, b, weight, _ in data["edges"]}
+    expected = {(a, b): weight for a, b, weight in circuit.edges(planted_model())}
+    assert edges == pytest.approx(expected)
+    text = {int(key): value for key, value in data["tokens"].items()}
+    near = {text[i]: weight for i, weight in node("0.attn.act_in.0")["embed"]}
+    assert near == {"A": 1.0, "B": -1.0}
+    # The value channel takes 6 of channel 0; the last write pushes x (4) against y (5) by 2 each.
+    near = {text[i]: weight for i, weight in node("0.attn.v.h0.c0")["embed"]}
+    assert near == {"A": 6.0, "B": -6.0}
+    unembed = planted_model().params["unembed"]
+    for name, sign in (("1.mlp.resid_delta.2", 1), ("1.mlp.post_act.1", -1)):
+        away = node(name)["unembed"]
+        assert {text[i] for i, _ in away[:2]} == {"x", "y"}
+        push = sign * float(unembed[2, 4] - unembed[2, 5])
+        assert node(name)["push"] == pytest.approx(push, rel=1e-4)
+    assert [text[i] for i in data["answers"]] == ["x", "y"]
+
+
+def test_contexts_are_the_extremes_of_the_model():
+    part, data = planted_data()["contexts"], planted_data()
+    rows, lengths = unpack(part["rows"]), np.array(part["lengths"])
+    places, values = unpack(part["places"]), unpack(part["values"])
+    params = {k: jnp.asarray(v) for k, v in planted_model().params.items() if k != "layers"}
+    params["layers"] = planted_model().params["layers"]
+    seen = apply(CONFIG, params, jnp.asarray(rows), capture=SITES).captured
+    window = values.shape[-1]
+    assert values.shape == (len(data["nodes"]), 2, 4, window)
+    for place, found in enumerate(data["nodes"]):
+        acts = np.asarray(seen[found["site"]][found["layer"]])[..., found["index"]]
+        real = np.where(np.arange(rows.shape[1]) < lengths[:, None], acts, np.nan)
+        for side, best in ((0, np.nanmax(real, axis=1)), (1, -np.nanmin(real, axis=1))):
+            row, position = np.divmod(places[place, side], rows.shape[1])
+            assert len(set(row.tolist())) == 4
+            sign = 1 - 2 * side
+            np.testing.assert_allclose(sign * acts[row, position], np.sort(best)[::-1][:4])
+            start = np.maximum(0, np.minimum(position - part["before"], rows.shape[1] - window))
+            for e in range(4):
+                expected = acts[row[e], start[e] : start[e] + window]
+                tolerance = part["values"]["scale"][place] / 127 + 1e-6
+                np.testing.assert_allclose(values[place, side, e], expected, atol=tolerance)
+
+
+def test_prompts_and_patterns():
+    data = planted_data()
+    part, problem = data["prompts"], planted_problem()
+    np.testing.assert_array_equal(
+        unpack(part["tokens"]), np.asarray(problem.test.tokens)[:3, :, : part["tokens"]["shape"][2]]
+    )
+    values = unpack(part["values"])
+    ids = [found["id"] for found in data["nodes"]]
+    first = values[ids.index("0.attn.act_in.0")]
+    np.testing.assert_allclose(first[:, 0, 1], 1)  # A, behind BOS
+    np.testing.assert_allclose(first[:, 1, 1], -1)  # B
+    assert part["apart"][ids.index("0.attn.act_in.0")] == pytest.approx(2)
+    assert part["apart"][ids.index("0.attn.act_in.5")] == 0
+    # The neuron of the positive answer is on for positive prompts alone.
+    mean = np.array(part["final"])[ids.index("1.mlp.post_act.0"), :, 0]
+    assert mean[0] > 0.5
+    assert mean[1] == 0
+    differences = np.array(part["differences"])
+    assert (differences[:, 0] > 0).all()
+    assert (differences[:, 1] < 0).all()
+    attention = data["attention"]
+    assert attention["heads"] == [[0, 0], [0, 1]]
+    length = len(attention["tokens"][0])
+    uniform = np.tril(np.ones((length, length))) / np.arange(1, length + 1)[:, None]
+    for run in ("circuit", "model"):
+        found = unpack(attention[run])[:, :, :length] / 255
+        np.testing.assert_allclose(found, np.broadcast_to(uniform, found.shape), atol=1 / 255)
+
+
+def test_packed_numbers_come_back():
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(5, 3, 4)) * 10.0 ** np.arange(-2, 3)[:, None, None]
+    values[2] = 0
+    packed = pack_scaled(values)
+    error = np.abs(unpack(packed) - values).max(axis=(1, 2))
+    assert (error <= np.abs(values).max(axis=(1, 2)) * (0.5 / 127 + 1e-3)).all()
+    np.testing.assert_array_equal(unpack(pack([[1, -7], [300, 2**31 - 1]], "i4"))[1, 0], 300)
+    with pytest.raises(ValueError, match="0 to 256 do not fit into u1"):
+        pack([0, 256], "u1")
+
+
+def test_reports_of_any_shape():
+    curve = curve_of(REPORT)
+    assert curve["chosen"] == 0
+    assert curve["jobs"][0]["points"][1] == [7, 0.2, 0.1]
+    assert curve["jobs"][1]["k"] is None
+    assert dict(figures_of(REPORT))["Loss of the circuit"] == "0.1000 nats"
+    for bad in (None, [], {}, {"jobs": 3}, {"jobs": [None, {"curve": [[1], "x", [None, 1, 2]]}]}):
+        assert curve_of(bad) is None
+        assert figures_of(bad) == []
+    edges = {"method": "edges", "jobs": [{"seed": 2, "edges": 9, "curve": [[8, 9, 0.1, 0.5, 0.4]]}]}
+    assert curve_of(edges)["jobs"][0]["points"] == [[9, 0.5, 0.4]]
+    table = audit_table(AUDIT)
+    assert table["columns"] == ["name", "figure", "threshold", "passed"]
+    assert table["passed"] == [True, False]
+    assert audit_table({"a": {"figure": 1.0, "passed": False}})["rows"] == [["a", "1", "no"]]
+    assert audit_table(AUDIT["checks"]) == table
+    check = {"group": "a", "figure": 0.5, "threshold": 1, "at_most": False, "unit": "nats"}
+    assert audit_table([check])["rows"] == [["a", "0.5 nats", "≥ 1 nats"]]
+    assert audit_table({"verdict": AUDIT["checks"]}) == table
+    assert audit_table("?")["rows"] == [["?"]]
+    assert audit_table(None) is None
+
+
+class Parser(html.parser.HTMLParser):
+    """Elements, attributes and the content of scripts and styles of a page, as a browser sees them."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.content, self.attributes, self.inside = [], [], [], False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self.inside = tag in ("script", "style")
+        if self.inside:
+            self.content.append((tag, dict(attrs), ""))
+
+    def handle_endtag(self, tag):
+        self.inside = False
+
+    def handle_data(self, data):
+        if self.inside:
+            tag, attrs, text = self.content[-1]
+            self.content[-1] = (tag, attrs, text + data)
+
+
+def test_hostile_texts_stay_texts():
+    plain, hostile = render_page(planted_data()), render_page(hostile_data())
+    good, bad = Parser(plain), Parser(hostile)
+    assert good.tags == bad.tags
+    blocks = [text for tag, attrs, text in bad.content if attrs.get("id") == "data"]
+    assert json.loads(blocks[0]) == json.loads(json.dumps(hostile_data()))
+    scripts = [text for tag, attrs, text in good.content if tag == "script" and not attrs]
+    assert scripts == [text for tag, attrs, text in bad.content if tag == "script" and not attrs]
+    for text in HOSTILE[:2]:
+        assert text not in hostile
+    assert not any(c in hostile for c in "\u2028\u2029\u202e\x00")
+
+
+def test_its_policy_names_what_runs_and_nothing_else():
+    parsed = Parser(render_page(planted_data()))
+    policy = next(v for k, v in parsed.attributes if k == "content" and "default-src" in v)
+    rules = dict(rule.split(" ", 1) for rule in policy.split("; "))
+    assert rules["default-src"] == "'none'"
+
+    def hashed(tag):
+        texts = [text for t, attrs, text in parsed.content if t == tag and not attrs]
+        digests = [base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in texts]
+        return [f"'sha256-{digest}'" for digest in digests]
+
+    assert rules["script-src"].split() == hashed("script")
+    assert rules["style-src"].split() == hashed("style")
+    assert len(hashed("script")) == 21
+    assert "unsafe" not in policy
+    outside = [(k, v) for k, v in parsed.attributes if k in ("src", "href", "style", "srcset")]
+    assert outside == []
+    assert not any(k.startswith("on") for k, _ in parsed.attributes)
+
+
+def test_its_size_is_bounded(tmp_path, monkeypatch):
+    size = write_page(tmp_path / "a.html", planted_data())
+    assert size == (tmp_path / "a.html").stat().st_size < MOST_BYTES / 10
+    monkeypatch.setattr(page_module, "MOST_BYTES", 1000)
+    with pytest.raises(ValueError, match="11 nodes and 6 edges would take"):
+        write_page(tmp_path / "b.html", planted_data())
+    monkeypatch.undo()
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="cannot write"):
+        write_page(tmp_path / "file" / "c.html", planted_data())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.html", "file"]
+
+
+def test_show_frames_the_page_for_a_notebook():
+    page = cj.show(planted_circuit(), planted_model(), height=500)
+    text = page._repr_html_()
+    assert Parser(text).tags == ["iframe"]
+    attributes = dict(Parser(text).attributes)
+    assert attributes["srcdoc"] == page.html
+    assert attributes["sandbox"] == "allow-scripts"
+    assert attributes["height"] == "500"
+    # Its task is no built-in one: it says so, and shows what there is.
+    assert "'first_letter' is none of the built-in" in page.data["note"]
+    assert page.data["prompts"] is page.data["loss"] is page.data["contexts"] is None
+    with pytest.raises(ValueError, match="did you mean with_as"):
+        cj.show(planted_circuit(), planted_model(), task="with_os")
+    with pytest.raises(ValueError, match="is empty: there is nothing to show"):
+        cj.show(planted_circuit(()), planted_model())
+    with pytest.raises(ValueError, match="load the model it was found in"):
+        cj.show(planted_circuit(), planted_model(2.0, "other"))
+    sources = [path.read_text() for path in ROOT.glob("*.py")]
+    assert not any(re.search(r"import IPython|from IPython", text) for text in sources)
+
+
+def test_no_text_is_made_for_a_model_that_is_not_built_in():
+    assert idiom_contexts(planted_model()) is None
+
+
+def test_everything_is_installed_and_the_library_is_as_it_was_published():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    patterns = project["tool"]["setuptools"]["package-data"]["circuitjax"]
+    files = [path for folder in ("assets", "vendor") for path in (ROOT / folder).iterdir()]
+    assert len(files) > 15
+    for path in files:
+        name = str(path.relative_to(REPOSITORY / "circuitjax"))
+        assert any(fnmatch.fnmatch(name, pattern) for pattern in patterns), name
+    licences = (ROOT / "vendor" / "LICENSE").read_text()
+    listed = re.findall(
+        r"^(d3-\w+)\.min\.js +([\d.]+) +\S+ +sha256 (\w+)$",
+        (ROOT / "vendor" / "VERSIONS.txt").read_text(),
+        re.MULTILINE,
+    )
+    assert {f"{name}.min.js" for name, _, _ in listed} == {
+        path.name for path in (ROOT / "vendor").glob("*.js")
+    }
+    for name, version, digest in listed:
+        content = (ROOT / "vendor" / f"{name}.min.js").read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest
+        assert f"v{version}".encode() in content[:200]
+        assert f"==== {name} ====" in licences
+
+
+def test_a_circuit_too_large_for_contexts_keeps_the_strongest_nodes(monkeypatch):
+    from circuitjax.report.viewer import collect
+
+    monkeypatch.setattr(collect, "_MOST_VALUES", 100)
+    before = copy.deepcopy(planted_data()["nodes"])
+    data = collect.page_data(planted_circuit(), planted_model(), planted_problem())
+    kept = unpack(data["prompts"]["nodes"])
+    assert 0 < len(kept) < len(before)
+    effects = np.abs([found["effect"] for found in before])
+    assert effects[kept].min() >= np.delete(effects, kept).max()
+    np.testing.assert_array_equal(kept, unpack(data["contexts"]["nodes"]))
