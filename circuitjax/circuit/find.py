@@ -17,6 +17,7 @@ import numpy as np
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
 from circuitjax.model.record import Model
+from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import PruneConfig, default_hyper
 from circuitjax.prune.evaluate import answers
@@ -124,9 +125,11 @@ def train_masks(
     )
 
 
-def candidates_of(problem: Problem, jobs: Sequence[Job], state: MaskState) -> list[Candidate]:
-    """Selects and cleans every trained job."""
-    return clean(problem, jobs, choose(problem, state))
+def candidates_of(
+    problem: Problem, jobs: Sequence[Job], state: MaskState, memory: AnswerMemory | None = None
+) -> list[Candidate]:
+    """Selects and cleans every trained job; see `prune.masks.choose` for the memory."""
+    return clean(problem, jobs, choose(problem, state, memory))
 
 
 def clean(problem: Problem, jobs: Sequence[Job], choices: Sequence[Choice]) -> list[Candidate]:
