@@ -99,6 +99,10 @@ class Plan:
             if ranking not in ("learned", *RANKINGS):
                 known = ", ".join(("learned", *RANKINGS))
                 raise ValueError(f"there is no ranking {ranking!r}: choose of {known}")
+        if "nodes" not in methods and list(rankings) != ["learned"]:
+            raise ValueError(
+                f"rankings {', '.join(rankings)} are for method nodes, which is not asked for"
+            )
         kinds = [(m, r) for m in methods for r in (rankings if m == "nodes" else ("learned",))]
         if from_nodes and not {("nodes", "learned"), ("weights", "learned")} <= set(kinds):
             raise ValueError(

@@ -57,7 +57,7 @@ class Shared:
             once no run needs it.
           jobs: every job that any of the runs has; they are trained together.
         """
-        self._directory, self._jobs = directory, tuple(jobs)
+        self._directory, self._jobs = directory, tuple(dict.fromkeys(jobs))
         self._kept: dict[Hashable, Any] = {}
         self.memory = AnswerMemory()
 

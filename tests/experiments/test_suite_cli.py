@@ -38,6 +38,10 @@ BAD = {
     "tuning of lr": (["--rounds=2", "--lr=0.1"], "--lr has no meaning with --rounds"),
     "no rounds": (["--rounds=0"], "rounds is 0"),
     "ranking of weights": (["--method=weights", "--ranking=random"], "is for --method=nodes"),
+    "rankings of weights": (
+        ["--methods=weights", "--rankings=learned,random"],
+        "are for method nodes, which is not asked for",
+    ),
     "foreign": (["--out=%s/mine"], "holds files but no suite"),
     "stray argument": (["with_as"], "unexpected argument 'with_as'"),
 }
