@@ -63,8 +63,9 @@ class Picture(NamedTuple):
 def parts_of(circuit: pathlib.Path) -> Parts:
     """Nodes and edges of a saved circuit of any grain, from its `circuit.json` alone."""
     record = json.loads((circuit / "circuit.json").read_text(encoding="utf-8"))
-    edges = frozenset((str(edge[0]), str(edge[1])) for edge in record["edges"])
-    return Parts(frozenset(record["nodes"]), edges)
+    # Residual edges are names `writer->reader`, others (source, target, weight).
+    ends = (edge.split("->", 1) if isinstance(edge, str) else edge[:2] for edge in record["edges"])
+    return Parts(frozenset(record["nodes"]), frozenset((one, other) for one, other in ends))
 
 
 def overlaps_of(

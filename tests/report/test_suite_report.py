@@ -101,6 +101,9 @@ def test_overlaps_of_seeds(tmp_path):
     (tmp_path / "circuit.json").write_text(json.dumps(saved))
     one = parts_of(tmp_path)
     assert one == Parts(frozenset({"n1", "n2"}), frozenset({("n1", "n2"), ("n2", "n3")}))
+    residual = {"nodes": [], "edges": ["embed->a0.h0<v>", "a0.h0->logits"]}
+    (tmp_path / "circuit.json").write_text(json.dumps(residual))
+    assert parts_of(tmp_path).edges == {("embed", "a0.h0<v>"), ("a0.h0", "logits")}
     two = Parts(frozenset({"n2", "n3"}), frozenset({("n1", "n2")}))
     rows = [row("a", 4, seed=seed) for seed in range(3)] + [row("a", None, seed=3)]
     circuits = {
