@@ -99,6 +99,7 @@ class Plan:
             if ranking not in ("learned", *RANKINGS):
                 known = ", ".join(("learned", *RANKINGS))
                 raise ValueError(f"there is no ranking {ranking!r}: choose of {known}")
+        methods = sorted(methods, key=_METHODS.index)  # weights may start from nodes
         if "nodes" not in methods and list(rankings) != ["learned"]:
             raise ValueError(
                 f"rankings {', '.join(rankings)} are for method nodes, which is not asked for"

@@ -19,6 +19,7 @@ from circuitjax.report.statistics import bootstrap_interval, geometric_mean
 from circuitjax.report.table import markdown_table
 
 __all__ = [
+    "CELL",
     "COLUMNS",
     "Group",
     "Point",
@@ -36,12 +37,12 @@ __all__ = [
 
 Row = Mapping[str, Any]
 
-_CELL = ("model", "task", "method", "ranking", "target", "seed")
+CELL = ("model", "task", "method", "ranking", "target", "seed")
 _REPORT = (
     *("status", "nodes", "edges", "nodes_total", "edges_total", "loss_unpruned", "loss_empty"),
     *("loss_validation", "loss_circuit", "loss_without_circuit", "accuracy_circuit", "kl_to_model"),
 )
-COLUMNS = (*_CELL, *_REPORT, "random_low", "random_median", "random_high", "note")
+COLUMNS = (*CELL, *_REPORT, "random_low", "random_median", "random_high", "note")
 _SHOWN = (
     *("task", "seed", "status", "nodes", "edges", "loss_unpruned", "loss_circuit"),
     *("loss_without_circuit", "random_median", "kl_to_model"),
