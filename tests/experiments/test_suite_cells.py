@@ -72,10 +72,7 @@ def test_every_cell_is_its_own_run(names, tmp_path, monkeypatch):
     assert [one.error for one in found] == [None] * 24
     kinds = [type(run) for run in runs.seen]
     # Nodes come first whatever the order asked for; weights follow in the same unit.
-    assert (
-        kinds == ([PruneRun] * 4 + [WeightRun] * 4) * 2 + [BaselineRun] * 8
-        or kinds == ([PruneRun] * 4 + [WeightRun] * 4) * 2 + [BaselineRun] * 8
-    )
+    assert kinds == ([PruneRun] * 4 + [WeightRun] * 4) * 2 + [BaselineRun] * 8
     for run, one in zip(runs.seen, found, strict=True):
         cell = one.cell
         assert run.directory == plan.suite.run_directory(cell)
