@@ -57,6 +57,7 @@ def alone(tmp_path_factory):
     }
 
 
+@pytest.mark.slow
 def test_targets_and_seeds_of_one_training(alone, tmp_path, monkeypatch):
     shared, trained = Shared(tmp_path / "unit", JOBS), []
     train = shared_module.train_masks
@@ -84,6 +85,7 @@ def test_targets_and_seeds_of_one_training(alone, tmp_path, monkeypatch):
     assert all(np.array_equal(circuit.mask[site], first.mask[site]) for site in first.mask)
 
 
+@pytest.mark.slow
 def test_a_target_that_was_looked_at_before_looks_up_little(tmp_path, monkeypatch):
     from circuitjax.prune import evaluate
 
