@@ -92,7 +92,13 @@ def default_jobs(num_nodes: int, seeds: Sequence[int], **changes: float) -> list
 
 def initial_state(problem: Problem, jobs: Sequence[Job]) -> MaskState:
     """J jobs before their first step."""
-    return start_jobs(NodeMasks(problem.config, problem.prune), jobs)
+    return start_jobs(_objective(problem), jobs)
+
+
+def _objective(problem: Problem) -> NodeMasks:
+    """Masks do not depend on the target: runs that differ in it share compiled programs."""
+    prune = dataclasses.replace(problem.prune, target_loss=PruneConfig.target_loss)
+    return NodeMasks(problem.config, prune)
 
 
 def train_masks(
@@ -115,7 +121,7 @@ def train_masks(
         state handed to the last `on_chunk` is good.
     """
     return run_chunks(
-        NodeMasks(problem.config, problem.prune),
+        _objective(problem),
         state,
         (problem.params, problem.fills),
         problem.train,

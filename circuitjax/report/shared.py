@@ -103,10 +103,9 @@ class Shared:
         return own, {name: values[rows] for name, values in history.items()}
 
     def _train(self, problem: Problem) -> tuple[MaskState, _History]:
-        # Whichever target comes first: the compiled program is one for all tasks.
-        prune = dataclasses.replace(problem.prune, target_loss=PruneConfig().target_loss)
-        problem = dataclasses.replace(problem, prune=prune)
-        history = {name: np.zeros((len(self._jobs), prune.steps), np.float32) for name in METRICS}
+        history = {
+            name: np.zeros((len(self._jobs), problem.prune.steps), np.float32) for name in METRICS
+        }
         return train_in(
             self._directory / "training",
             initial_state(problem, self._jobs),
