@@ -50,7 +50,7 @@ def bootstrap_interval(
         raise ValueError(f"level is {level}; it must be in (0, 1)")
     if len(values) < 2:
         return math.nan, math.nan
-    logs = np.log(np.asarray(values, float))
+    logs = np.sort(np.log(np.asarray(values, float)))  # whatever order tasks come in
     drawn = np.random.default_rng(seed).integers(len(logs), size=(samples, len(logs)))
     means = logs[drawn].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
