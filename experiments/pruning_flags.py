@@ -1,15 +1,10 @@
-"""The flags of a pruning run, and the run they describe: shared by `prune` and `table`.
+"""The flags of a pruning run, and the run they describe: shared by `prune` and `suite`.
 
-A preset sets the defaults of the flags that are not given:
-
-    gao2025       nodes, Heaviside gates, mean ablation, k_coef per open node, calibration after
-    bhaskar2024   residual edges and writers, hard-concrete gates, interchange ablation, KL, a
-                  Lagrangian on the sparsity with its long warm-up, threshold that matches the soft gates
+A preset (see `presets`) sets the defaults of the flags that are not given.
 """
 
 import pathlib
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,35 +24,20 @@ from circuitjax.report.prune_run import PruneRun
 from circuitjax.report.weight_run import WeightRun
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from experiments import ranking_flags
+from experiments import hyper_flags, ranking_flags
+from experiments.hyper_flags import HYPER_FLAGS, ONLY_GATES, ONLY_LAGRANGIAN, ONLY_NODES
+from experiments.presets import PRESETS
 
-__all__ = ["build_run", "chosen_method"]
+__all__ = ["aims_otherwise", "build_run", "chosen_method", "chosen_values", "refuse_hypers"]
 
+flags.adopt_module_key_flags(hyper_flags)
 flags.adopt_module_key_flags(ranking_flags)
 
 _D, _E = PruneConfig(), EdgeConfig()
-_PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
-    {
-        "gao2025": {"method": "nodes", "ablation": "mean", "calibrate": "after"},
-        "bhaskar2024": {
-            "method": "edges",
-            "gate": "hard_concrete",
-            "control": "lagrangian",
-            "minimise": "kl",
-            "ablation": "interchange",
-            "threshold": "match_soft",
-            "steps": 3000,
-            "target_warmup_frac": 2500 / 3000,
-            "init": 10.0,
-            "lr": 0.8,
-            "target_sparsity": 0.98,
-        },
-    }
-)
 # A weight circuit's gates move more slowly than a node circuit's.
 _WEIGHT_STEPS, _WEIGHT_BATCH = 300, 32
 
-_PRESET = flags.DEFINE_enum("preset", None, list(_PRESETS), "Defaults as in a paper.")
+_PRESET = flags.DEFINE_enum("preset", None, list(PRESETS), "Defaults as in a paper.")
 _METHOD = flags.DEFINE_enum(
     "method", None, ["nodes", "weights", "edges"], "Where gates sit. Default: nodes."
 )
@@ -141,29 +121,6 @@ _CALIBRATE = flags.DEFINE_enum(
     "Fit logit scale and shift at every k (inside, the default), at the chosen k (after), or never "
     "(off). Method edges: inside or off.",
 )
-_HYPERS = {
-    "k_coef": "Nats per open gate. Default: several multiples of a value that suits the number of "
-    "gates (18 / nodes; 0.04 weights^-0.4), the best one wins; 0.01 for edges; 0.003 with "
-    "--control=hold, which moves it.",
-    "init_noise_scale": "Standard deviation of the initial gate parameters. Default: 0.01, but 0.15 for "
-    "Heaviside gates on weights and edges.",
-    "init_noise_bias": "Method nodes: mean of the initial mask parameters, in [-1, 1]. Default: 0.1.",
-    "init": "Methods weights, edges: mean of the initial gate parameters, in [-15, 15]. Default: 0.3 "
-    "Heaviside; hard concrete 1 (weights) and 2 (edges).",
-    "wd": "Decoupled weight decay per unit learning rate. Default: 0.001 (0.01 hard concrete edges).",
-    "lr": "Peak learning rate. Default: 0.01 (nodes, weights), 0.02 (Heaviside edges); hard "
-    "concrete 0.2 (weights), 0.3 (edges).",
-    "inv_beta2": "1 - beta2 of Adam, in [1e-6, 1]. Default: 0.05 (0.01 hard-concrete edges).",
-    "lr_warmup_frac": "Fraction of the steps spent warming up, in [0, 1). Default: 0.",
-    "heaviside_temp": "Temperature of the surrogate gradient, above 0. Default: 1.",
-    "target_warmup_frac": "Fraction of the steps over which the target sparsity rises. Default: 0.7.",
-    "multiplier_lr": "Step size of the Lagrange multipliers' ascent. Default: 0.3.",
-    "aim": "Fraction of the target loss at which hold keeps the loss, in (0, 1]. Default: 0.5.",
-}
-_HYPER_FLAGS = {name: flags.DEFINE_float(name, None, text) for name, text in _HYPERS.items()}
-_ONLY_NODES = ("init_noise_bias",)
-_ONLY_LAGRANGIAN = ("target_warmup_frac", "multiplier_lr")
-_ONLY_GATES = ("init", "aim", *_ONLY_LAGRANGIAN)
 
 
 def chosen_method() -> str:
@@ -175,11 +132,43 @@ def chosen_method() -> str:
     return str(_Given().get("method", "nodes"))
 
 
-class _Given:
-    """What the user gave, and a preset's defaults for the rest."""
+def chosen_values() -> dict[str, Any]:
+    """What the flags, a preset and the defaults say of all that `build_run` lets its caller choose."""
+    method = chosen_method()
+    return {
+        "method": method,
+        "ranking": ranking_flags.chosen_ranking(method),
+        "target_loss": _D.target_loss if _TARGET.value is None else _TARGET.value,
+        "seed": _SEED.value,
+    }
 
-    def __init__(self) -> None:
-        preset = dict(_PRESETS.get(_PRESET.value or "", {}))
+
+def aims_otherwise(method: str) -> bool:
+    """Whether the flags give runs of that method another aim than a task loss."""
+    if method != "edges" or _TARGET.value is not None:
+        return False
+    others = (_TARGET_KL.value, _TARGET_EDGES.value)
+    return (
+        any(other is not None for other in others) or _Given().get("threshold", "") == "match_soft"
+    )
+
+
+def refuse_hypers(why: str) -> None:
+    """Refuses flags that say which settings are tried, where something else does.
+
+    Raises:
+      ValueError: one was given.
+    """
+    for flag in (*HYPER_FLAGS.values(), _JOBS):
+        if flag.value is not None:
+            raise ValueError(f"--{flag.name} has no meaning {why}: leave it out")
+
+
+class _Given:
+    """What the user gave, what a caller chose instead, and a preset's defaults for the rest."""
+
+    def __init__(self, chosen: Mapping[str, Any] | None = None) -> None:
+        preset = dict(PRESETS.get(_PRESET.value or "", {}))
         given = {
             "method": _METHOD.value,
             "ablation": _ABLATION.value,
@@ -191,7 +180,10 @@ class _Given:
             "steps": _STEPS.value,
             "batch_size": _BATCH.value,
             "target_sparsity": _SPARSITY.value,
-            **{name: flag.value for name, flag in _HYPER_FLAGS.items()},
+            "target_loss": _TARGET.value,
+            "seed": _SEED.value,
+            **{name: flag.value for name, flag in HYPER_FLAGS.items()},
+            **(chosen or {}),
         }
         if given["method"] and "method" in preset and given["method"] != preset["method"]:
             raise ValueError(
@@ -219,17 +211,17 @@ def _refuse_unused(gate: str, control: str) -> None:
     Raises:
       ValueError: one of another control or gate.
     """
-    held = {"target_sparsity": _SPARSITY, **{n: _HYPER_FLAGS[n] for n in _ONLY_LAGRANGIAN}}
-    unused = dict(held) if control != "lagrangian" else {"k_coef": _HYPER_FLAGS["k_coef"]}
+    held = {"target_sparsity": _SPARSITY, **{n: HYPER_FLAGS[n] for n in ONLY_LAGRANGIAN}}
+    unused = dict(held) if control != "lagrangian" else {"k_coef": HYPER_FLAGS["k_coef"]}
     if control != "hold":
-        unused["aim"] = _HYPER_FLAGS["aim"]
+        unused["aim"] = HYPER_FLAGS["aim"]
     for name, flag in unused.items():
         if flag.value is not None:
             raise ValueError(
                 f"--{name} has no meaning with --control={control}: leave it out or choose "
                 f"another --control"
             )
-    if gate != "heaviside" and _HYPER_FLAGS["heaviside_temp"].value is not None:
+    if gate != "heaviside" and HYPER_FLAGS["heaviside_temp"].value is not None:
         raise ValueError(f"--heaviside_temp has no meaning with --gate={gate}: leave it out")
 
 
@@ -247,26 +239,33 @@ def _side_by_side(control: str, centre: float, changes: dict[str, float]) -> lis
 
 
 def build_run(
-    model: Model, task: Task | ContrastTask, out: pathlib.Path, start: str | None = None
+    model: Model,
+    task: Task | ContrastTask,
+    out: pathlib.Path,
+    *,
+    chosen: Mapping[str, Any] | None = None,
+    start: pathlib.Path | None = None,
 ) -> PruneRun | WeightRun | EdgeRun:
     """The run that the flags describe.
 
     Args:
       model, task: loaded.
       out: its directory.
+      chosen: values of method, ranking, target_loss and seed instead of the flags'; flags that only
+        training reads are then passed over by rankings without training.
       start: directory of a node circuit, instead of --start.
 
     Raises:
       ValueError: a value out of its limits, or a flag that has no meaning for the method.
     """
-    given = _Given()
-    method = given.get("method", "nodes")
-    ranking = ranking_flags.chosen_ranking(method)
-    if _SEEDS.value < 1 or _SEED.value < 0:
-        raise ValueError(f"--seed={_SEED.value} must be at least 0, --num_seeds={_SEEDS.value} 1")
+    given = _Given(chosen)
+    method, seed = given.get("method", "nodes"), given.values["seed"]
+    ranking = ranking_flags.chosen_ranking(method, (chosen or {}).get("ranking"))
+    if _SEEDS.value < 1 or seed < 0:
+        raise ValueError(f"--seed={seed} must be at least 0, --num_seeds={_SEEDS.value} 1")
     if _JOBS.value is not None and _JOBS.value < 1:
         raise ValueError(f"--num_jobs={_JOBS.value} must be at least 1")
-    seeds = range(_SEED.value, _SEED.value + _SEEDS.value)
+    seeds = range(seed, seed + _SEEDS.value)
     if method == "edges":
         return _edge_run(given, model, task, out, seeds)
     if not isinstance(task, Task):
@@ -279,7 +278,7 @@ def build_run(
     if ablation == "interchange":
         raise ValueError(f"--ablation=interchange is for --method=edges, not {method}")
     prune = PruneConfig(
-        target_loss=_D.target_loss if _TARGET.value is None else _TARGET.value,
+        target_loss=given.get("target_loss", _D.target_loss),
         steps=given.get("steps", _WEIGHT_STEPS if method == "weights" else _D.steps),
         batch_size=given.get("batch_size", _WEIGHT_BATCH if method == "weights" else _D.batch_size),
         ablation=ablation,
@@ -290,14 +289,14 @@ def build_run(
         return _weight_run(given, model, task, prune, out, seeds, start or _START.value)
     _refuse(method, start=_START.value, target_sparsity=_SPARSITY.value)
     _refuse(method, node_gates=_NODE_GATES.value)
-    _refuse(method, **{name: _HYPER_FLAGS[name].value for name in _ONLY_GATES})
+    _refuse(method, **{name: HYPER_FLAGS[name].value for name in ONLY_GATES})
     if given.get("gate", "heaviside") != "heaviside" or given.get("control", "count") != "count":
         raise ValueError("nodes have --gate=heaviside and --control=count; leave both out")
     if ranking != "learned":
-        trained = (_STEPS, _BATCH, _JOBS, _GATE, _CONTROL, *_HYPER_FLAGS.values())
-        values = {flag.name: flag.value for flag in trained}
+        trained = (_STEPS, _BATCH, _JOBS, _GATE, _CONTROL, *HYPER_FLAGS.values())
+        values = {flag.name: flag.value for flag in trained if chosen is None}
         return ranking_flags.baseline_run(ranking, model, task, prune, out, seeds, values)
-    changes = given.hypers(tuple(name for name in _HYPERS if name not in _ONLY_GATES))
+    changes = given.hypers(tuple(name for name in HYPER_FLAGS if name not in ONLY_GATES))
     nodes = model.config.num_nodes
     jobs = [
         job
@@ -314,9 +313,9 @@ def _weight_run(
     prune: PruneConfig,
     out: pathlib.Path,
     seeds: range,
-    start: str | None,
+    start: pathlib.Path | str | None,
 ) -> WeightRun:
-    _refuse("weights", **{name: _HYPER_FLAGS[name].value for name in _ONLY_NODES})
+    _refuse("weights", **{name: HYPER_FLAGS[name].value for name in ONLY_NODES})
     circuit = None if start is None else Circuit.load(start)
     if circuit is not None:
         circuit.check_model(model)
@@ -327,7 +326,7 @@ def _weight_run(
         if circuit is None
         else count_edges(model.config, model.params, circuit.mask)
     )
-    changes = given.hypers((*(n for n in _HYPERS if n not in _ONLY_NODES), "target_sparsity"))
+    changes = given.hypers((*(n for n in HYPER_FLAGS if n not in ONLY_NODES), "target_sparsity"))
     base = {"target_sparsity": 0.9 if circuit is None else 0.5} if control == "lagrangian" else {}
     centre = float(default_weight_hyper(count, gate, control).k_coef)
     jobs = [
@@ -352,8 +351,12 @@ def _edge_run(
     given: _Given, model: Model, task: Task | ContrastTask, out: pathlib.Path, seeds: range
 ) -> EdgeRun:
     _refuse("edges", start=_START.value)
-    _refuse("edges", **{name: _HYPER_FLAGS[name].value for name in _ONLY_NODES})
-    aims = {"loss": _TARGET.value, "kl": _TARGET_KL.value, "edges": _TARGET_EDGES.value}
+    _refuse("edges", **{name: HYPER_FLAGS[name].value for name in ONLY_NODES})
+    aims = {
+        "loss": given.get("target_loss", None),
+        "kl": _TARGET_KL.value,
+        "edges": _TARGET_EDGES.value,
+    }
     chosen = [name for name, value in aims.items() if value is not None]
     if len(chosen) > 1:
         raise ValueError(
@@ -385,7 +388,7 @@ def _edge_run(
         calibrate=calibrate == "inside",
     )
     _refuse_unused(settings.gate, settings.control)
-    changes = given.hypers((*(n for n in _HYPERS if n not in _ONLY_NODES), "target_sparsity"))
+    changes = given.hypers((*(n for n in HYPER_FLAGS if n not in ONLY_NODES), "target_sparsity"))
     centre = float(default_edge_hyper(settings).k_coef)
     jobs = [
         job

@@ -25,13 +25,17 @@ _RANKING = flags.DEFINE_enum(
 )
 
 
-def chosen_ranking(method: str) -> str:
-    """The ranking asked for.
+def chosen_ranking(method: str, chosen: str | None = None) -> str:
+    """The ranking asked for, by a flag or by `chosen` instead of it.
 
     Raises:
-      ValueError: a ranking without training for a method other than nodes.
+      ValueError: no such ranking, or one without training for a method other than nodes.
     """
-    ranking = str(_RANKING.value)
+    ranking = str(_RANKING.value) if chosen is None else chosen
+    if ranking not in ("learned", *RANKINGS):
+        raise ValueError(
+            f"there is no ranking {ranking!r}: choose of learned, {', '.join(RANKINGS)}"
+        )
     if ranking != "learned" and method != "nodes":
         raise ValueError(f"--ranking={ranking} is for --method=nodes, not {method}")
     return ranking

@@ -15,18 +15,13 @@ import sys
 from absl import app, flags
 from tqdm import tqdm
 
-from circuitjax.circuit.find import Job
-from circuitjax.core.checkpoints import write_json
 from circuitjax.core.host import alone_in, cache_compilations, keep_freed_memory
 from circuitjax.prune.config import PruneConfig
-from circuitjax.report.prune_run import PruneRun
-from circuitjax.report.run_directory import run_pruning, versions
-from circuitjax.report.study_report import plot_study, study_figures
 from circuitjax.tasks.base import Task
-from circuitjax.tune.observations import read_rounds
-from circuitjax.tune.study import Study, job_seed, run_study, winner
+from circuitjax.tune.study import Study, run_study
 from experiments.command import exit_on_bad_input
 from experiments.task_names import load_task
+from experiments.tuned_run import run_winner
 
 _D = PruneConfig()
 _MODEL = flags.DEFINE_string(
@@ -82,43 +77,15 @@ def main(argv: list[str]) -> None:
             bar.set_postfix_str(f"round {number + 1} of {study.rounds}, fewest edges {best}")
 
         state = run_study(study, progress=progress)
-        hyper, found = winner(study, state)
         bar.write("running the winner with fresh seeds")
-        first = study.rounds * study.jobs
-        jobs = [Job(job_seed(study, first + i), hyper) for i in range(_FRESH.value)]
-        report = run_pruning(
-            PruneRun(study.model, study.task, study.prune, jobs, study.directory / "winner"),
-            overwrite=True,
-        )
-        rows = [
-            row
-            for round_ in read_rounds(study.directory / "observations.jsonl", study.jobs)
-            for row in round_
-        ]
-        figures = study_figures(rows)
-        fresh = [job["edges"] if job["reached"] else None for job in report["jobs"]]
-        plot_study(
-            study.directory / "progress.png", rows, f"{study.task.name} on {study.model.name}"
-        )
-        write_json(
-            study.directory / "tune.json",
-            {
-                **figures,
-                "winner": dict(found.params),
-                "winner_runs": found.runs,
-                "fresh_seeds_edges": fresh,
-                "loss_circuit": report["loss_circuit"],
-                "config": study.identity(),
-                "versions": versions(),
-            },
-        )
+        tuned, report = run_winner(study, state, _FRESH.value)
     print(
-        f"{study.task.name} on {study.model.name}: {figures['runs']} runs, {figures['failed']} failed"
+        f"{study.task.name} on {study.model.name}: {tuned['runs']} runs, {tuned['failed']} failed"
     )
-    print(f"  fewest edges, first round  {figures['fewest_edges_first_round']}")
-    print(f"  fewest edges, last round   {figures['fewest_edges_last_round']}")
-    print(f"  fewest edges, all rounds   {figures['fewest_edges']}")
-    print(f"  winner with fresh seeds    {', '.join(str(e) for e in fresh)}")
+    print(f"  fewest edges, first round  {tuned['fewest_edges_first_round']}")
+    print(f"  fewest edges, last round   {tuned['fewest_edges_last_round']}")
+    print(f"  fewest edges, all rounds   {tuned['fewest_edges']}")
+    print(f"  winner with fresh seeds    {', '.join(map(str, tuned['fresh_seeds_edges']))}")
     print(f"  winner's test loss         {report['loss_circuit']:.4f}")
     print(f"  written to {study.directory}")
 

@@ -17,6 +17,7 @@ import numpy as np
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
 from circuitjax.model.record import Model
+from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import PruneConfig, default_hyper
 from circuitjax.prune.evaluate import answers
@@ -91,7 +92,13 @@ def default_jobs(num_nodes: int, seeds: Sequence[int], **changes: float) -> list
 
 def initial_state(problem: Problem, jobs: Sequence[Job]) -> MaskState:
     """J jobs before their first step."""
-    return start_jobs(NodeMasks(problem.config, problem.prune), jobs)
+    return start_jobs(_objective(problem), jobs)
+
+
+def _objective(problem: Problem) -> NodeMasks:
+    """Masks do not depend on the target: runs that differ in it share compiled programs."""
+    prune = dataclasses.replace(problem.prune, target_loss=PruneConfig.target_loss)
+    return NodeMasks(problem.config, prune)
 
 
 def train_masks(
@@ -114,7 +121,7 @@ def train_masks(
         state handed to the last `on_chunk` is good.
     """
     return run_chunks(
-        NodeMasks(problem.config, problem.prune),
+        _objective(problem),
         state,
         (problem.params, problem.fills),
         problem.train,
@@ -124,9 +131,11 @@ def train_masks(
     )
 
 
-def candidates_of(problem: Problem, jobs: Sequence[Job], state: MaskState) -> list[Candidate]:
-    """Selects and cleans every trained job."""
-    return clean(problem, jobs, choose(problem, state))
+def candidates_of(
+    problem: Problem, jobs: Sequence[Job], state: MaskState, memory: AnswerMemory | None = None
+) -> list[Candidate]:
+    """Selects and cleans every trained job; see `prune.masks.choose` for the memory."""
+    return clean(problem, jobs, choose(problem, state, memory))
 
 
 def clean(problem: Problem, jobs: Sequence[Job], choices: Sequence[Choice]) -> list[Candidate]:

@@ -10,6 +10,7 @@ import numpy as np
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.find import Candidate, as_circuit, clean, facts_of, pick
 from circuitjax.model.record import Model
+from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.baselines import Baseline, Ranking, baseline_scores, rank_by
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.masks import choose_from_rankings
@@ -26,7 +27,7 @@ def score_jobs(problem: Problem, jobs: Sequence[Job]) -> np.ndarray:
 
 
 def baseline_candidates(
-    problem: Problem, jobs: Sequence[Job], scores: np.ndarray
+    problem: Problem, jobs: Sequence[Job], scores: np.ndarray, memory: AnswerMemory | None = None
 ) -> list[Candidate]:
     """Cuts and cleans every job's ranking.
 
@@ -34,12 +35,13 @@ def baseline_candidates(
       problem: model, task, data.
       jobs: J of them; a job's seed decides between units of equal score.
       scores: `[J, U]`, the larger the earlier kept.
+      memory: see `prune.masks.choose_from_rankings`.
 
     Raises:
       FloatingPointError: a score that is not finite.
     """
     rankings = [rank_by(problem, row, job.seed) for job, row in zip(jobs, scores, strict=True)]
-    return clean(problem, jobs, choose_from_rankings(problem, rankings))
+    return clean(problem, jobs, choose_from_rankings(problem, rankings, memory=memory))
 
 
 def find_baseline_circuit(

@@ -16,6 +16,7 @@ import numpy as np
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.reduced import Reduced, apply_reduced, can_reduce, reduce_model
 from circuitjax.model.transformer import Fills, Gates, Params
+from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.gates import Tau, flatten_units, gates_from_ranks, gates_of, num_units, tie
 from circuitjax.prune.objective import (
@@ -146,6 +147,7 @@ class Prober:
         rankings: Sequence[np.ndarray],
         *,
         reduce: bool | None = None,
+        memory: AnswerMemory | None = None,
     ) -> None:
         """Takes the rankings; reduced models are folded when first needed.
 
@@ -153,11 +155,12 @@ class Prober:
           problem: model and replacement values.
           rankings: each `[U]`, 0 is the most important unit.
           reduce: None reduces on CPU where an exact reduction exists; False never.
+          memory: of answers under the same model and replacement values; added to.
         """
         if reduce is None:
             reduce = jax.default_backend() == "cpu" and can_reduce(problem.config)
         reduce = reduce and problem.prune.loss == "binary"
-        self._problem, self._rankings = problem, rankings
+        self._problem, self._rankings, self._memory = problem, rankings, memory
         self._reduced: dict[int, Reduced] = {}
         units = num_units(problem.config, problem.prune.tie_qk)
         self._sizes = (units // 64, units // 16, units // 4) if reduce else ()
@@ -183,6 +186,14 @@ class Prober:
 
     def answers(self, pairs: Pairs, ranking: int, ks: Sequence[int]) -> Answers:
         """Answers of the first k units of a ranking to M pairs, for each k `[K]`."""
+        if self._memory is None:
+            return self._look(pairs, ranking, ks)
+        found = self._memory.answers(
+            self._rankings[ranking], pairs, ks, lambda missing: self._look(pairs, ranking, missing)
+        )
+        return Answers(*map(jnp.asarray, found))
+
+    def _look(self, pairs: Pairs, ranking: int, ks: Sequence[int]) -> Answers:
         masks = [self._mask(ranking, int(k)) for k in ks]
         small = [self._model_for(int(k)) for k in ks]
         if all(model is None for model in small):
@@ -231,11 +242,12 @@ def gate_gradient(problem: Problem, gates: Tau, pairs: Pairs) -> np.ndarray:
       pairs: M of them, all of equal weight.
     """
     total = np.zeros(num_units(problem.config, problem.prune.tie_qk))
+    prune = PruneConfig(loss=problem.prune.loss)  # the rest would only make more programs
     for start in range(0, pairs.size, _BATCH):
         # The last batch at its own size: a pair that fills it up would count more than once.
         batch = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
         gradient = _gate_gradient(
-            problem.config, problem.prune, problem.params, problem.fills, batch, gates
+            problem.config, prune, problem.params, problem.fills, batch, gates
         )
         total += np.asarray(gradient) * batch.size
     return total / pairs.size

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.evaluate import Answers, Prober, attribution
@@ -109,12 +110,13 @@ class _Cache:
         return {point[0]: point for point in points}
 
 
-def choose(problem: Problem, state: MaskState) -> list[Choice]:
+def choose(problem: Problem, state: MaskState, memory: AnswerMemory | None = None) -> list[Choice]:
     """Ranks every job's units by tau (ties by attribution) and cuts at the smallest good k.
 
     Args:
       problem: model, task, data.
       state: J trained jobs.
+      memory: see `choose_from_rankings`.
 
     Returns:
       One choice per job.
@@ -126,11 +128,14 @@ def choose(problem: Problem, state: MaskState) -> list[Choice]:
         scores = np.asarray(flatten_units(job.tau))
         rankings.append(rank_nodes(scores, attribution(problem, job, pairs)))
         trained.append(int(np.sum(scores > 0)))
-    return choose_from_rankings(problem, rankings, trained)
+    return choose_from_rankings(problem, rankings, trained, memory)
 
 
 def choose_from_rankings(
-    problem: Problem, rankings: Sequence[np.ndarray], trained: Sequence[int] | None = None
+    problem: Problem,
+    rankings: Sequence[np.ndarray],
+    trained: Sequence[int] | None = None,
+    memory: AnswerMemory | None = None,
 ) -> list[Choice]:
     """Cuts any rankings of the units at the smallest k that meets the target on validation.
 
@@ -138,8 +143,10 @@ def choose_from_rankings(
       problem: model, task, data.
       rankings: each `[U]`, 0 is the most important unit.
       trained: for each, a k to look at besides, such as the number of gates open after training.
+      memory: of answers under the same model and replacement values, for searches with other targets;
+        the choices are the same without it.
     """
-    prober = Prober(problem, rankings)
+    prober = Prober(problem, rankings, memory=memory)
     config, tied = problem.config, problem.prune.tie_qk
     trained = trained or [0] * len(rankings)
 

@@ -71,10 +71,16 @@ class BaselineWork(NodeWork):
 
     def train(self, state: MaskState, on_chunk: OnChunk) -> MaskState:
         """Scores `[J, U]` of all jobs."""
-        return dataclasses.replace(state, tau=score_jobs(self.problem, self.run.jobs))
+        problem, jobs = self.problem, self.run.jobs
+        if self.shared is None:
+            return dataclasses.replace(state, tau=score_jobs(problem, jobs))
+        name = ("scores", *jobs)
+        return dataclasses.replace(
+            state, tau=self.shared.keep(name, lambda: score_jobs(problem, jobs))
+        )
 
     def candidates_of(self, state: MaskState | None) -> list[Candidate]:
         """Every job's circuit, selected and cleaned up; or the empty one."""
         if state is None:
             return [empty_candidate(self.problem, self.run.jobs[0])]
-        return baseline_candidates(self.problem, self.run.jobs, np.asarray(state.tau))
+        return baseline_candidates(self.problem, self.run.jobs, np.asarray(state.tau), self.memory)

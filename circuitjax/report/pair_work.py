@@ -21,6 +21,7 @@ from circuitjax.prune.train import Job, MaskState, OnChunk
 from circuitjax.report.drawing import draw_circuit
 from circuitjax.report.plots import plot_loss_vs_k, plot_training
 from circuitjax.report.run_directory import versions
+from circuitjax.report.shared import METRICS
 from circuitjax.tasks.base import Pair, Task
 
 __all__ = ["PairRun", "PairWork", "job_label", "pool_digest"]
@@ -69,7 +70,7 @@ class PairWork(abc.ABC, Generic[Found]):
       unit: what k counts: `nodes` or `weights`.
     """
 
-    metrics: Sequence[str] = ("loss", "task", "k", "gradient_rms")
+    metrics: Sequence[str] = METRICS
     unit: str
 
     def __init__(self, run: PairRun, problem: Problem) -> None:

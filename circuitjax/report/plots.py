@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure  # not pyplot: a library leaves the user's backend alone
 
-__all__ = ["plot_edges", "plot_loss_vs_k", "plot_training", "save_figure"]
+__all__ = ["COLOURS", "plot_edges", "plot_loss_vs_k", "plot_training", "save_figure"]
 
 # Okabe and Ito's palette: told apart by readers who do not see all colours.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _LINES = ("-", "--", ":")  # when there are more curves than colours
 
 
@@ -47,7 +47,7 @@ def plot_loss_vs_k(
     axes = figure.subplots()
     for index, job in enumerate(curves):
         points = np.array(job["curve"], float)
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         strong = index == chosen
         axes.plot(
             points[:, 0],
@@ -112,9 +112,9 @@ def plot_training(
     figure = Figure(figsize=(10, 3.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, label in enumerate(labels):
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         steps = np.arange(1, history["k"].shape[1] + 1)
-        line = _LINES[index // len(_COLOURS) % len(_LINES)]
+        line = _LINES[index // len(COLOURS) % len(_LINES)]
         left.plot(steps, history["task"][index], line, color=colour, linewidth=1, label=label)
         right.plot(steps, history["k"][index], line, color=colour, linewidth=1.4, label=label)
     if target is not None:
@@ -154,7 +154,7 @@ def plot_edges(
     for index, (label, curve) in enumerate(zip(labels, curves, strict=True)):
         # Many k may leave the same connected edges.
         points = np.array(sorted({(edges, max(value, 1e-5)) for edges, value in curve}), float)
-        colour = _COLOURS[index % len(_COLOURS)]
+        colour = COLOURS[index % len(COLOURS)]
         strong = index == chosen[0]
         axes.plot(
             points[:, 0],
@@ -162,7 +162,7 @@ def plot_edges(
             marker="o",
             markersize=3,
             color=colour,
-            linestyle=_LINES[index // len(_COLOURS) % len(_LINES)],
+            linestyle=_LINES[index // len(COLOURS) % len(_LINES)],
             linewidth=2.2 if strong else 1,
             alpha=1 if strong else 0.55,
             label=f"{label}{' (chosen)' if strong else ''}",

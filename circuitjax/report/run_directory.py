@@ -26,7 +26,7 @@ import numpy as np
 from circuitjax.core import checkpoints
 from circuitjax.prune.train import MaskState, OnChunk
 
-__all__ = ["Run", "Work", "claim", "finished_report", "run_pruning", "versions"]
+__all__ = ["Run", "Work", "claim", "finished_report", "run_pruning", "train_in", "versions"]
 
 Progress = Callable[[int, Mapping[str, np.ndarray]], None]
 History = Mapping[str, np.ndarray]
@@ -222,10 +222,29 @@ def run_pruning(
 
 
 def _train(run: Run, work: Work, progress: Progress) -> tuple[MaskState, dict[str, np.ndarray]]:
-    """Trains, or goes on training, and keeps every chunk on disk."""
-    state = work.initial_state()
     history = {name: np.zeros((work.jobs, work.steps), np.float32) for name in work.metrics}
-    folder = run.directory / "training"
+    return train_in(run.directory / "training", work.initial_state(), history, work.train, progress)
+
+
+def train_in(
+    folder: pathlib.Path,
+    state: MaskState,
+    history: dict[str, np.ndarray],
+    train: Callable[[MaskState, OnChunk], MaskState],
+    progress: Progress = lambda step, metrics: None,
+) -> tuple[MaskState, dict[str, np.ndarray]]:
+    """Trains, or goes on training, and keeps the last chunk's state on disk.
+
+    Args:
+      folder: of the checkpoints.
+      state: J jobs before their first step.
+      history: metrics to keep, each `[J, steps]`.
+      train: runs what is left, telling of every chunk.
+      progress: called with (steps done, metrics `[J, chunk]`).
+
+    Returns:
+      The trained state and the filled history.
+    """
     done = checkpoints.latest_step(folder)
     if done is not None:
         saved = checkpoints.load_step(folder, done, {"state": state, "history": history})
@@ -241,4 +260,4 @@ def _train(run: Run, work: Work, progress: Progress) -> tuple[MaskState, dict[st
         checkpoints.save_step(folder, step, {"state": state, "history": history}, keep=1)
         progress(step, metrics)
 
-    return work.train(state, on_chunk), history
+    return train(state, on_chunk), history

@@ -91,7 +91,7 @@ def test_the_saved_circuit_gives_the_reports_loss(finished):
 
 def test_a_finished_run_is_only_read(finished, monkeypatch):
     run, report = finished
-    monkeypatch.setattr(prune_run, "make_problem", forbidden)
+    monkeypatch.setattr(prune_run, "draw_problem", forbidden)
     assert run_pruning(run) == report
     assert run_pruning(run, overwrite=True) == report
 
@@ -115,7 +115,7 @@ def test_a_killed_run_resumes_and_ends_alike(finished, tmp_path):
 
 def test_another_run_is_refused_or_replaced(finished, tmp_path, monkeypatch):
     first = run_in(tmp_path / "run")
-    monkeypatch.setattr(prune_run, "make_problem", forbidden)
+    monkeypatch.setattr(prune_run, "draw_problem", forbidden)
     with pytest.raises(AssertionError, match="computed again"):
         run_pruning(first)
     assert not first.directory.exists()  # nothing is written before the task can be asked
