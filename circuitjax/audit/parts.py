@@ -96,9 +96,7 @@ class Parts:
             groups.append(jnp.concatenate(parts, axis=1)[:used, : pairs.size])
         return jnp.concatenate(groups)
 
-    def slopes(
-        self, pairs: Pairs, scale: float, shift: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def slopes(self, pairs: Pairs, scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
         """To first order, the rise in nats by closing each node `[N]` and each edge `[E]`."""
         gates = unflatten(self._config, self.mask.astype(np.float32))
         z = self.edges.astype(np.float32)
@@ -118,7 +116,7 @@ class Parts:
         """(source, target) addresses of the edges, in the order of `edges` where it is true."""
         names = []
         for family in FAMILIES:
-            layers, inputs, outputs = family.shape(self._config)
+            _, inputs, outputs = family.shape(self._config)
             real = np.asarray(self._index.values[family.name]) != 0
             for place in np.asarray(self._index.flat[family.name])[real]:
                 layer, rest = divmod(int(place), inputs * outputs)

@@ -105,8 +105,8 @@ def _without(now: np.ndarray, closings: list) -> np.ndarray:
 def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circuit:
     """Removes what a circuit of nodes or of weights does not need.
 
-    A node circuit loses nodes; one of weights loses nodes and then single weights. What is left is cleaned
-    up (`circuit.cleanup`) and calibrated anew, where the problem's settings calibrate.
+    A node circuit loses nodes; one of weights loses nodes and then single weights. What is left is
+    cleaned up (`circuit.cleanup`) and calibrated anew, where the problem's settings calibrate.
 
     Args:
       problem: model, data, target. Its replacement values are not used; the circuit's are.

@@ -48,10 +48,14 @@ def norm_factor(config: TransformerConfig, x: jax.Array) -> jax.Array:
         return jnp.ones((*x.shape[:-1], 1))
     if config.norm == "layer":
         x = x - jnp.mean(x, axis=-1, keepdims=True)
+    return _factor(config, x)
+
+
+def _factor(config: TransformerConfig, centred: jax.Array) -> jax.Array:
     eps = config.norm_eps
     if eps is None:
-        eps = 1e-5 if config.norm == "layer" else jnp.finfo(jnp.float32).eps
-    return lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
+        eps = 1e-5 if config.norm == "layer" else float(jnp.finfo(jnp.float32).eps)
+    return lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
 
 
 def normalise(
@@ -72,7 +76,7 @@ def normalise(
         return x
     if config.norm == "layer":
         x = x - jnp.mean(x, axis=-1, keepdims=True)
-    x = x * (norm_factor(config, x) if factor is None else factor)
+    x = x * (_factor(config, x) if factor is None else factor)
     lead = range(x.ndim - 1)
     x = x * jnp.expand_dims(params["scale"], lead)
     return x + jnp.expand_dims(params["bias"], lead) if "bias" in params else x

@@ -22,6 +22,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from circuitjax.audit.checks import short_checks
 from circuitjax.core import checkpoints
 from circuitjax.prune.train import MaskState, OnChunk
 
@@ -204,6 +205,7 @@ def run_pruning(
     with _timed(seconds, "writing"):
         work.write(run.directory, base, history)
     fields = work.summary(base, history)
+    target = fields["target_loss"] if fields.get("target", "loss") == "loss" else None
     status = "trivial" if trivial else "reached" if fields.pop("reached") else "not_reached"
     report = {
         "status": status,
@@ -211,6 +213,7 @@ def run_pruning(
         **base,
         **figures,
         "beats_model": figures["loss_circuit"] < base["loss_unpruned"],
+        "checks": [check.to_dict() for check in short_checks({**base, **figures}, target)],
         "seconds": dict(seconds),
         "config": run.identity(),
         "versions": versions(),
