@@ -104,7 +104,7 @@ def settings_of(circuit: Circuit) -> PruneConfig:
       ValueError: a record without them.
     """
     facts = circuit.provenance
-    settings = facts.get("prune") or facts.get("config")
+    settings = facts.get("prune", facts.get("config"))
     if not isinstance(settings, Mapping):
         raise ValueError(
             "the circuit's record does not say with what settings it was found: give them as a "

@@ -11,8 +11,14 @@ from circuitjax.model.sites import parse_address, shapes
 from circuitjax.prune.problem import Problem, make_problem
 from tests.prune.planted import CONFIG, PRUNE, TASK, planted_model
 
-# Alive, between kept nodes and of weak effect: channel 4 is noise of the letters.
-DISTRACTORS = ("0.attn.act_in.5", "0.attn.v.h0.c5", "1.mlp.act_in.6", "1.mlp.post_act.7")
+# A chain of weak noise that reaches the logits, and two nodes that reach nothing.
+DISTRACTORS = (
+    "0.attn.act_in.5",
+    "0.attn.v.h0.c5",
+    "0.attn.resid_delta.6",
+    "1.mlp.act_in.6",
+    "1.mlp.post_act.7",
+)
 
 
 def mask_of(names) -> dict[str, np.ndarray]:

@@ -102,7 +102,7 @@ def test_polish_removes_exactly_the_distractors():
     assert sorted(polished.nodes) == sorted(PLANTED)
     facts = polished.provenance["polish"]
     assert facts["removed"] == sorted(DISTRACTORS)
-    assert facts["nodes_before"] == 11
+    assert facts["nodes_before"] == 12
     assert facts["nodes_after"] == 7
     assert facts["edges_after"] < facts["edges_before"]
     found = answers(problem, problem.test, [polished.mask]).differences[0]
