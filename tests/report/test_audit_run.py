@@ -119,7 +119,7 @@ def test_what_cannot_be_audited_is_refused_and_leaves_nothing(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             run_audit(model, TASK, circuit, out, CONFIG)
+    prune = dataclasses.replace(PRUNE, loss="vocabulary", calibrate="off")
     with pytest.raises(ValueError, match="needs loss='binary'"):
-        prune = dataclasses.replace(PRUNE, loss="vocabulary", calibrate="off")
         run_audit(planted_model(), TASK, audited(), out, CONFIG, prune=prune)
     assert not out.exists()
