@@ -48,6 +48,7 @@ class AuditConfig:
       batch_size: pairs per step of every search (seeds and controls); None: as the circuit's own.
       steps: of every search; None: as the circuit's own.
       pairs: test pairs, and validation pairs, of every figure but the headline's.
+      search_pairs: validation pairs that a search's k is chosen on, and test pairs it is judged by.
       fractions: of the rest that is left in by random supersets.
       sets: random supersets per fraction.
       search_steps: gradient steps of the adversarial superset, from each of two starts.
@@ -60,6 +61,7 @@ class AuditConfig:
     batch_size: int | None = 16
     steps: int | None = None
     pairs: int = 128
+    search_pairs: int = 64
     fractions: tuple[float, ...] = FRACTIONS
     sets: int = 4
     search_steps: int = 12
@@ -70,7 +72,7 @@ class AuditConfig:
     def __post_init__(self) -> None:
         if self.seeds < 5:
             raise ValueError(f"seeds is {self.seeds}; it must be at least 5 to speak of stability")
-        for name in ("batch_size", "steps", "pairs", "sets", "search_steps"):
+        for name in ("batch_size", "steps", "pairs", "search_pairs", "sets", "search_steps"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -177,6 +179,7 @@ def audit_circuit(
         size = None if task.pool else prune.test_pairs
         names = [pair.template for pair in draw_pairs(task, tokenizer, "test", size, 0)]
     test, validation = (_first(p, config.pairs) for p in (problem.test, problem.validation))
+    few = _first(problem.validation, max(1, config.pairs // 2))
     with stage("evidence", "sufficiency, necessity, faithfulness"):
         base = baseline(problem)
         figures = evidence(problem, circuit, config.seed)
@@ -194,7 +197,7 @@ def audit_circuit(
         inside = agreement(problem, circuit, _first(problem.test, max(1, config.pairs // 2)))
     parts = Parts(gated, circuit)
     with stage("effects", "each node and edge by itself"):
-        alone = effects(parts, circuit, validation, calibrated=calibrated)
+        alone = effects(parts, circuit, few, calibrated=calibrated)
     polished = None
     if config.polish:
         with stage("polish", "polishing"):
@@ -208,7 +211,7 @@ def audit_circuit(
                 problem,
                 circuit,
                 test,
-                _first(problem.validation, max(1, config.pairs // 2)),
+                few,
                 fractions=config.fractions,
                 sets=config.sets,
                 steps=config.search_steps,
@@ -288,7 +291,7 @@ def _search(
     worlds, absent = make_worlds(model, task, smaller, seed=config.seed)
     skipped |= absent
     seeds = range(config.seed, config.seed + config.seeds)
-    runs = run_worlds(worlds, hyper, seeds, pairs=config.pairs)
+    runs = run_worlds(worlds, hyper, seeds, pairs=config.search_pairs)
     mine = [run for run in runs if run.world == "task"]
     flat = np.asarray(flatten(circuit.gates())) > 0.5
     return {

@@ -108,6 +108,12 @@ class Parts:
             of_edges -= np.asarray(found[1]) / len(batches)
         return of_nodes, of_edges
 
+    def between(self, nodes: np.ndarray) -> np.ndarray:
+        """bool `[E]`: the edges between nodes of bool `[N]`."""
+        tree = unflatten(self._config, jnp.asarray(nodes, jnp.float32))
+        ends = [np.asarray(self._index.at_ends(tree, end)) > 0 for end in ("source", "target")]
+        return self.edges & ends[0] & ends[1]
+
     def open_weights(self, edges: np.ndarray) -> dict[str, np.ndarray]:
         """{family name: bool `[L, in, out]`}: all weights are open but edges left out of bool `[E]`."""
         return self._index.opened(self._config, edges & self.edges)

@@ -22,12 +22,10 @@ from circuitjax.audit.parts import Parts
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
 from circuitjax.circuit.edge_circuit import EdgeCircuit
-from circuitjax.circuit.graph import count_edges
 from circuitjax.model.sites import unflatten
 from circuitjax.prune.calibrate import Calibration, calibrate
 from circuitjax.prune.evaluate import mean_binary_loss
-from circuitjax.prune.masks import first_pairs
-from circuitjax.prune.objective import calibrated_differences
+from circuitjax.prune.objective import Pairs, calibrated_differences
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.residual import active_edges
 from circuitjax.prune.residual_paths import connected
@@ -39,6 +37,8 @@ __all__ = ["polish", "polish_edges", "thin"]
 Losses = Callable[[np.ndarray], np.ndarray]
 
 _TRIES = 8  # cheapest parts tried alone before it ends
+_SCREENED = 64  # validation pairs, or examples, that parts are sorted on
+_HOPELESS = 2.0  # times the target: a part whose closing costs so much is not tried again
 _CHUNK = 64  # variants made at a time: rows of all gates are long
 
 
@@ -62,17 +62,22 @@ def thin(
     Returns:
       bool `[U]`, a subset of `opened`: at `decide` it meets the target, unless `opened` did not, which
       is then returned as it is. No single one of its `tries` cheapest gates can be closed.
+
+    A gate whose closing costs more than twice the target is taken to be needed from then on.
     """
     now = np.array(opened, bool)
     if float(decide(now[None])[0]) > target:
         return now
-    while now.any():
-        places = np.flatnonzero(now)
-        costs = []
+    worth = now.copy()
+    while worth.any():
+        places = np.flatnonzero(worth)
+        costs: list[np.ndarray] = []
         for start in range(0, len(places), _CHUNK):
             some = places[start : start + _CHUNK]
             costs.append(screen(_without(now, [[place] for place in some])))
-        order = places[np.argsort(np.concatenate(costs), kind="stable")]
+        joined = np.concatenate(costs)
+        order = places[np.argsort(joined, kind="stable")]
+        worth[places[joined > _HOPELESS * target]] = False
         sizes = [2**power for power in range(len(order).bit_length()) if 2**power <= len(order)]
         losses = screen(_without(now, [order[:size] for size in sizes]))
         # Screened on few pairs, a run may still miss the target on all of them: then half of it.
@@ -81,7 +86,7 @@ def thin(
         while count and float(decide(_without(now, [order[:count]]))[0]) > target:
             count //= 2
         if count:
-            now[order[:count]] = False
+            now[order[:count]] = worth[order[:count]] = False
             continue
         alone = _without(now, [[place] for place in order[1:tries]])
         if not len(alone):
@@ -91,6 +96,7 @@ def thin(
         if losses[best] > target:
             break
         now = alone[best]
+        worth &= now
     return now
 
 
@@ -125,10 +131,10 @@ def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circui
         raise ValueError("the circuit keeps no node: there is nothing to polish")
     if problem.prune.loss != "binary":
         raise ValueError("polish needs loss='binary'")
-    gated = gated_problem(problem, circuit)
-    parts, target = Parts(gated, circuit), problem.prune.target_loss
+    parts, target = Parts(gated_problem(problem, circuit), circuit), problem.prune.target_loss
     calibrates = problem.prune.calibrate != "off"
-    whole, few = problem.validation, first_pairs(problem.validation)
+    whole = problem.validation
+    few = whole.take(np.arange(min(_SCREENED, whole.size)))
 
     def fit(found: jax.Array) -> Calibration:
         if calibrates:
@@ -136,51 +142,52 @@ def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circui
         ones = jnp.ones(found.shape[:-2])
         return Calibration(ones, jnp.zeros_like(ones), mean_binary_loss(found))
 
-    def losses_of(pairs: Any, kind: str) -> Losses:
-        def losses(rows: np.ndarray) -> np.ndarray:
-            return np.asarray(fit(parts.differences(pairs, **{kind: rows})).loss)
-
-        return losses
+    def of_nodes(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(fit(parts.differences(pairs, rows)).loss)
 
     nodes = thin(
-        parts.mask, losses_of(few, "nodes"), losses_of(whole, "nodes"), target, tries=tries
+        parts.mask, lambda r: of_nodes(few, r), lambda r: of_nodes(whole, r), target, tries=tries
     )
-    weights = circuit.weights
+    edges, weights = parts.edges, circuit.weights
     if weights is not None:
-        circuit_of_nodes = dataclasses.replace(circuit, mask=unflatten(circuit.config, nodes))
-        parts = Parts(gated, circuit_of_nodes)
-        edges = thin(
-            parts.edges, losses_of(few, "edges"), losses_of(whole, "edges"), target, tries=tries
+        between = parts.between(nodes)
+
+        def of_edges(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
+            same = np.broadcast_to(nodes, (len(rows), nodes.size))
+            return np.asarray(fit(parts.differences(pairs, same, rows | ~between)).loss)
+
+        kept = thin(
+            between, lambda r: of_edges(few, r), lambda r: of_edges(whole, r), target, tries=tries
         )
+        edges = kept | (edges & ~between)
         weights = {name: w & weights[name] for name, w in parts.open_weights(edges).items()}
-        gated = gated_problem(problem, dataclasses.replace(circuit_of_nodes, weights=weights))
+    smaller = dataclasses.replace(circuit, mask=unflatten(circuit.config, nodes), weights=weights)
+    gated = gated_problem(problem, smaller)
     params = jax.tree.map(np.asarray, dict(gated.params))
-    mask, fills, _ = cleanup(
-        gated.config, params, unflatten(circuit.config, nodes), dict(circuit.fills)
-    )
-    smaller = dataclasses.replace(circuit, mask=mask, fills=fills, weights=weights)
-    parts = Parts(gated, smaller)
-    fitted = fit(parts.differences(whole))
-    scale, shift = float(fitted.scale[0]), float(fitted.shift[0])
+    mask, fills, report = cleanup(gated.config, params, smaller.mask, dict(circuit.fills))
+    smaller = dataclasses.replace(smaller, mask=mask, fills=fills)
 
-    def test_loss(of: Parts, scale: float, shift: float) -> float:
-        found = of.differences(problem.test)
-        return float(mean_binary_loss(calibrated_differences(found, scale, shift))[0])
-
-    before = Parts(gated_problem(problem, circuit), circuit)
+    # Clean-up changes no answer, so the parts of the given circuit answer for the smaller one too.
+    both = np.stack([parts.mask, nodes]), np.stack([parts.edges, edges])
+    validated, tested = (parts.differences(pairs, *both) for pairs in (whole, problem.test))
+    fitted = fit(validated)
     stored = (circuit.scale, circuit.shift) if calibrates else (1.0, 0.0)
-    validation = float(fit(before.differences(whole)).loss[0])
+    scale, shift = float(fitted.scale[1]), float(fitted.shift[1])
+    before, after = (
+        float(mean_binary_loss(calibrated_differences(found, *by)))
+        for found, by in zip(tested, (stored, (scale, shift)), strict=True)
+    )
     facts = {
         "nodes_before": circuit.num_nodes,
         "nodes_after": smaller.num_nodes,
-        "edges_before": int(before.edges.sum()),
-        "edges_after": count_edges(gated.config, params, mask),
-        "loss_validation_before": validation,
-        "loss_validation_after": float(fitted.loss[0]),
-        "loss_test_before": test_loss(before, *stored),
-        "loss_test_after": test_loss(parts, scale, shift),
+        "edges_before": int(parts.edges.sum()),
+        "edges_after": report.edges_after,
+        "loss_validation_before": float(fitted.loss[0]),
+        "loss_validation_after": float(fitted.loss[1]),
+        "loss_test_before": before,
+        "loss_test_after": after,
         "target_loss": target,
-        "reached": validation <= target,
+        "reached": bool(fitted.loss[0] <= target),
         "removed": sorted(set(circuit.nodes) - set(smaller.nodes)),
     }
     return dataclasses.replace(
@@ -215,7 +222,7 @@ def polish_edges(problem: EdgeProblem, circuit: EdgeCircuit, *, tries: int = _TR
             return np.asarray(calibrate(found.pair_differences()).loss)
         return found.task_losses()
 
-    few = problem.validation.take(np.arange(min(64, problem.validation.size)))
+    few = problem.validation.take(np.arange(min(_SCREENED, problem.validation.size)))
     kept = thin(
         circuit.kept,
         lambda rows: losses(answered(rows, few)),
