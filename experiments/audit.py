@@ -8,15 +8,17 @@ what it does not need). The same command again shows what is finished.
 """
 
 import dataclasses
+import json
 import pathlib
 
 from absl import app, flags
 
-from circuitjax.audit.audit import AuditConfig, settings_of
+from circuitjax.audit.audit import AuditConfig, hyper_of, settings_of
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.load import load_circuit
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
+from circuitjax.prune.config import Hyper
 from circuitjax.report.audit_run import check_lines, run_audit
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
@@ -64,6 +66,22 @@ def _circuit() -> Circuit:
     return found
 
 
+def _hyper(circuit: Circuit) -> Hyper | None:
+    """Hyperparameters of the job that became the circuit, from its run's report.
+
+    Circuits say so themselves, but those of older runs name all jobs and not the one.
+    """
+    report = pathlib.Path(_CIRCUIT.value or "") / "report.json"
+    if "chosen" in circuit.provenance or not report.exists():
+        return None
+    found = json.loads(report.read_text(encoding="utf-8"))
+    for row in found.get("jobs", []):
+        if all(row.get(name) == found.get(name) for name in ("seed", "nodes", "edges")):
+            chosen = {"chosen": row["hyper"]}
+            return hyper_of(dataclasses.replace(circuit, provenance=chosen))
+    return None
+
+
 def _load(task: str, model: str) -> tuple[Model, Task | ContrastTask]:
     try:
         return load_task(task, model)
@@ -102,7 +120,14 @@ def main(argv: list[str]) -> None:
         _OUT.value or f"runs/audit/{pathlib.Path(model.name).name}/{pathlib.Path(task.name).name}"
     )
     figures = run_audit(
-        model, task, circuit, out, config, overwrite=_OVERWRITE.value, say=lambda line: print(line)
+        model,
+        task,
+        circuit,
+        out,
+        config,
+        hyper=_hyper(circuit),
+        overwrite=_OVERWRITE.value,
+        say=lambda line: print(line, flush=True),
     )
     print(f"{figures['task']} on {figures['model']}: {figures['nodes']} nodes")
     print(check_lines(figures["checks"]))

@@ -227,7 +227,8 @@ def audit_circuit(
     else:
         names_of = ("templates", "nonsense", "shuffled", "weights", "stability")
         skipped |= dict.fromkeys(names_of, reason)
-    reached = [run["nodes"] for run in searched["runs"] if run["world"] == "task"]
+    mine = [run for run in searched["runs"] if run["world"] == "task"]
+    reached = [run["nodes"] for run in mine if run["reached"]]
     found: dict[str, Any] = {
         "model": model.name,
         "model_hash": model.hash,

@@ -238,6 +238,16 @@ def _controls(audit: Mapping[str, Any], add: Any) -> None:
             at_most=False, unit="times", note=note)  # fmt: skip
     stable = audit["stability"]
     note = skipped.get("stability", "")
+    seeds = [run["reached"] for run in audit["runs"] if run["world"] == "task"]
+    add(
+        "stability",
+        "seeds that reach the target",
+        sum(seeds) / len(seeds) if seeds else None,
+        0.8,
+        at_most=False,
+        unit="share",
+        note=note,
+    )
     add(
         "stability",
         "Jaccard of node sets between seeds",
