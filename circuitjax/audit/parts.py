@@ -40,6 +40,7 @@ from circuitjax.prune.weight_paths import real_gates
 __all__ = ["Effects", "Parts", "effects"]
 
 _ROOM = 64  # variants per call of the compiled program
+_BATCH = 64  # pairs per gradient
 _MOST = 1024  # parts of one kind that are closed one by one; beyond, the rest is estimated
 
 
@@ -101,11 +102,12 @@ class Parts:
         gates = unflatten(self._config, self.mask.astype(np.float32))
         z = self.edges.astype(np.float32)
         of_nodes, of_edges = np.zeros(self.mask.size), np.zeros(z.size)
-        batches = in_batches(pairs)
-        for batch in batches:
+        for start in range(0, pairs.size, _BATCH):
+            # The last batch at its own size: a pair that fills it up would count more than once.
+            batch = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
             found = _slopes(self._config, self._data, batch, gates, z, scale, shift)
-            of_nodes -= np.asarray(flatten(found[0])) / len(batches)
-            of_edges -= np.asarray(found[1]) / len(batches)
+            of_nodes -= np.asarray(flatten(found[0])) * batch.size / pairs.size
+            of_edges -= np.asarray(found[1]) * batch.size / pairs.size
         return of_nodes, of_edges
 
     def between(self, nodes: np.ndarray) -> np.ndarray:
