@@ -54,8 +54,7 @@ def test_the_adversary_is_at_least_as_bad_as_chance_finds(honest, jammed):
         assert np.all(found.mask[flat])
         share = found.mask[~flat].mean()
         assert found.adversarial_fraction == pytest.approx(share)
-    # From the circuit alone the search finds the jammer by its slope.
-    assert max(jammed.search[0]) > 0.5 > jammed.search[0][0]
+    assert max(max(path) for path in jammed.search) > 0.6
 
 
 def test_the_same_seed_gives_the_same_sets(honest):
