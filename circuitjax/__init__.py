@@ -10,7 +10,9 @@ small = cj.compact(model, circuit)
 """
 
 from circuitjax import tasks
+from circuitjax.audit.audit import AuditConfig, audit_circuit
 from circuitjax.audit.evidence import baseline, evidence
+from circuitjax.audit.polish import polish, polish_edges
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.compact import CompactCircuit, compact
 from circuitjax.circuit.edge_circuit import EdgeCircuit
@@ -41,6 +43,7 @@ from circuitjax.zoo.load import BUILT_IN, load_model, model_card
 __all__ = [
     "BUILT_IN",
     "SITES",
+    "AuditConfig",
     "Circuit",
     "CompactCircuit",
     "EdgeCircuit",
@@ -57,6 +60,7 @@ __all__ = [
     "Tokenizer",
     "TransformerConfig",
     "apply",
+    "audit_circuit",
     "baseline",
     "compact",
     "count_edges",
@@ -73,6 +77,8 @@ __all__ = [
     "load_model",
     "make_problem",
     "model_card",
+    "polish",
+    "polish_edges",
     "prune",
     "run_pruning",
     "show",

@@ -8,6 +8,9 @@ All losses in nats, under the circuit's own replacement values:
     loss_without_circuit   the whole model with only the circuit's nodes replaced (inverse pruning)
     loss_without_random    the same for random node sets of the same size at every layer and site
     kl_to_model            KL(model || circuit) over the whole vocabulary at the answer positions
+    correlation            of the model's and the circuit's logit differences, prompt by prompt
+    correlation_within     the same among positive and among negative prompts, averaged: what is left
+                           once both do the task, which alone makes the first one large
 """
 
 import dataclasses
@@ -28,7 +31,14 @@ from circuitjax.prune.objective import Pairs, answer_logits, calibrated_differen
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.weight_gates import close_weights
 
-__all__ = ["baseline", "evidence", "faithfulness", "matched_random_masks"]
+__all__ = [
+    "baseline",
+    "correlations",
+    "evidence",
+    "faithfulness",
+    "gated_problem",
+    "matched_random_masks",
+]
 
 
 _CONTROL_PAIRS = 256  # test pairs of the necessity test, whose controls cost a full forward each
@@ -88,7 +98,7 @@ def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any
     """
     prune = problem.prune
     own_fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
-    kept, gated = circuit.gates(), _gated(problem, circuit)
+    kept, gated = circuit.gates(), gated_problem(problem, circuit)
     found = answers(gated, problem.test, [kept], own_fills)
     fitted = calibrated_differences(found.differences[0], circuit.scale, circuit.shift)
     uncalibrated = float(found.losses(prune)[0])
@@ -107,10 +117,34 @@ def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any
         # Share of the random sets whose removal hurts less than the circuit's.
         "necessity_percentile": float(np.mean(np.array(random) < without[0])),
     }
+    whole = answers(problem, problem.test, [all_gates(problem.config, 1.0)])
+    figures |= correlations(np.asarray(whole.differences[0]), np.asarray(found.differences[0]))
     return figures | faithfulness(problem, kept, own_fills, gated)
 
 
-def _gated(problem: Problem, circuit: Circuit) -> Problem:
+def correlations(model: np.ndarray, circuit: np.ndarray) -> dict[str, float | None]:
+    """Pearson correlation of logit differences `[M, 2]`; None where either is constant.
+
+    Returns:
+      `correlation` over all prompts, `correlation_within` the mean of that among positive and that
+      among negative ones.
+    """
+
+    def pearson(x: np.ndarray, y: np.ndarray) -> float | None:
+        x, y = (np.asarray(v, np.float64).ravel() for v in (x, y))
+        x, y = x - x.mean(), y - y.mean()
+        size = float(np.sqrt(np.sum(x * x) * np.sum(y * y)))
+        return float(np.sum(x * y)) / size if size > 1e-12 else None
+
+    sides = [pearson(model[:, side], circuit[:, side]) for side in (0, 1)]
+    known = [value for value in sides if value is not None]
+    return {
+        "correlation": pearson(model, circuit),
+        "correlation_within": sum(known) / len(known) if known else None,
+    }
+
+
+def gated_problem(problem: Problem, circuit: Circuit) -> Problem:
     """The problem of the model whose weights are closed where the circuit's are."""
     if circuit.weights is None:
         return problem

@@ -90,6 +90,12 @@ class Circuit:
         """N of the circuit."""
         return sum(int(kept.sum()) for kept in self.mask.values())
 
+    @property
+    def content_hash(self) -> str:
+        """Hash of the model, the arrays and the calibration: equal circuits have equal ones."""
+        text = f"{self.model_hash} {self._arrays_hash()} {self.scale!r} {self.shift!r}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
     def gates(self) -> dict[str, jax.Array]:
         """{site: float32 `[L, W]`} of 0s and 1s, as `transformer.apply` takes them."""
         return {site: jnp.asarray(self.mask[site], jnp.float32) for site in SITES}

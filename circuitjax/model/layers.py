@@ -19,6 +19,7 @@ __all__ = [
     "attend",
     "keep_largest",
     "linear",
+    "norm_factor",
     "normalise",
     "replace_closed",
     "take_positions",
@@ -41,20 +42,42 @@ def linear(
     return out if bias is None else out + jnp.expand_dims(bias, range(out.ndim - 1))
 
 
+def norm_factor(config: TransformerConfig, x: jax.Array) -> jax.Array:
+    """What RMSNorm or LayerNorm multiplies its (centred) input x `[..., D]` by: `[..., 1]`."""
+    if config.norm == "none":
+        return jnp.ones((*x.shape[:-1], 1))
+    if config.norm == "layer":
+        x = x - jnp.mean(x, axis=-1, keepdims=True)
+    return _factor(config, x)
+
+
+def _factor(config: TransformerConfig, centred: jax.Array) -> jax.Array:
+    eps = config.norm_eps
+    if eps is None:
+        eps = 1e-5 if config.norm == "layer" else float(jnp.finfo(jnp.float32).eps)
+    return lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+
+
 def normalise(
-    config: TransformerConfig, x: jax.Array, params: Mapping[str, jax.Array]
+    config: TransformerConfig,
+    x: jax.Array,
+    params: Mapping[str, jax.Array],
+    factor: jax.Array | None = None,
 ) -> jax.Array:
-    """RMSNorm or LayerNorm of the last axis, or x; `params` holds `scale` and maybe `bias`."""
+    """RMSNorm or LayerNorm of the last axis, or x.
+
+    Args:
+      config: which norm.
+      x: `[..., D]`.
+      params: `scale` and maybe `bias`.
+      factor: `[..., 1]` instead of `norm_factor` of x: a norm frozen at another run's.
+    """
     if config.norm == "none":
         return x
-    lead = range(x.ndim - 1)
-    if config.norm == "rms":
-        eps = jnp.finfo(jnp.float32).eps if config.norm_eps is None else config.norm_eps
-        x = x * lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
-    else:
-        eps = 1e-5 if config.norm_eps is None else config.norm_eps
+    if config.norm == "layer":
         x = x - jnp.mean(x, axis=-1, keepdims=True)
-        x = x * lax.rsqrt(jnp.mean(x * x, axis=-1, keepdims=True) + eps)
+    x = x * (_factor(config, x) if factor is None else factor)
+    lead = range(x.ndim - 1)
     x = x * jnp.expand_dims(params["scale"], lead)
     return x + jnp.expand_dims(params["bias"], lead) if "bias" in params else x
 

@@ -27,16 +27,19 @@ __all__ = [
     "CAPTURABLE",
     "Fills",
     "Gates",
+    "Norms",
     "Output",
     "Params",
     "Transformer",
     "apply",
     "init_params",
+    "norm_factors",
 ]
 
 Params = Mapping[str, Any]
 Gates = Mapping[str, jax.Array]
 Fills = Mapping[str, jax.Array]
+Norms = Mapping[str, jax.Array]
 
 # What `capture` can name: the node sites, the residual stream, and the attention pattern.
 CAPTURABLE = (*SITES, "resid.pre", "resid.mid", "resid.post", "attn.pattern")
@@ -75,8 +78,15 @@ class Block(nn.Module):
             params["bias"] = self.param(f"{name}_bias", nn.initializers.zeros, (width,))
         return params
 
-    def _read(self, block: str, x: jax.Array, position_embedding: jax.Array | None) -> jax.Array:
-        x = layers.normalise(self.config, x, self._norm(f"{block}_norm", self.config.d_model))
+    def _read(
+        self,
+        block: str,
+        x: jax.Array,
+        position_embedding: jax.Array | None,
+        factor: jax.Array | None,
+    ) -> jax.Array:
+        norm = self._norm(f"{block}_norm", self.config.d_model)
+        x = layers.normalise(self.config, x, norm, factor)
         if position_embedding is None:
             return x
         norm = self._norm(f"{block}_position_norm", self.config.d_position)
@@ -91,9 +101,10 @@ class Block(nn.Module):
         gates: Gates,
         fills: Fills,
         positions: jax.Array | None = None,
+        norms: Norms | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """x `[B, T, D]` to `[B, T, D]`, or to `[B, P, D]` at `positions` `[B, P]`."""
-        config, seen = self.config, {}
+        config, seen, norms = self.config, {}, norms or {}
 
         def node(site: str, value: jax.Array, places: jax.Array | None) -> jax.Array:
             value = layers.keep_largest(config, value, site)
@@ -104,7 +115,8 @@ class Block(nn.Module):
             return value if positions is None else layers.take_positions(value, positions)
 
         seen["resid.pre"] = x
-        read = node("attn.act_in", self._read("attn", x, position_embedding), None)
+        read = self._read("attn", x, position_embedding, norms.get("attn"))
+        read = node("attn.act_in", read, None)
         width = config.d_attention
         kernels = [self._matrix(f"attn_{name}", config.d_in, width) for name in "qkv"]
         biases = [self._bias(f"attn_{name}_bias", width) for name in "qkv"]
@@ -129,7 +141,8 @@ class Block(nn.Module):
         seen["resid.mid"] = x
         if position_embedding is not None:
             position_embedding = at(position_embedding)
-        read = node("mlp.act_in", self._read("mlp", x, position_embedding), positions)
+        read = self._read("mlp", x, position_embedding, norms.get("mlp"))
+        read = node("mlp.act_in", read, positions)
         kernel = self._matrix("mlp_in", config.d_in, config.d_mlp)
         hidden = layers.linear(config, read, kernel, self._bias("mlp_in_bias", config.d_mlp))
         hidden = node("mlp.post_act", layers.activate(config, hidden), positions)
@@ -160,6 +173,7 @@ class Transformer(nn.Module):
         *,
         positions: jax.Array | None = None,
         capture: tuple[str, ...] = (),
+        norms: Norms | None = None,
     ) -> Output:
         config = self.config
         normal = nn.initializers.normal
@@ -180,21 +194,31 @@ class Transformer(nn.Module):
         gates, fills = dict(gates or {}), dict(fills or {})
 
         def step(carry: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            params, layer_gates, layer_fills = layer
+            params, layer_gates, layer_fills, factors = layer
             result: Any = block.apply(
-                {"params": params}, carry, position_embedding, layer_gates, layer_fills
+                {"params": params},
+                carry,
+                position_embedding,
+                layer_gates,
+                layer_fills,
+                None,
+                factors,
             )
             return result
 
-        everything = (stacked, gates, fills)
-        if positions is None or capture:
+        final = dict(norms or {})
+        last_factor = final.pop("final", None)
+        everything = (stacked, gates, fills, final)
+        if positions is None or capture or norms:
             x, captured = lax.scan(step, x, everything)
             if positions is not None:
                 x = layers.take_positions(x, positions)
+                if last_factor is not None:
+                    last_factor = layers.take_positions(last_factor, positions)
         else:
             # The last layer needs queries, attention output, MLP only where logits are asked for.
             x, captured = lax.scan(step, x, jax.tree.map(lambda leaf: leaf[:-1], everything))
-            params, last_gates, last_fills = jax.tree.map(lambda leaf: leaf[-1], everything)
+            params, last_gates, last_fills, _ = jax.tree.map(lambda leaf: leaf[-1], everything)
             x, _ = block.apply(
                 {"params": params}, x, position_embedding, last_gates, last_fills, positions
             )
@@ -203,7 +227,7 @@ class Transformer(nn.Module):
             norm = {"scale": self.param("final_norm_scale", ones, (width,))}
             if config.norm == "layer" and config.norm_bias:
                 norm["bias"] = self.param("final_norm_bias", zeros, (width,))
-            x = layers.normalise(config, x, norm)
+            x = layers.normalise(config, x, norm, last_factor)
         if config.tied_unembedding:
             kernel = table.T
         else:
@@ -248,6 +272,7 @@ def apply(
     *,
     positions: jax.Array | None = None,
     capture: Sequence[str] = (),
+    norms: Norms | None = None,
 ) -> Output:
     """Runs the model.
 
@@ -260,6 +285,8 @@ def apply(
       positions: int32 `[B, P]`: compute logits only there. Exact, and cheaper: the last layer is
         worked out for those positions alone (unless something is captured).
       capture: names from `CAPTURABLE`. Nodes are recorded after AbsTopK, before the gate.
+      norms: factors of norms to freeze: `attn` and `mlp` `[L, B, T, 1]`, `final` `[B, T, 1]`, as
+        `norm_factors` of another run gives them; an absent one is worked out as usual.
 
     Raises:
       ValueError: an unknown site or capture name, a gate or fill of another shape, tokens that are
@@ -282,7 +309,19 @@ def apply(
         )
     variables = {"params": params}
     output = Transformer(config).apply(
-        variables, tokens, gates, fills, positions=positions, capture=tuple(capture)
+        variables, tokens, gates, fills, positions=positions, capture=tuple(capture), norms=norms
     )
     assert isinstance(output, Output)  # Flax types it more widely
     return output
+
+
+def norm_factors(config: TransformerConfig, captured: Mapping[str, jax.Array]) -> dict:
+    """Factors of every norm on the residual stream in one run, as `apply` takes them in `norms`.
+
+    Args:
+      config: the model's.
+      captured: `resid.pre`, `resid.mid` and `resid.post` of that run.
+    """
+    streams = {"attn": captured["resid.pre"], "mlp": captured["resid.mid"]}
+    streams["final"] = captured["resid.post"][-1]
+    return {name: layers.norm_factor(config, stream) for name, stream in streams.items()}

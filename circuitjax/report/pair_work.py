@@ -135,7 +135,12 @@ class PairWork(abc.ABC, Generic[Found]):
     def select(self, state: MaskState | None) -> None:
         """Selects and cleans up every job's circuit, and keeps the best."""
         self.candidates = self.candidates_of(state)
-        facts = {**self.run.identity(), "versions": versions()}
+        job = self.best.job
+        facts = {
+            **self.run.identity(),
+            "chosen": {"seed": job.seed, **job.hyper.to_dict()},
+            "versions": versions(),
+        }
         self._circuit = self.circuit_of(self.best, facts)
 
     def evidence(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure  # not pyplot: a library leaves the user's backend alone
 
 __all__ = ["COLOURS", "plot_edges", "plot_loss_vs_k", "plot_training", "save_figure"]
@@ -15,10 +16,13 @@ _LINES = ("-", "--", ":")  # when there are more curves than colours
 
 
 def save_figure(figure: Any, path: str | pathlib.Path) -> None:
-    """Writes a figure as PNG, atomically."""
+    """Writes a figure atomically, as PNG or as whatever else the path ends in."""
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp.png")
-    figure.savefig(temporary, dpi=150, bbox_inches="tight")
+    temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
+    # Without a salt and with a date every SVG of the same figure would be another file.
+    dated = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
+    with rc_context({"svg.hashsalt": "circuitjax"}):
+        figure.savefig(temporary, dpi=150, bbox_inches="tight", **dated)
     temporary.replace(path)
 
 

@@ -23,6 +23,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from circuitjax.audit.checks import short_checks
 from circuitjax.core import checkpoints
 from circuitjax.prune.train import MaskState, OnChunk
 
@@ -205,6 +206,7 @@ def run_pruning(
     with _timed(seconds, "writing"):
         work.write(run.directory, base, history)
     fields = work.summary(base, history)
+    target = fields["target_loss"] if fields.get("target", "loss") == "loss" else None
     status = "trivial" if trivial else "reached" if fields.pop("reached") else "not_reached"
     report = {
         "status": status,
@@ -212,6 +214,7 @@ def run_pruning(
         **base,
         **figures,
         "beats_model": figures["loss_circuit"] < base["loss_unpruned"],
+        "checks": [check.to_dict() for check in short_checks({**base, **figures}, target)],
         "seconds": dict(seconds),
         "config": run.identity(),
         "versions": versions(),

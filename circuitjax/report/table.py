@@ -54,11 +54,26 @@ def summary_lines(report: Mapping[str, Any]) -> str:
     ]
     if report.get("beats_model"):
         rows.append(("note", "the circuit does the task better than the model it was cut from"))
+    if report.get("checks"):
+        rows.append(("checks", _checks(report["checks"])))
     width = max(len(name) for name, _ in rows)
     ranking = report.get("ranking", "learned")
     ranked = "" if ranking == "learned" else f", ranked by {ranking}"
     heading = f"{report['task']} on {report['model']} ({report['ablation']} ablation{ranked})"
     return "\n".join([heading, *(f"  {name.ljust(width)}  {value}" for name, value in rows)])
+
+
+def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
+    """The short form of an audit in one line: how many hold, and which do not."""
+    taken = [check for check in checks if check["passed"] is not None]
+    failed = [
+        f"{check['name']} {check['figure']:.2f} ({'<=' if check['at_most'] else '>='} "
+        f"{check['threshold']:.2g})"
+        for check in taken
+        if not check["passed"]
+    ]
+    held = f"{len(taken) - len(failed)} of {len(taken)} hold"
+    return held + (f"; not: {', '.join(failed)}" if failed else "")
 
 
 def _target(report: Mapping[str, Any]) -> str:

@@ -10,7 +10,13 @@ import pytest
 
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.sites import shapes
-from circuitjax.model.transformer import CAPTURABLE, Transformer, apply, init_params
+from circuitjax.model.transformer import (
+    CAPTURABLE,
+    Transformer,
+    apply,
+    init_params,
+    norm_factors,
+)
 
 # Compiled as one program: much less to compile than operation by operation.
 run = jax.jit(apply, static_argnums=0, static_argnames="capture")
@@ -174,3 +180,26 @@ def test_a_missing_field_is_named_and_a_config_survives_json(tiny_config):
     fields = config.to_dict()
     assert TransformerConfig.from_dict({**fields, "abs_top_k_sites": list(SITES[:2])}) == config
     assert hash(config) == hash(TransformerConfig.from_dict(fields))
+
+
+def test_norms_frozen_at_their_own_run_change_nothing_and_at_anothers_they_do(tiny_model):
+    config, params = tiny_model.config, tiny_model.params
+    streams = ("resid.pre", "resid.mid", "resid.post")
+    frozen = jax.jit(
+        lambda norms, gates, asked: (
+            apply(config, params, TOKENS, gates, positions=asked, norms=norms).logits
+        )
+    )
+    plain = run(config, params, TOKENS, capture=streams)
+    norms = norm_factors(config, plain.captured)
+    asked = jnp.asarray([[8], [4], [0]])
+    ones = {s: jnp.ones(shape) for s, shape in shapes(config).items()}
+    expected = np.take_along_axis(np.asarray(plain.logits), np.asarray(asked)[:, :, None], axis=1)
+    np.testing.assert_allclose(frozen(norms, ones, asked), expected, atol=1e-5)
+    # A stream scaled by a half is read as if it were whole only where its norm is its own.
+    gates = {**ones, "attn.resid_delta": ones["attn.resid_delta"] * 0.5}
+    own = run(config, params, TOKENS, gates, capture=streams)
+    cut = np.take_along_axis(np.asarray(own.logits), np.asarray(asked)[:, :, None], axis=1)
+    held = norm_factors(config, own.captured)
+    np.testing.assert_allclose(frozen(held, gates, asked), cut, atol=1e-5)
+    assert np.abs(np.asarray(frozen(norms, gates, asked)) - cut).max() > 1e-3

@@ -1,0 +1,267 @@
+"""Polish: removes from a circuit what is not needed, greedily, while it still does the task.
+
+Training and selection leave nodes whose removal costs nothing, or helps. One round closes every part by
+itself and sorts them by what that costs; the longest run of cheapest ones that can go together goes;
+when not even one can, the next few are tried alone, and when none of these can go either, it ends.
+
+    screened on a few validation pairs    ->    decided on all of them    ->    reported on test pairs
+
+The paper removed such nodes by hand (Gao et al. 2025, section 2.2).
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from circuitjax.audit.evidence import gated_problem
+from circuitjax.audit.parts import Parts
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.circuit.cleanup import cleanup
+from circuitjax.circuit.edge_circuit import EdgeCircuit
+from circuitjax.model.sites import unflatten
+from circuitjax.prune.calibrate import Calibration, calibrate
+from circuitjax.prune.evaluate import mean_binary_loss
+from circuitjax.prune.objective import Pairs, calibrated_differences
+from circuitjax.prune.problem import Problem
+from circuitjax.prune.residual import active_edges
+from circuitjax.prune.residual_paths import connected
+from circuitjax.prune.residual_problem import EdgeProblem
+from circuitjax.prune.residual_select import EdgeAnswers, edge_answers
+
+__all__ = ["polish", "polish_edges", "thin"]
+
+Losses = Callable[[np.ndarray], np.ndarray]
+
+_TRIES = 8  # cheapest parts tried alone before it ends
+_SCREENED = 64  # validation pairs, or examples, that parts are sorted on
+_HOPELESS = 2.0  # times the target: a part whose closing costs so much is not tried again
+_CHUNK = 64  # variants made at a time: rows of all gates are long
+
+
+def thin(
+    opened: np.ndarray,
+    screen: Losses,
+    decide: Losses,
+    target: float,
+    *,
+    tries: int = _TRIES,
+) -> np.ndarray:
+    """Closes open gates while the loss stays at or below a target.
+
+    Args:
+      opened: bool `[U]`, gates to start from; those closed stay closed.
+      screen: bool `[K, U]` -> losses `[K]` in nats, cheap; it orders the gates.
+      decide: the same, on all the data that count.
+      target: nats.
+      tries: how many of the cheapest gates are tried alone before giving up.
+
+    Returns:
+      bool `[U]`, a subset of `opened`: at `decide` it meets the target, unless `opened` did not, which
+      is then returned as it is. No single one of its `tries` cheapest gates can be closed.
+
+    A gate whose closing costs more than twice the target is taken to be needed from then on.
+    """
+    now = np.array(opened, bool)
+    if float(decide(now[None])[0]) > target:
+        return now
+    worth = now.copy()
+    while worth.any():
+        places = np.flatnonzero(worth)
+        costs: list[np.ndarray] = []
+        for start in range(0, len(places), _CHUNK):
+            some = places[start : start + _CHUNK]
+            costs.append(screen(_without(now, [[place] for place in some])))
+        joined = np.concatenate(costs)
+        order = places[np.argsort(joined, kind="stable")]
+        worth[places[joined > _HOPELESS * target]] = False
+        sizes = [2**power for power in range(len(order).bit_length()) if 2**power <= len(order)]
+        losses = screen(_without(now, [order[:size] for size in sizes]))
+        # Screened on few pairs, a run may still miss the target on all of them: then half of it.
+        hopeful = [size for size, loss in zip(sizes, losses, strict=True) if loss <= target]
+        count = max(hopeful, default=1)
+        while count and float(decide(_without(now, [order[:count]]))[0]) > target:
+            count //= 2
+        if count:
+            now[order[:count]] = worth[order[:count]] = False
+            continue
+        alone = _without(now, [[place] for place in order[1:tries]])
+        if not len(alone):
+            break
+        losses = decide(alone)
+        best = int(np.argmin(losses))
+        if losses[best] > target:
+            break
+        now = alone[best]
+        worth &= now
+    return now
+
+
+def _without(now: np.ndarray, closings: list) -> np.ndarray:
+    """bool `[K, U]`: `now` with each set of gates closed."""
+    rows = np.broadcast_to(now, (len(closings), now.size)).copy()
+    for row, places in zip(rows, closings, strict=True):
+        row[places] = False
+    return rows
+
+
+def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circuit:
+    """Removes what a circuit of nodes or of weights does not need.
+
+    A node circuit loses nodes; one of weights loses nodes and then single weights. What is left is
+    cleaned up (`circuit.cleanup`) and calibrated anew, where the problem's settings calibrate.
+
+    Args:
+      problem: model, data, target. Its replacement values are not used; the circuit's are.
+      circuit: of that model.
+      tries: see `thin`.
+
+    Returns:
+      The smaller circuit. `provenance["polish"]` holds nodes, edges, validation and test loss before and
+      after, and whether the target is met on validation: if the given circuit misses it, nothing is
+      removed.
+
+    Raises:
+      ValueError: an empty circuit, or a loss over the whole vocabulary.
+    """
+    if circuit.num_nodes == 0:
+        raise ValueError("the circuit keeps no node: there is nothing to polish")
+    if problem.prune.loss != "binary":
+        raise ValueError("polish needs loss='binary'")
+    parts, target = Parts(gated_problem(problem, circuit), circuit), problem.prune.target_loss
+    calibrates = problem.prune.calibrate != "off"
+    whole = problem.validation
+    few = whole.take(np.arange(min(_SCREENED, whole.size)))
+
+    def fit(found: jax.Array) -> Calibration:
+        if calibrates:
+            return calibrate(found)
+        ones = jnp.ones(found.shape[:-2])
+        return Calibration(ones, jnp.zeros_like(ones), mean_binary_loss(found))
+
+    def of_nodes(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
+        return np.asarray(fit(parts.differences(pairs, rows)).loss)
+
+    nodes = thin(
+        parts.mask, lambda r: of_nodes(few, r), lambda r: of_nodes(whole, r), target, tries=tries
+    )
+    edges, weights = parts.edges, circuit.weights
+    if weights is not None:
+        between = parts.between(nodes)
+
+        def of_edges(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
+            same = np.broadcast_to(nodes, (len(rows), nodes.size))
+            return np.asarray(fit(parts.differences(pairs, same, rows | ~between)).loss)
+
+        kept = thin(
+            between, lambda r: of_edges(few, r), lambda r: of_edges(whole, r), target, tries=tries
+        )
+        edges = kept | (edges & ~between)
+        weights = {name: w & weights[name] for name, w in parts.open_weights(edges).items()}
+    smaller = dataclasses.replace(circuit, mask=unflatten(circuit.config, nodes), weights=weights)
+    gated = gated_problem(problem, smaller)
+    params = jax.tree.map(np.asarray, dict(gated.params))
+    mask, fills, report = cleanup(gated.config, params, smaller.mask, dict(circuit.fills))
+    smaller = dataclasses.replace(smaller, mask=mask, fills=fills)
+
+    # Clean-up changes no answer, so the parts of the given circuit answer for the smaller one too.
+    both = np.stack([parts.mask, nodes]), np.stack([parts.edges, edges])
+    validated, tested = (parts.differences(pairs, *both) for pairs in (whole, problem.test))
+    fitted = fit(validated)
+    stored = (circuit.scale, circuit.shift) if calibrates else (1.0, 0.0)
+    scale, shift = float(fitted.scale[1]), float(fitted.shift[1])
+    before, after = (
+        float(mean_binary_loss(calibrated_differences(found, *by)))
+        for found, by in zip(tested, (stored, (scale, shift)), strict=True)
+    )
+    facts = {
+        "nodes_before": circuit.num_nodes,
+        "nodes_after": smaller.num_nodes,
+        "edges_before": int(parts.edges.sum()),
+        "edges_after": report.edges_after,
+        "loss_validation_before": float(fitted.loss[0]),
+        "loss_validation_after": float(fitted.loss[1]),
+        "loss_test_before": before,
+        "loss_test_after": after,
+        "target_loss": target,
+        "reached": bool(fitted.loss[0] <= target),
+        "removed": sorted(set(circuit.nodes) - set(smaller.nodes)),
+    }
+    return dataclasses.replace(
+        smaller,
+        scale=scale,
+        shift=shift,
+        provenance={**circuit.provenance, "polish": facts},
+    )
+
+
+def polish_edges(problem: EdgeProblem, circuit: EdgeCircuit, *, tries: int = _TRIES) -> EdgeCircuit:
+    """Removes what a circuit of residual edges does not need; see `polish`.
+
+    Raises:
+      ValueError: an empty circuit, or one that was cut to a number of edges and so has no target.
+    """
+    settings = problem.settings
+    if circuit.num_edges == 0:
+        raise ValueError("the circuit keeps no edge: there is nothing to polish")
+    if settings.target not in ("loss", "kl"):
+        raise ValueError("a circuit cut to a number of edges has no target loss to polish at")
+    idle = ~active_edges(problem.config, settings.ablation)
+
+    def answered(rows: np.ndarray, examples: Any) -> EdgeAnswers:
+        kept = [connected(problem.config, row & ~idle, settings.ablation) for row in rows]
+        return edge_answers(problem, examples, np.array(kept) | idle)
+
+    def losses(found: EdgeAnswers) -> np.ndarray:
+        if settings.target == "kl":
+            return found.kl.mean(axis=1)
+        if problem.calibrated:
+            return np.asarray(calibrate(found.pair_differences()).loss)
+        return found.task_losses()
+
+    few = problem.validation.take(np.arange(min(_SCREENED, problem.validation.size)))
+    kept = thin(
+        circuit.kept,
+        lambda rows: losses(answered(rows, few)),
+        lambda rows: losses(answered(rows, problem.validation)),
+        settings.target_value,
+        tries=tries,
+    )
+    kept = connected(problem.config, kept & ~idle, settings.ablation)
+    both = np.stack([circuit.kept, kept])
+    validated, tested = (answered(both, e) for e in (problem.validation, problem.test))
+    scale, shift = circuit.scale, circuit.shift
+    if problem.calibrated:
+        fitted = calibrate(validated.pair_differences()[1:])
+        scale, shift = float(fitted.scale[0]), float(fitted.shift[0])
+        before, after = (
+            float(mean_binary_loss(calibrated_differences(found, *by)))
+            for found, by in zip(
+                tested.pair_differences(),
+                ((circuit.scale, circuit.shift), (scale, shift)),
+                strict=True,
+            )
+        )
+    else:
+        before, after = (float(value) for value in losses(tested))
+    validation = losses(validated)
+    facts = {
+        "edges_before": circuit.num_edges,
+        "edges_after": int(kept.sum()),
+        "loss_validation_before": float(validation[0]),
+        "loss_validation_after": float(validation[1]),
+        "loss_test_before": before,
+        "loss_test_after": after,
+        "target_loss": settings.target_value,
+        "reached": bool(validation[0] <= settings.target_value),
+    }
+    return dataclasses.replace(
+        circuit,
+        kept=kept,
+        scale=scale,
+        shift=shift,
+        provenance={**circuit.provenance, "polish": facts},
+    )

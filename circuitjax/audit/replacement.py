@@ -1,0 +1,176 @@
+"""Sufficiency, asked again: other replacements, frozen norms, and each template by itself.
+
+    mean       closed nodes hold the circuit's own fills (means)
+    zero       they hold 0
+    resample   they hold what they were on another prompt of the task, at the same position: one of equal
+               length, where there is one
+    frozen     every norm divides by what it divided by in the whole model on the same prompt, so that
+               what is closed cannot help by changing a scale
+
+Constants that clean-up folded into the fills are parts of the circuit and stay under every replacement.
+A loss is given raw, and under the best calibration on validation pairs run in the same way.
+Axis letters: B sequences, T positions, M pairs.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from circuitjax.audit.evidence import gated_problem
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.transformer import Fills, Gates, Norms, Params, apply, norm_factors
+from circuitjax.prune.calibrate import calibrate
+from circuitjax.prune.evaluate import in_batches, mean_binary_loss
+from circuitjax.prune.objective import Pairs, calibrated_differences, logit_differences
+from circuitjax.prune.problem import Problem
+
+__all__ = ["REPLACEMENTS", "by_template", "donors", "sufficiency"]
+
+REPLACEMENTS = ("mean", "zero", "resample")
+_BATCH = 16  # pairs per forward pass: resampling holds every activation of a batch
+_STREAMS = ("resid.pre", "resid.mid", "resid.post")
+
+
+def donors(last: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For each sequence another one to take activations from.
+
+    Args:
+      last: int `[B]`, where each sequence ends.
+      rng: of the choice.
+
+    Returns:
+      int `[B]`, a permutation without a fixed point where lengths are shared; a sequence that is the
+      only one of its length takes from any other.
+    """
+    last = np.asarray(last)
+    chosen = np.arange(len(last))
+    for length in np.unique(last):
+        group = rng.permutation(np.flatnonzero(last == length))
+        chosen[group] = np.roll(group, 1)
+    alone = np.flatnonzero(chosen == np.arange(len(last)))
+    if len(last) > 1:
+        chosen[alone] = (alone + rng.integers(1, len(last), len(alone))) % len(last)
+    return chosen
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _capture(
+    config: TransformerConfig, params: Params, tokens: jax.Array, names: tuple[str, ...]
+) -> dict[str, jax.Array]:
+    return apply(config, params, tokens, capture=names).captured
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _norms(config: TransformerConfig, params: Params, tokens: jax.Array) -> Norms:
+    return norm_factors(config, apply(config, params, tokens, capture=_STREAMS).captured)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _differences(
+    config: TransformerConfig,
+    params: Params,
+    batch: Pairs,
+    gates: Gates,
+    fills: Fills,
+    norms: Norms | None,
+) -> jax.Array:
+    """Logit differences `[B, 2]` of pairs."""
+    size, _, length = batch.tokens.shape
+    tokens, last = batch.tokens.reshape(size * 2, length), batch.last.reshape(size * 2, 1)
+    logits = apply(config, params, tokens, gates, fills, positions=last, norms=norms).logits
+    return logit_differences(logits.reshape(size, 2, -1), batch.answers)
+
+
+def sufficiency(
+    problem: Problem,
+    circuit: Circuit,
+    test: Pairs,
+    validation: Pairs,
+    *,
+    means: Mapping[str, np.ndarray] | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Losses of the circuit under every replacement, norms free and frozen.
+
+    Args:
+      problem: the model.
+      circuit: of that model.
+      test: pairs to report on.
+      validation: pairs to calibrate on.
+      means: {site: `[L, W]`} of the model, for a circuit found under zero ablation; None skips `mean`
+        there.
+      seed: of the prompts that activations are resampled from.
+
+    Returns:
+      {replacement: {`free` or `frozen`: {"loss", "loss_uncalibrated"}}}, nats.
+    """
+    gated, gates = gated_problem(problem, circuit), circuit.gates()
+    own = {site: np.asarray(fill) for site, fill in circuit.fills.items()}
+    folded = {site: own[site] != np.asarray(problem.fills[site]) for site in SITES}
+    constant: dict[str, Mapping[str, Any]] = {}
+    if problem.prune.ablation == "mean":
+        constant["mean"] = own
+    elif means is not None:
+        constant["mean"] = {s: np.where(folded[s], own[s], means[s]) for s in SITES}
+    constant["zero"] = {s: np.where(folded[s], own[s], 0.0).astype(np.float32) for s in SITES}
+
+    def run(pairs: Pairs, number: int) -> dict[tuple[str, str], jax.Array]:
+        rng = np.random.default_rng([seed, number])
+        found: dict[tuple[str, str], list[jax.Array]] = {}
+        for batch in in_batches(pairs, _BATCH):
+            tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
+            chosen = donors(np.asarray(batch.last).reshape(-1), rng)
+            seen = _capture(problem.config, problem.params, tokens[chosen], SITES)
+            per_token = {
+                site: jnp.where(
+                    jnp.asarray(folded[site])[:, None, None, :],
+                    jnp.asarray(own[site])[:, None, None, :],
+                    seen[site],
+                )
+                for site in SITES
+            }
+            frozen = _norms(problem.config, problem.params, tokens)
+            for kind, fills in {**constant, "resample": per_token}.items():
+                for name, norms in (("free", None), ("frozen", frozen)):
+                    values = _differences(gated.config, gated.params, batch, gates, fills, norms)
+                    found.setdefault((kind, name), []).append(values)
+        return {key: jnp.concatenate(parts)[: pairs.size] for key, parts in found.items()}
+
+    fitted, tested = run(validation, 1), run(test, 0)
+    keys = list(tested)
+    fit = calibrate(jnp.stack([fitted[key] for key in keys]))
+    figures: dict[str, Any] = {}
+    for index, (kind, name) in enumerate(keys):
+        values = tested[kind, name]
+        calibrated = calibrated_differences(values, fit.scale[index], fit.shift[index])
+        figures.setdefault(kind, {})[name] = {
+            "loss": float(mean_binary_loss(calibrated)),
+            "loss_uncalibrated": float(mean_binary_loss(values)),
+        }
+    return figures
+
+
+def by_template(
+    differences: np.ndarray, templates: Sequence[str], scale: float, shift: float
+) -> dict[str, dict[str, float]]:
+    """Loss of each template's pairs under one calibration.
+
+    Args:
+      differences: `[M, 2]` of the circuit.
+      templates: the template of each pair.
+      scale, shift: calibration.
+
+    Returns:
+      {template: {"loss" (nats), "pairs"}}, in the order of the names.
+    """
+    found = {}
+    fitted = calibrated_differences(jnp.asarray(differences), scale, shift)
+    for name in sorted(set(templates)):
+        mine = np.array([template == name for template in templates])
+        found[name] = {"loss": float(mean_binary_loss(fitted[mine])), "pairs": int(mine.sum())}
+    return found

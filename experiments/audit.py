@@ -1,0 +1,138 @@
+"""Audits a circuit: how far it can be trusted, check by check.
+
+    python -m experiments.audit --circuit=runs/prune/tiny-python/bracket_brace
+
+--circuit is a circuit's directory, or that of the run that found it. In --out: audit.md (the verdict),
+audit.json, effects, supersets, searches and faithfulness as PNG and SVG, polished/ (the circuit without
+what it does not need). The same command again shows what is finished.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+from absl import app, flags
+
+from circuitjax.audit.audit import AuditConfig, hyper_of, settings_of
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.circuit.load import load_circuit
+from circuitjax.core.host import cache_compilations, keep_freed_memory
+from circuitjax.model.record import Model
+from circuitjax.prune.config import Hyper
+from circuitjax.report.audit_run import check_lines, run_audit
+from circuitjax.tasks.base import Task
+from circuitjax.tasks.contrast import ContrastTask
+from experiments.command import exit_on_bad_input
+from experiments.task_names import load_task
+
+_D = AuditConfig()
+_CIRCUIT = flags.DEFINE_string("circuit", None, "Directory of a circuit, or of a finished run.")
+_MODEL = flags.DEFINE_string(
+    "model", None, "Built-in model, or path of a model directory. Default: as the circuit names it."
+)
+_TASK = flags.DEFINE_string(
+    "task", None, "Name of a task, or a .jsonl file. Default: as the circuit names it."
+)
+_OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/audit/<model>/<task>.")
+_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another audit in --out.")
+_POLISH = flags.DEFINE_bool("polish", True, "Remove what is not needed; writes polished/.")
+_SEARCH = flags.DEFINE_bool("search", True, "Repeat the search: other seeds and the controls.")
+_SEEDS = flags.DEFINE_integer("num_seeds", _D.seeds, "Seeds of the stability test, 5 or more.")
+_BATCH = flags.DEFINE_integer(
+    "batch_size",
+    None,
+    f"Pairs per step of every repeated search; 0: as the circuit's own. Default: {_D.batch_size}.",
+)
+_STEPS = flags.DEFINE_integer(
+    "steps", None, "Steps of every repeated search. Default: as the circuit's own."
+)
+_SEED = flags.DEFINE_integer("seed", _D.seed, "Of everything random.")
+
+
+def _circuit() -> Circuit:
+    if _CIRCUIT.value is None:
+        raise ValueError("--circuit is missing: name a circuit's directory, or a finished run's")
+    root = pathlib.Path(_CIRCUIT.value)
+    if not root.is_dir():
+        raise ValueError(f"--circuit={root} is no directory: find a circuit first, with `prune`")
+    if (root / "run.json").exists() and not (root / "circuit").exists():
+        raise ValueError(f"the run in {root} is not finished: the same `prune` command goes on")
+    found = load_circuit(root / "circuit" if (root / "circuit").is_dir() else root)
+    if not isinstance(found, Circuit):
+        raise ValueError(
+            "an audit is for circuits of nodes or weights; this is one of residual edges: its "
+            "report.json has sufficiency, necessity and faithfulness"
+        )
+    return found
+
+
+def _hyper(circuit: Circuit) -> Hyper | None:
+    """Hyperparameters of the job that became the circuit, from its run's report.
+
+    Circuits say so themselves, but those of older runs name all jobs and not the one.
+    """
+    report = pathlib.Path(_CIRCUIT.value or "") / "report.json"
+    if "chosen" in circuit.provenance or not report.exists():
+        return None
+    found = json.loads(report.read_text(encoding="utf-8"))
+    for row in found.get("jobs", []):
+        if all(row.get(name) == found.get(name) for name in ("seed", "nodes", "edges")):
+            chosen = {"chosen": row["hyper"]}
+            return hyper_of(dataclasses.replace(circuit, provenance=chosen))
+    return None
+
+
+def _load(task: str, model: str) -> tuple[Model, Task | ContrastTask]:
+    try:
+        return load_task(task, model)
+    except ValueError as error:
+        # What the circuit's record names may have been a file, or lie elsewhere by now.
+        absent = [name for name, flag in (("task", _TASK), ("model", _MODEL)) if not flag.value]
+        hint = f"; --{' and --'.join(absent)} may say what the circuit's record does not"
+        raise ValueError(f"{error}{hint if absent else ''}") from None
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    config = dataclasses.replace(
+        _D,
+        seeds=_SEEDS.value,
+        steps=_STEPS.value,
+        seed=_SEED.value,
+        search=_SEARCH.value,
+        polish=_POLISH.value,
+        batch_size=_D.batch_size if _BATCH.value is None else _BATCH.value or None,
+    )
+    circuit = _circuit()
+    if circuit.num_nodes == 0:
+        raise ValueError(f"the circuit in {_CIRCUIT.value} keeps no node: nothing to audit")
+    settings_of(circuit)
+    name = _TASK.value or circuit.provenance.get("task")
+    if name is None:
+        raise ValueError("the circuit does not say what it was found for: give --task")
+    model, task = _load(str(name), _MODEL.value or circuit.model_name)
+    assert isinstance(task, Task)
+    circuit.check_model(model)
+    keep_freed_memory()
+    cache_compilations()
+    out = pathlib.Path(
+        _OUT.value or f"runs/audit/{pathlib.Path(model.name).name}/{pathlib.Path(task.name).name}"
+    )
+    figures = run_audit(
+        model,
+        task,
+        circuit,
+        out,
+        config,
+        hyper=_hyper(circuit),
+        overwrite=_OVERWRITE.value,
+        say=lambda line: print(line, flush=True),
+    )
+    print(f"{figures['task']} on {figures['model']}: {figures['nodes']} nodes")
+    print(check_lines(figures["checks"]))
+    print(f"  written to {out}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,125 @@
+"""An audit in a directory: it says everything, is read back, and refuses what is not its own."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from matplotlib import image
+
+from circuitjax.audit.audit import AuditConfig
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.report import audit_run
+from circuitjax.report.audit_plots import PICTURES
+from circuitjax.report.audit_run import check_lines, run_audit
+from tests.audit.planted_audit import DISTRACTORS, circuit_of, jammed_model
+from tests.prune.planted import PLANTED, PRUNE, TASK, planted_model
+
+CONFIG = AuditConfig(pairs=24, fractions=(0.5,), sets=2, search_steps=3)
+HYPER = {"k_coef": 0.01, "init_noise_scale": 0.05, "lr": 0.02}
+
+
+def job():
+    return {"seed": 0, "init_noise_bias": 0.1, "wd": 1e-3, "inv_beta2": 0.05,
+            "lr_warmup_frac": 0.0, "heaviside_temp": 1.0, **HYPER}  # fmt: skip
+
+
+def audited() -> Circuit:
+    facts = {"task": TASK.name, "prune": PRUNE.to_dict(), "chosen": job()}
+    return circuit_of((*PLANTED, *DISTRACTORS), provenance=facts)
+
+
+def forbidden(*args, **kwargs):
+    raise AssertionError("computed again")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("audit") / "here"
+    return directory, run_audit(planted_model(), TASK, audited(), directory, CONFIG)
+
+
+def test_the_audit_says_everything(finished):
+    directory, figures = finished
+    assert json.loads((directory / "audit.json").read_text()) == json.loads(json.dumps(figures))
+    groups = {check["group"] for check in figures["checks"]}
+    assert groups == {
+        *("sufficiency", "necessity", "minimality", "faithfulness", "robustness"),
+        *("controls", "stability"),
+    }
+    checks = {check["name"]: check for check in figures["checks"]}
+    assert len(checks) == len(figures["checks"])
+    assert checks["test loss"]["passed"]
+    assert checks["resample replacement, norms frozen"]["passed"]
+    assert checks["random supersets, worst mean over fractions"]["passed"]
+    assert checks["adversarial superset"]["passed"]
+    assert checks["size of shuffled labels, of the task's"]["passed"]
+    # Five of its twelve nodes do nothing, and calibration can spare one neuron of two.
+    assert not checks[next(n for n in checks if n.startswith("nodes whose removal"))]["passed"]
+    assert figures["polish"]["nodes_after"] == 6
+    assert "one template only" in figures["skipped"]["templates"]
+    assert checks["templates held out from a search of its own"]["passed"] is None
+    assert [run["world"] for run in figures["runs"]][:5] == ["task"] * 5
+    assert figures["settings"]["hyper"]["lr"] == pytest.approx(0.02)
+    assert np.shape(figures["stability"]["matrix"]) == (6, 6)
+    polished = Circuit.load(directory / "polished")
+    polished.check_model(planted_model())
+    assert polished.num_nodes == 6
+
+
+def test_the_report_for_people_has_every_check(finished):
+    directory, figures = finished
+    text = (directory / "audit.md").read_text()
+    lines = check_lines(figures["checks"])
+    for check in figures["checks"]:
+        assert check["name"] in text
+        assert check["name"] in lines
+    assert "no total score" in text
+    assert len(lines.splitlines()) == len(figures["checks"])
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_the_pictures_show_something(finished, name):
+    pixels = image.imread(finished[0] / f"{name}.png")
+    assert min(pixels.shape[:2]) > 200
+    assert pixels[..., :3].std() > 0.02
+    assert "<svg" in (finished[0] / f"{name}.svg").read_text()
+
+
+def test_a_finished_audit_is_only_read_and_another_is_refused(finished, monkeypatch):
+    directory, figures = finished
+    monkeypatch.setattr(audit_run, "audit_circuit", forbidden)
+    again = run_audit(planted_model(), TASK, audited(), directory, CONFIG)
+    assert again == json.loads(json.dumps(figures))
+    other = dataclasses.replace(CONFIG, seed=1)
+    with pytest.raises(ValueError, match="holds another audit: choose another --out"):
+        run_audit(planted_model(), TASK, audited(), directory, other)
+    with pytest.raises(AssertionError, match="computed again"):
+        run_audit(planted_model(), TASK, audited(), directory, other, overwrite=True)
+    assert (directory / "audit.json").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_foreign_files_are_left_alone(tmp_path, monkeypatch, overwrite):
+    monkeypatch.setattr(audit_run, "audit_circuit", forbidden)
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"such as 'thesis\.txt'"):
+        run_audit(planted_model(), TASK, audited(), tmp_path, CONFIG, overwrite=overwrite)
+    with pytest.raises(ValueError, match="is a file"):
+        run_audit(planted_model(), TASK, audited(), tmp_path / "thesis.txt", CONFIG)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_what_cannot_be_audited_is_refused_and_leaves_nothing(tmp_path):
+    out = tmp_path / "out"
+    for circuit, model, message in (
+        (circuit_of(()), planted_model(), "keeps no node"),
+        (audited(), jammed_model(), "load the model it was found in"),
+        (circuit_of(PLANTED, provenance={}), planted_model(), "does not say with what settings"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run_audit(model, TASK, circuit, out, CONFIG)
+    prune = dataclasses.replace(PRUNE, loss="vocabulary", calibrate="off")
+    with pytest.raises(ValueError, match="needs loss='binary'"):
+        run_audit(planted_model(), TASK, audited(), out, CONFIG, prune=prune)
+    assert not out.exists()
