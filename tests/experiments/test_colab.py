@@ -1,0 +1,69 @@
+"""The notebook: it names what exists, holds no output but pictures, and runs from start to end."""
+
+import ast
+import json
+import pathlib
+import re
+
+import pytest
+
+import circuitjax as cj
+
+NOTEBOOK = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "colab.ipynb"
+# The cell of settings, so small that a run is a matter of minutes; the circuit is none to be proud of.
+SMALL = """
+import pathlib
+
+OUT = pathlib.Path("runs/colab")
+STEPS = 6
+PAIRS = {"train_pairs": 64, "validation_pairs": 32, "test_pairs": 32}
+TUNE_ROUNDS, TUNE_STEPS = 1, 2
+AUDIT = cj.AuditConfig(steps=2, pairs=8, search_pairs=8, sets=1, fractions=(0.5,), search_steps=1)
+EDGE_STEPS = 2
+TASK = "bracket_brace"
+"""
+
+
+def cells(kind: str) -> list[dict]:
+    """The notebook's cells of one kind."""
+    every = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in every if cell["cell_type"] == kind]
+
+
+def source(cell: dict) -> str:
+    """A cell's text."""
+    return "".join(cell["source"])
+
+
+def test_every_cell_is_python_and_names_what_exists():
+    settings = [c for c in cells("code") if "parameters" in c["metadata"].get("tags", ())]
+    assert len(settings) == 1
+    assert re.findall(r"^(\w+)", source(settings[0]), re.M) == re.findall(r"^(\w+)", SMALL, re.M)
+    for cell in cells("code"):
+        for node in ast.walk(ast.parse(source(cell))):
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "cj":
+                assert hasattr(cj, node.attr), node.attr
+
+
+def test_only_pictures_are_stored():
+    for cell in cells("code"):
+        for output in cell["outputs"]:
+            assert "image/png" in output.get("data", {})
+
+
+@pytest.mark.slow
+def test_it_runs_from_start_to_end(tmp_path):
+    nbformat = pytest.importorskip("nbformat")
+    nbclient = pytest.importorskip("nbclient")
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", ()):
+            cell.source = SMALL
+    nbclient.NotebookClient(
+        notebook, timeout=1500, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    made = {path.name for path in (tmp_path / "runs" / "colab").iterdir()}
+    assert made >= {"prune", "tune", "my_model", "my_circuit", "circuit.html", "exported"}
+    shown = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "data" in o]
+    assert sum("iframe" in o["data"].get("text/html", "") for o in shown) == 2
+    assert sum("image/png" in o["data"] for o in shown) == 1
