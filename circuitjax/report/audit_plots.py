@@ -109,7 +109,13 @@ def _supersets(figures: Mapping[str, Any]) -> Figure:
         axes.axhline(np.log(2), color="grey", linestyle="-.", linewidth=0.8, label="chance (ln 2)")
         axes.set_ylim(bottom=0)
         axes.grid(alpha=0.25, linewidth=0.4)
-        axes.legend(fontsize=7)
+    # Below both: curves may lie anywhere within them.
+    named = {
+        label: handle
+        for axes in (left, right)
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=6, fontsize=7)
     return figure
 
 
@@ -136,7 +142,7 @@ def _searches(figures: Mapping[str, Any]) -> Figure:
     left.set_yticks(range(len(names)), names, fontsize=7)
     left.invert_yaxis()
     left.set_xscale("log")
-    left.set_xlim(0.8, 30 * max([figures["nodes"], *(run["nodes"] for run in runs)]))
+    left.set_xlim(0.8, 150 * max([figures["nodes"], *(run["nodes"] for run in runs)]))
     left.set_xlabel("nodes at the target; dotted: the audited circuit", fontsize=8)
     if stable:
         matrix = np.array(stable["matrix"])
