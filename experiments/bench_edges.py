@@ -157,7 +157,7 @@ def reach_targets(objective: ResidualMasks, data: Any, examples: Examples) -> li
                 "steps": settings.steps,
                 "requested": float(target),
                 "expected": 1 - found.choice.soft / total,
-                "edges": found.edges,
+                "kept": found.edges,
                 "kl": found.choice.kl,
             }
         )

@@ -3,9 +3,8 @@
 Scores after training say which gates are open, but hardly in which order the open ones matter: some
 sit on dead paths, some stand in for each other. Here the rise of the loss by closing each gate is
 estimated to first order, a share of the cheapest is closed, and all is estimated anew. A round that
-costs more than expected is taken back and tried with a smaller share. Where one gate goes at a time,
-the estimate only proposes a few, and the loss decides: of the last gates of a circuit a derivative
-knows little.
+costs more than expected is taken back and tried with a smaller share. The last gates go one at a time;
+there the estimate only proposes a few and the loss decides, for a derivative knows little of them.
 
 Training with hard gates can also end short of the target: where a circuit is a chain, the gates of
 two of its links may close within a few steps, and then neither has a gradient to open by. Elimination
@@ -23,7 +22,8 @@ __all__ = ["Trial", "eliminate", "enough", "open_first"]
 _SHARE = 0.07  # of the open gates, closed in one round
 _FIRST_SHARE = 0.25  # while the loss is below a third of the target: most gates are far from needed
 _STEP = 0.02  # nats that a round may add; below a third of the target it may add more
-_TRIED = 8  # cheapest gates that are really closed, one by one, where a round closes just one
+_LAST = 32  # so few gates are closed one at a time
+_TRIED = 8  # of these, the cheapest that are really closed, to see which costs least
 _BEYOND = 1.6  # times the target: where to stop, so that the cut has room on both sides
 
 
@@ -78,10 +78,11 @@ def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
     estimate = trial.rises(now)
     while loss <= _BEYOND * target and now.sum() > 1:
         places = np.flatnonzero(now)
-        count = max(1, int(share * len(places))) if len(places) > 2 * _TRIED else 1
+        last = len(places) <= _LAST
+        count = 1 if last else max(1, int(share * len(places)))
         # A gate whose closing is expected to help goes first.
         cheapest = places[np.argsort(estimate[places], kind="stable")]
-        if count == 1:
+        if last:
             tried = [_without(trial, now, cheapest[i : i + 1]) for i in range(len(places))[:_TRIED]]
             best = int(np.argmin([after for _, after in tried]))
             cheapest, (fewer, after) = cheapest[best : best + 1], tried[best]
