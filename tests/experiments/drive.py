@@ -15,18 +15,23 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
+def environment(cwd: pathlib.Path) -> dict[str, str]:
+    """Of a binary: a cache of its own, and the tests' compiler flags, which change roundings."""
+    flags = {name: os.environ[name] for name in ("XLA_FLAGS",) if name in os.environ}
+    own = {"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": f"{cwd}/.cache"}
+    return own | flags
+
+
 def drive(binary: str, calls: list[list[str]], cwd: pathlib.Path) -> list[tuple[int, str, str]]:
     """Runs experiments/<binary>.py on each list of arguments, with `cwd` as working directory."""
     script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import tests.experiments.drive as d; "
-    given = {"XLA_FLAGS": os.environ["XLA_FLAGS"]} if "XLA_FLAGS" in os.environ else {}
     done = subprocess.run(
         [sys.executable, "-c", script + f"d.main({binary!r})"],
         cwd=cwd,
         input=json.dumps(calls),
         capture_output=True,
         text=True,
-        env={"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "XDG_CACHE_HOME": f"{cwd}/.cache"}
-        | given,
+        env=environment(cwd),
     )
     assert done.returncode == 0, done.stderr
     return [tuple(row) for row in json.loads(done.stdout)]

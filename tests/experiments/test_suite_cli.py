@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.experiments.drive import ROOT, drive
+from tests.experiments.drive import ROOT, drive, environment
 from tests.prune.planted import LETTERS, planted_model
 
 QUICK = ("--steps=40", "--batch_size=16", "--ablation=zero", "--k_coef=0.01", "--lr=0.02")
@@ -152,13 +152,11 @@ def test_two_processes_end_as_one(whole, folder):
     """Both shards at once, as processes of their own; one of them finds the other's work done."""
     arguments, _ = whole
     command = [sys.executable, "-m", "experiments.suite", *arguments, f"--out={folder}/parts"]
-    environment = {"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    environment["XDG_CACHE_HOME"] = f"{folder}/.cache"
     processes = [
         subprocess.Popen(
             [*command, f"--shard={index}/2"],
             cwd=folder,
-            env=environment,
+            env=environment(folder) | {"PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
