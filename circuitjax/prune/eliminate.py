@@ -22,8 +22,10 @@ __all__ = ["Trial", "eliminate", "enough", "open_first"]
 _SHARE = 0.07  # of the open gates, closed in one round
 _FIRST_SHARE = 0.25  # while the loss is below a third of the target: most gates are far from needed
 _STEP = 0.02  # nats that a round may add; below a third of the target it may add more
+_ROOM = 0.8  # times the target: the loss to start elimination from, if that can be had
 _LAST = 32  # so few gates are closed one at a time
 _TRIED = 8  # of these, the cheapest that are really closed, to see which costs least
+_PATIENCE = 32  # gates in a row that prove to be needed, after which the rest is taken to be
 _BEYOND = 1.6  # times the target: where to stop, so that the cut has room on both sides
 
 
@@ -43,6 +45,9 @@ class Trial(Protocol):
 def enough(trial: Trial, ranks: np.ndarray, opened: np.ndarray, target: float) -> np.ndarray:
     """The open gates, if these meet the target; else the fewest first ones of a ranking that do.
 
+    "Meet" is with some room at first: gates that just meet the target on these data may miss it on
+    others, and elimination could close none of them.
+
     Args:
       trial: what closing costs.
       ranks: `[E]`, 0 is the most important gate.
@@ -52,12 +57,20 @@ def enough(trial: Trial, ranks: np.ndarray, opened: np.ndarray, target: float) -
     Returns:
       bool `[E]`; `opened` also where nothing meets the target.
     """
-    if trial.loss(opened) <= target:
-        return opened
-    found = bisect(
-        lambda ks: np.array([trial.loss(ranks < k) for k in ks]), len(ranks), target, refine=1
-    )
-    return np.asarray(ranks < found.k) if found.reached else opened
+    loss = trial.loss(opened)
+    seen: dict[int, float] = {}
+
+    def losses(ks: np.ndarray) -> np.ndarray:
+        seen.update((int(k), trial.loss(ranks < k)) for k in ks if int(k) not in seen)
+        return np.array([seen[int(k)] for k in ks])
+
+    for aim in (_ROOM * target, target):
+        if loss <= aim:
+            return opened
+        found = bisect(losses, len(ranks), aim, refine=1)
+        if found.reached:
+            return np.asarray(ranks < found.k)
+    return opened
 
 
 def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
@@ -74,17 +87,21 @@ def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
     """
     now = trial.alive(opened)
     closed = [np.flatnonzero(opened & ~now)]
-    share, loss = _FIRST_SHARE, trial.loss(now)
-    estimate = trial.rises(now)
-    while loss <= _BEYOND * target and now.sum() > 1:
-        places = np.flatnonzero(now)
-        last = len(places) <= _LAST
-        count = 1 if last else max(1, int(share * len(places)))
+    share, loss, end = _FIRST_SHARE, trial.loss(now), _BEYOND * target
+    estimate, needed, failures = trial.rises(now), np.zeros(len(now), bool), 0
+    while loss <= end and now.sum() > 1 and failures < _PATIENCE:
+        places = np.flatnonzero(now & ~needed)
+        if not len(places):
+            break
         # A gate whose closing is expected to help goes first.
         cheapest = places[np.argsort(estimate[places], kind="stable")]
+        last = now.sum() <= _LAST
+        count = 1 if last else max(1, int(share * len(places)))
         if last:
             tried = [_without(trial, now, cheapest[i : i + 1]) for i in range(len(places))[:_TRIED]]
-            best = int(np.argmin([after for _, after in tried]))
+            losses = np.array([after for _, after in tried])
+            needed[cheapest[: len(tried)][losses > end]] = True
+            best = int(np.argmin(losses))
             cheapest, (fewer, after) = cheapest[best : best + 1], tried[best]
         else:
             cheapest = cheapest[:count]
@@ -92,10 +109,15 @@ def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
         if count > 1 and after > max(loss + _STEP, target / 3):
             share /= 2
             continue
+        if after > end:
+            # Where a loss is saturated, a derivative may hold what is vital to be worth nothing.
+            needed[cheapest] = True
+            failures += 1
+            continue
         dead = np.setdiff1d(np.flatnonzero(now & ~fewer), cheapest)
         closed += [dead, cheapest]
         most = _FIRST_SHARE if after <= target / 3 else _SHARE
-        now, loss, share = fewer, after, min(most, 1.3 * share)
+        now, loss, share, failures = fewer, after, min(most, 1.3 * share), 0
         estimate = trial.rises(now)
     places = np.flatnonzero(now)
     left = places[np.argsort(estimate[places], kind="stable")]
