@@ -173,7 +173,7 @@ def _norm(params: Mapping[str, jax.Array], name: str) -> dict[str, jax.Array]:
 
 
 def _first(config: TransformerConfig, params: Params, tokens: jax.Array) -> jax.Array:
-    embedded = params["embed"][tokens][None]
+    embedded = jnp.asarray(params["embed"])[tokens][None]
     if config.position != "learned":
         return embedded
     places = params["positions"][None, None, : tokens.shape[1]]
@@ -367,5 +367,6 @@ def _logits(
     if config.final_bias:
         logits = logits + params["final_bias"][None, None, :]
     if config.bigram:
-        logits = logits + params["bigram"][jnp.take_along_axis(tokens, positions, axis=1)]
+        last = jnp.take_along_axis(tokens, positions, axis=1)
+        logits = logits + jnp.asarray(params["bigram"])[last]
     return logits

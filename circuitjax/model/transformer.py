@@ -178,7 +178,7 @@ class Transformer(nn.Module):
         config = self.config
         normal = nn.initializers.normal
         table = self.param("embed", normal(1.0), (config.vocab_size, config.d_model))
-        x = table[tokens]
+        x = jnp.asarray(table)[tokens]  # a table of numpy refuses traced tokens
         position_embedding = None
         if config.position != "none":
             width = config.d_position or config.d_model
@@ -241,7 +241,7 @@ class Transformer(nn.Module):
             shape = (config.vocab_size, config.vocab_size)
             bigram = self.param("bigram", nn.initializers.zeros, shape)
             last = tokens if positions is None else jnp.take_along_axis(tokens, positions, axis=1)
-            logits = logits + bigram[last]
+            logits = logits + jnp.asarray(bigram)[last]
         return Output(logits=logits, captured=captured)
 
 

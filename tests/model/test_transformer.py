@@ -203,3 +203,12 @@ def test_norms_frozen_at_their_own_run_change_nothing_and_at_anothers_they_do(ti
     held = norm_factors(config, own.captured)
     np.testing.assert_allclose(frozen(held, gates, asked), cut, atol=1e-5)
     assert np.abs(np.asarray(frozen(norms, gates, asked)) - cut).max() > 1e-3
+
+
+def test_a_models_own_arrays_serve_inside_a_jit(tiny_model):
+    """They are numpy's: whatever indexes them by what is traced would fail."""
+    config, params = tiny_model.config, tiny_model.params
+    asked = jnp.asarray([[8], [4], [0]])
+    inside = jax.jit(lambda tokens, at: apply(config, params, tokens, positions=at).logits)
+    expected = apply(config, params, TOKENS, positions=asked).logits
+    np.testing.assert_allclose(inside(jnp.asarray(TOKENS), asked), expected, atol=1e-5)
