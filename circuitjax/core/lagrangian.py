@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 __all__ = ["CAP", "START", "Multipliers", "penalty", "project", "rising_target", "start"]
 
-START = 0.5  # nats per gate
+START = 4.0  # nats per gate
 CAP = 1e9  # of l2, which else grows without bound while the target cannot be met
 
 
