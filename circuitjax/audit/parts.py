@@ -203,6 +203,7 @@ def effects(
     *,
     calibrated: bool = True,
     most: int = _MOST,
+    edges: bool = True,
 ) -> Effects:
     """Closes every node and every edge of a circuit, one at a time.
 
@@ -212,6 +213,7 @@ def effects(
       pairs: to measure on.
       calibrated: whether its stored calibration counts.
       most: nodes, and edges, that are closed one by one: those of the largest first-order estimates.
+      edges: False leaves the edges out.
     """
     scale, shift = (circuit.scale, circuit.shift) if calibrated else (1.0, 0.0)
 
@@ -222,7 +224,7 @@ def effects(
     rises: list[np.ndarray] = []
     left: list[int] = []
     slopes = None
-    for kind, whole in enumerate((parts.mask, parts.edges)):
+    for kind, whole in enumerate((parts.mask, parts.edges) if edges else (parts.mask,)):
         places = np.flatnonzero(whole)
         found = np.zeros(len(places))
         chosen = np.arange(len(places))
@@ -241,9 +243,9 @@ def effects(
     return Effects(
         loss=base,
         nodes=dict(zip(_flat_addresses(circuit), rises[0].tolist(), strict=True)),
-        edges=dict(zip(parts.edge_names(), rises[1].tolist(), strict=True)),
+        edges=dict(zip(parts.edge_names(), rises[1].tolist(), strict=True)) if edges else {},
         estimated_nodes=left[0],
-        estimated_edges=left[1],
+        estimated_edges=left[1] if edges else 0,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 import circuitjax as cj
-from circuitjax.circuit.node_effects import node_effects
+from circuitjax.audit.parts import Parts, effects
 from circuitjax.model.config import SITES
 from circuitjax.model.sites import parse_address
 from circuitjax.model.transformer import apply
@@ -81,14 +81,19 @@ class TestEffects:
         assert node(PLANTED[1])["effect"] > 0.5 > abs(node(EXTRA[2])["effect"])
 
     def test_without_a_reduced_model_they_are_the_same(self, monkeypatch):
-        circuit, pairs = planted_circuit(), planted_problem().test
-        loss, effects = node_effects(circuit, planted_model(), pairs)
-        assert list(effects) == circuit.nodes
-        monkeypatch.setattr("circuitjax.circuit.node_effects.can_reduce", lambda config: False)
-        again, others = node_effects(circuit, planted_model(), pairs)
-        assert loss == pytest.approx(again, abs=1e-5)
-        for name, effect in effects.items():
-            assert others[name] == pytest.approx(effect, abs=1e-5)
+        circuit, problem = planted_circuit(), planted_problem()
+
+        def found():
+            return effects(Parts(problem, circuit), circuit, problem.test, edges=False)
+
+        reduced = found()
+        assert sorted(reduced.nodes) == sorted(circuit.nodes)
+        assert reduced.edges == {}
+        monkeypatch.setattr("circuitjax.audit.parts.can_reduce", lambda config: False)
+        whole = found()
+        assert reduced.loss == pytest.approx(whole.loss, abs=1e-5)
+        for name, effect in reduced.nodes.items():
+            assert whole.nodes[name] == pytest.approx(effect, abs=1e-5)
 
 
 def test_nodes_edges_and_tokens():

@@ -32,11 +32,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.audit.evidence import gated_problem
+from circuitjax.audit.parts import Parts, effects
 from circuitjax.circuit.activations import kept_channels, node_activations
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.description import describe
 from circuitjax.circuit.edge_circuit import EdgeCircuit
-from circuitjax.circuit.node_effects import node_effects
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.sites import parse_address, shapes
@@ -134,7 +135,7 @@ def page_data(
         data["answers"] = _answers(pairs, used)
         data["attention"] = _attention(circuit, model, pairs, used)
     if isinstance(circuit, Circuit):
-        _add_nodes(data, circuit, model, pairs, used)
+        _add_nodes(data, circuit, model, problem, used)
         if contexts is None and problem is not None:
             contexts = prompt_contexts(problem.train)
         _add_activations(data, circuit, model, pairs, contexts, used)
@@ -162,7 +163,7 @@ def _answers(pairs: Pairs, used: set[int]) -> list[int] | None:
 
 
 def _add_nodes(
-    data: dict[str, Any], circuit: Circuit, model: Model, pairs: Pairs | None, used: set[int]
+    data: dict[str, Any], circuit: Circuit, model: Model, problem: Problem | None, used: set[int]
 ) -> None:
     """Nearest tokens, effects, and the direct push on the answers."""
     edges = circuit.edges(model)
@@ -170,15 +171,18 @@ def _add_nodes(
     for node, tokens in zip(data["nodes"], nearest, strict=True):
         node |= tokens
         used.update(i for side in tokens.values() for i, _ in side)
-    if pairs is None:
+    if problem is None:
         return
     # A knock-out runs all pairs: of a circuit of a thousand nodes, fewer pairs each.
-    count = min(pairs.size, max(_FEWEST, _MOST_RUNS // len(data["nodes"])))
-    data["loss"], effects = node_effects(circuit, model, pairs.take(np.arange(count)))
-    data["effect_pairs"] = count
+    count = len(data["nodes"])
+    some = min(problem.test.size, _SCORED, max(_FEWEST, _MOST_RUNS // count))
+    few = problem.test.take(np.arange(some))
+    parts = Parts(gated_problem(problem, circuit), circuit)
+    alone = effects(parts, circuit, few, most=count, edges=False)
+    data["loss"], data["effect_pairs"] = alone.loss, some
     pushes = _pushes(data, model, edges)
     for node in data["nodes"]:
-        node["effect"] = _short(effects[node["id"]])
+        node["effect"] = _short(alone.nodes[node["id"]])
         if node["id"] in pushes:
             node["push"] = _short(pushes[node["id"]])
 
