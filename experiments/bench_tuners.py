@@ -1,5 +1,6 @@
 """The tuners that `bench_carbs` compares, one run of one of them, and the table of all runs."""
 
+import abc
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -54,7 +55,7 @@ class Carbs:
         return None if found is None else found.params
 
 
-class _LowestSeen:
+class _LowestSeen(abc.ABC):
     """Holds the setting of the lowest output to be best."""
 
     def __init__(self, space: Space) -> None:
@@ -63,9 +64,9 @@ class _LowestSeen:
         self._asked: list[Params] = []
         self._best: tuple[float, Params | None] = _FAILED, None
 
+    @abc.abstractmethod
     def points(self) -> list[np.ndarray]:
         """A round of points `[D]` in basic units."""
-        raise NotImplementedError
 
     def ask(self) -> Sequence[Params]:
         self._asked = [self.space.from_basic(point) for point in self.points()]
