@@ -27,7 +27,7 @@ from circuitjax.model.transformer import Params, apply
 from circuitjax.prune.config import Hyper, PruneConfig
 from circuitjax.prune.gates import Tau
 from circuitjax.prune.nodes import NodeMasks
-from circuitjax.prune.objective import Pairs
+from circuitjax.prune.objective import OnPairs, Pairs
 from circuitjax.prune.problem import Problem, to_pairs
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.splits import SPLITS, draw
@@ -93,7 +93,7 @@ class WorldHyper:
 
 
 @dataclasses.dataclass(frozen=True)
-class WorldMasks:
+class WorldMasks(OnPairs):
     """Node pruning in one of several worlds; an `Objective`.
 
     Its data is (parameters, fills) with networks on axis 0, its items are `Pairs` with worlds on axis 1.
@@ -105,16 +105,6 @@ class WorldMasks:
     @property
     def _plain(self) -> NodeMasks:
         return NodeMasks(self.config, self.prune)
-
-    @property
-    def steps(self) -> int:
-        """Training steps in all."""
-        return self.prune.steps
-
-    @property
-    def batch_size(self) -> int:
-        """Pairs per step."""
-        return self.prune.batch_size
 
     @property
     def separable(self) -> bool:

@@ -9,13 +9,13 @@ from circuitjax.core.schedules import warmup_linear_decay
 from circuitjax.model.config import TransformerConfig
 from circuitjax.prune.config import Hyper, PruneConfig
 from circuitjax.prune.gates import Tau, clamp, init_tau
-from circuitjax.prune.objective import Pairs, pruning_loss
+from circuitjax.prune.objective import OnPairs, Pairs, pruning_loss
 
 __all__ = ["NodeMasks"]
 
 
 @dataclasses.dataclass(frozen=True)
-class NodeMasks:
+class NodeMasks(OnPairs):
     """Gao et al. 2025, section A.5; an `Objective` of the training loop.
 
     Its data is (parameters, fills), its items are `Pairs`, its metrics `task` (nats) and `k` (nodes).
@@ -23,16 +23,6 @@ class NodeMasks:
 
     config: TransformerConfig
     prune: PruneConfig
-
-    @property
-    def steps(self) -> int:
-        """Training steps in all."""
-        return self.prune.steps
-
-    @property
-    def batch_size(self) -> int:
-        """Pairs per step."""
-        return self.prune.batch_size
 
     @property
     def separable(self) -> bool:

@@ -19,6 +19,7 @@ from circuitjax.prune.config import Hyper, PruneConfig
 from circuitjax.prune.gates import Tau, gates_of, open_nodes
 
 __all__ = [
+    "OnPairs",
     "Pairs",
     "answer_logits",
     "binary_losses",
@@ -27,6 +28,22 @@ __all__ = [
     "pruning_loss",
     "task_loss",
 ]
+
+
+class OnPairs:
+    """What every `Objective` that learns on pairs reads off its settings."""
+
+    prune: PruneConfig
+
+    @property
+    def steps(self) -> int:
+        """Training steps in all."""
+        return self.prune.steps
+
+    @property
+    def batch_size(self) -> int:
+        """Pairs per step."""
+        return self.prune.batch_size
 
 
 @flax.struct.dataclass

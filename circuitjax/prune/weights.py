@@ -22,7 +22,7 @@ from circuitjax.prune import opening
 from circuitjax.prune.calibrate import calibrated_loss
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.gates import tie
-from circuitjax.prune.objective import Pairs, binary_losses, task_loss
+from circuitjax.prune.objective import OnPairs, Pairs, binary_losses, task_loss
 from circuitjax.prune.opening import Control, GateHyper, GateKind
 from circuitjax.prune.weight_gates import WeightData, weight_differences, weight_logits
 
@@ -69,7 +69,7 @@ def weight_task_loss(
 
 
 @dataclasses.dataclass(frozen=True)
-class WeightMasks:
+class WeightMasks(OnPairs):
     """An `Objective` of the training loop.
 
     Its data is `WeightData`, its items are `Pairs`; tau is {"weights": `[E]`} and, with
@@ -90,16 +90,6 @@ class WeightMasks:
     gate: GateKind = "heaviside"
     control: Control = "hold"
     node_gates: bool = False
-
-    @property
-    def steps(self) -> int:
-        """Training steps in all."""
-        return self.prune.steps
-
-    @property
-    def batch_size(self) -> int:
-        """Pairs per step."""
-        return self.prune.batch_size
 
     @property
     def separable(self) -> bool:
