@@ -38,6 +38,9 @@ _FRESH = flags.DEFINE_integer("fresh_seeds", 5, "Seeds the winner is run with ag
 _TARGET = flags.DEFINE_float("target_loss", _D.target_loss, "Task loss to reach, in nats.")
 _STEPS = flags.DEFINE_integer("steps", _D.steps, "Training steps of a run.")
 _BATCH = flags.DEFINE_integer("batch_size", _D.batch_size, "Pairs per step.")
+_VALIDATION = flags.DEFINE_integer(
+    "validation_pairs", _D.validation_pairs, "Pairs that a run's k is chosen on."
+)
 _ABLATION = flags.DEFINE_enum(
     "ablation", _D.ablation, ["mean", "zero"], "What a closed node holds."
 )
@@ -50,6 +53,7 @@ def _study() -> Study:
         target_loss=_TARGET.value,
         steps=_STEPS.value,
         batch_size=_BATCH.value,
+        validation_pairs=_VALIDATION.value,
         ablation=_ABLATION.value,  # type: ignore[arg-type]  # the flag admits no other
     )
     model, task = load_task(_TASK.value, _MODEL.value)

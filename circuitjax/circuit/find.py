@@ -132,10 +132,15 @@ def train_masks(
 
 
 def candidates_of(
-    problem: Problem, jobs: Sequence[Job], state: MaskState, memory: AnswerMemory | None = None
+    problem: Problem,
+    jobs: Sequence[Job],
+    state: MaskState,
+    memory: AnswerMemory | None = None,
+    *,
+    both_orders: bool = True,
 ) -> list[Candidate]:
-    """Selects and cleans every trained job; see `prune.masks.choose` for the memory."""
-    return clean(problem, jobs, choose(problem, state, memory))
+    """Selects and cleans every trained job; see `prune.masks.choose` for memory and both_orders."""
+    return clean(problem, jobs, choose(problem, state, memory, both_orders=both_orders))
 
 
 def clean(problem: Problem, jobs: Sequence[Job], choices: Sequence[Choice]) -> list[Candidate]:

@@ -22,7 +22,8 @@ __all__ = ["Trial", "eliminate", "enough", "open_first"]
 _SHARE = 0.07  # of the open gates, closed in one round
 _FIRST_SHARE = 0.25  # while the loss is below a third of the target: most gates are far from needed
 _STEP = 0.02  # nats that a round may add; below a third of the target it may add more
-_ROOM = 0.8  # times the target: the loss to start elimination from, if that can be had
+_ROOM = 0.8  # times the target: the loss to start elimination from, if a few more gates give it
+_MORE = 2  # times as many gates as meet the target: no more are opened for the sake of room
 _LAST = 32  # so few gates are closed one at a time
 _TRIED = 8  # of these, the cheapest that are really closed, to see which costs least
 _PATIENCE = 32  # gates in a row that prove to be needed, after which the rest is taken to be
@@ -45,8 +46,8 @@ class Trial(Protocol):
 def enough(trial: Trial, ranks: np.ndarray, opened: np.ndarray, target: float) -> np.ndarray:
     """The open gates, if these meet the target; else the fewest first ones of a ranking that do.
 
-    "Meet" is with some room at first: gates that just meet the target on these data may miss it on
-    others, and elimination could close none of them.
+    Where up to twice as many gates meet it with some room, these: gates that just meet the target on
+    these data may miss it on others, and elimination could close none of them.
 
     Args:
       trial: what closing costs.
@@ -58,19 +59,23 @@ def enough(trial: Trial, ranks: np.ndarray, opened: np.ndarray, target: float) -
       bool `[E]`; `opened` also where nothing meets the target.
     """
     loss = trial.loss(opened)
+    if loss <= _ROOM * target:
+        return opened
     seen: dict[int, float] = {}
 
     def losses(ks: np.ndarray) -> np.ndarray:
         seen.update((int(k), trial.loss(ranks < k)) for k in ks if int(k) not in seen)
         return np.array([seen[int(k)] for k in ks])
 
-    for aim in (_ROOM * target, target):
-        if loss <= aim:
+    plain = opened
+    if loss > target:
+        found = bisect(losses, len(ranks), target, refine=1)
+        if not found.reached:
             return opened
-        found = bisect(losses, len(ranks), aim, refine=1)
-        if found.reached:
-            return np.asarray(ranks < found.k)
-    return opened
+        plain = ranks < found.k
+    most = min(len(ranks), max(_MORE * int(plain.sum()), int(plain.sum()) + _LAST))
+    roomy = bisect(losses, most, _ROOM * target, refine=1)
+    return np.asarray(ranks < roomy.k if roomy.reached else plain)
 
 
 def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:

@@ -43,8 +43,8 @@ class Choice:
       loss: calibrated loss at k.
       loss_uncalibrated: loss at k without calibration.
       k_inside, k_after: units kept when calibration acts inside the bisection or after it; None
-        where the target is never met. Of the two, the one that is not chosen is for the record, and
-        k_after is then found on the first few pairs only.
+        where the target is never met. Of the two, the one that is not chosen is for the record (None
+        where it was not asked for), and k_after is then found on the first few pairs only.
       curve: (k, loss, calibrated loss, pairs it was measured on) at every k looked at: on all
         validation pairs, or, far from the crossing, on the first few.
     """
@@ -110,13 +110,19 @@ class _Cache:
         return {point[0]: point for point in points}
 
 
-def choose(problem: Problem, state: MaskState, memory: AnswerMemory | None = None) -> list[Choice]:
+def choose(
+    problem: Problem,
+    state: MaskState,
+    memory: AnswerMemory | None = None,
+    *,
+    both_orders: bool = True,
+) -> list[Choice]:
     """Ranks every job's units by tau (ties by attribution) and cuts at the smallest good k.
 
     Args:
       problem: model, task, data.
       state: J trained jobs.
-      memory: see `choose_from_rankings`.
+      memory, both_orders: see `choose_from_rankings`.
 
     Returns:
       One choice per job.
@@ -128,7 +134,7 @@ def choose(problem: Problem, state: MaskState, memory: AnswerMemory | None = Non
         scores = np.asarray(flatten_units(job.tau))
         rankings.append(rank_nodes(scores, attribution(problem, job, pairs)))
         trained.append(int(np.sum(scores > 0)))
-    return choose_from_rankings(problem, rankings, trained, memory)
+    return choose_from_rankings(problem, rankings, trained, memory, both_orders=both_orders)
 
 
 def choose_from_rankings(
@@ -136,6 +142,8 @@ def choose_from_rankings(
     rankings: Sequence[np.ndarray],
     trained: Sequence[int] | None = None,
     memory: AnswerMemory | None = None,
+    *,
+    both_orders: bool = True,
 ) -> list[Choice]:
     """Cuts any rankings of the units at the smallest k that meets the target on validation.
 
@@ -145,6 +153,7 @@ def choose_from_rankings(
       trained: for each, a k to look at besides, such as the number of gates open after training.
       memory: of answers under the same model and replacement values, for searches with other targets;
         the choices are the same without it.
+      both_orders: find k for the other order of calibration as well; the choices are the same.
     """
     prober = Prober(problem, rankings, memory=memory)
     config, tied = problem.config, problem.prune.tie_qk
@@ -163,6 +172,7 @@ def choose_from_rankings(
             num_units(config, tied),
             k,
             functools.partial(mask_of, index),
+            both_orders=both_orders,
         )
         for index, k in enumerate(trained)
     ]
@@ -176,6 +186,8 @@ def cut(
     size: int,
     k_trained: int,
     mask_of: Callable[[int], Mapping[str, np.ndarray]],
+    *,
+    both_orders: bool = True,
 ) -> Choice:
     """Cuts a ranking of gates of any grain at the smallest k that meets the target.
 
@@ -187,6 +199,7 @@ def cut(
       size: how many gates there are.
       k_trained: a k to look at besides.
       mask_of: the nodes {site: bool `[L, W]`} that the first k gates keep.
+      both_orders: find k for the other order of calibration as well, for the record.
     """
     scout = _Cache(prune, prober, ranking, first_pairs(validation))
     cache = _Cache(prune, prober, ranking, validation)
@@ -202,9 +215,11 @@ def cut(
         start = neighbours(rough.k, size) if rough.reached else ()
         return bisect(losses[1], size, prune.target_loss, start=start, refine=refine, **options)
 
+    within = prune.calibrate == "inside"
+    selection = search(within)
     # Without calibration k is often many times larger, and costs most of the time to find exactly.
-    inside, after = search(True), search(False, rough_only=prune.calibrate == "inside")
-    selection = inside if prune.calibrate == "inside" else after
+    other = search(not within, rough_only=within) if both_orders else None
+    inside, after = (selection, other) if within else (other, selection)
     scale, shift, loss = cache.fitted[selection.k]
     raw = cache.raw[selection.k]
     if prune.calibrate == "off":
@@ -216,8 +231,8 @@ def cut(
         shift=shift,
         loss=loss,
         loss_uncalibrated=raw,
-        k_inside=inside.k if inside.reached else None,
-        k_after=after.k if after.reached else None,
+        k_inside=inside.k if inside and inside.reached else None,
+        k_after=after.k if after and after.reached else None,
         curve=tuple(point for _, point in sorted((scout.curve() | cache.curve()).items())),
     )
 

@@ -115,7 +115,14 @@ def _supersets(figures: Mapping[str, Any]) -> Figure:
         for axes in (left, right)
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=6, fontsize=7)
+    figure.legend(
+        named.values(),
+        named.keys(),
+        loc="outside lower center",
+        ncols=6,
+        fontsize=7,
+        handlelength=3,  # a dashed line shorter than that looks solid
+    )
     return figure
 
 
@@ -128,21 +135,20 @@ def _searches(figures: Mapping[str, Any]) -> Figure:
     for place, run in enumerate(runs):
         name, colour = _WORLDS[run["world"]]
         names.append(f"{name}, seed {run['seed']}" if run["world"] == "task" else name)
+        # Where no size solves it, the bar ends with the model.
+        size = max(run["nodes"], 1) if run["reached"] else figures["nodes_total"]
         hatch = None if run["reached"] else "////"
-        left.barh(place, max(run["nodes"], 1), color=colour, alpha=0.8, hatch=hatch)
+        left.barh(place, size, color=colour, alpha=0.8, hatch=hatch)
         text = f" {run['nodes']} nodes, {run['edges']} edges"
-        left.text(
-            max(run["nodes"], 1),
-            place,
-            text if run["reached"] else f" never solved: {run['loss']:.2f} nats at best",
-            va="center",
-            fontsize=7,
-        )
+        if not run["reached"]:
+            text = f" never solved: {run['loss']:.2f} nats at best"
+        left.text(size, place, text, va="center", fontsize=7)
     left.axvline(figures["nodes"], color="black", linewidth=1, linestyle=":")
     left.set_yticks(range(len(names)), names, fontsize=7)
     left.invert_yaxis()
     left.set_xscale("log")
-    left.set_xlim(0.8, 150 * max([figures["nodes"], *(run["nodes"] for run in runs)]))
+    left.set_xlim(0.8, 150 * figures["nodes_total"])
+    left.set_xticks([10**power for power in range(5) if 10**power <= figures["nodes_total"]])
     left.set_xlabel("nodes at the target; dotted: the audited circuit", fontsize=8)
     if stable:
         matrix = np.array(stable["matrix"])
@@ -184,6 +190,9 @@ def _faithfulness(figures: Mapping[str, Any], model: np.ndarray, circuit: np.nda
     layers = [(layer, v) for layer, v in enumerate(inside["unexplained"]) if v is not None]
     third.bar([layer for layer, _ in layers], [v for _, v in layers], color=_PINK)
     third.axhline(1, color="grey", linestyle="-.", linewidth=0.8, label="no better than a constant")
+    for layer, value in enumerate(inside["unexplained"]):
+        if value is None:
+            third.text(layer, 0.02, "nothing kept", rotation=90, ha="center", fontsize=7)
     third.set_xticks(range(len(inside["unexplained"])))
     third.set_title("variance unexplained (median node)", fontsize=9)
     third.set_xlabel("layer")

@@ -223,7 +223,7 @@ def _run_round(
     good = finite_jobs(state)
     # A job that left the finite numbers keeps its place, selected from zeros, and counts as failed.
     state = dataclasses.replace(state, tau=jax.tree.map(np.nan_to_num, state.tau))
-    found = candidates_of(problem, jobs, state)
+    found = candidates_of(problem, jobs, state, both_orders=False)
     seconds = (trained - started, time.perf_counter() - trained)
     return [
         _row(study, number, suggestion, candidate, bool(fine), seconds)

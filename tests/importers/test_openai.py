@@ -121,7 +121,9 @@ def distance(model: Model, expected: dict[str, np.ndarray], tokens: np.ndarray) 
 def test_every_variant_is_the_formats_description(tmp_path, name):
     fields, state = make(tmp_path, VARIANTS[name])
     model = import_openai(tmp_path, name="mine")
-    assert distance(model, reference.run(fields, state, TOKENS), TOKENS) < 1e-4
+    apart = distance(model, reference.run(fields, state, TOKENS), TOKENS)
+    print(f"\n| {name} | {apart:.1e} |")  # pytest -s: the table of parity
+    assert apart < 1e-4
     assert (model.name, model.means, model.tokenizer_json) == ("mine", None, "")
     assert {leaf.dtype for leaf in jax.tree.leaves(model.params)} == {np.dtype(np.float32)}
 

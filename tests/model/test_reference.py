@@ -131,6 +131,7 @@ def test_the_recorded_models(name):
     Model(name=name, config=config, params=params)  # every name and shape is the model's own
     tokens, logits = expected.pop("tokens"), expected.pop("logits")
     output = jax.jit(lambda p, t: apply(config, p, t, capture=SITES))(params, tokens)
+    print(f"\n| {name} | {np.abs(output.logits - logits).max():.1e} |")  # pytest -s: of parity
     np.testing.assert_allclose(output.logits, logits, atol=1e-4)
     assert len(expected) == config.num_layers * len(SITES)
     for key, value in expected.items():

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from circuitjax.prune.eliminate import eliminate
+from circuitjax.prune.eliminate import eliminate, enough
 
 
 class Additive:
@@ -101,3 +101,40 @@ def test_the_loss_decides_among_the_last_gates():
     worth = np.random.default_rng(2).permutation(np.linspace(0.01, 0.1, 8))
     order = eliminate(Misled(worth), np.ones(8, bool), 10.0)
     np.testing.assert_array_equal(order[1:], np.argsort(worth)[::-1][1:])
+
+
+class ByCount:
+    """A loss of nothing but how many gates are open."""
+
+    def __init__(self, losses):
+        self.losses = losses
+
+    def alive(self, opened):
+        return opened
+
+    def loss(self, opened):
+        return float(self.losses[int(opened.sum())])
+
+    def rises(self, opened):
+        return np.zeros(len(opened))
+
+
+@pytest.mark.parametrize(
+    ("drops", "opened", "start"),
+    [
+        ({0: 1.0, 30: 0.1}, 50, 50),  # with room already
+        ({0: 1.0, 30: 0.14, 70: 0.1}, 50, 70),  # room for a few more gates
+        ({0: 1.0, 30: 0.14, 5000: 0.1}, 50, 50),  # room only for very many more
+        ({0: 1.0, 300: 0.14, 400: 0.1}, 50, 400),  # too few open: the target, then room
+        ({0: 1.0, 300: 0.14, 5000: 0.1}, 50, 300),
+        ({0: 1.0, 2: 0.14, 9: 0.1}, 2, 9),  # twice a handful is nothing
+        ({0: 1.0}, 50, 50),  # nothing meets it
+    ],
+)
+def test_elimination_starts_with_room_only_where_few_more_gates_give_it(drops, opened, start):
+    losses = np.empty(8001)
+    for count, loss in sorted(drops.items()):
+        losses[count:] = loss
+    ranks = np.random.default_rng(3).permutation(8000)
+    found = enough(ByCount(losses), ranks, ranks < opened, 0.15)
+    np.testing.assert_array_equal(found, ranks < start)

@@ -1,15 +1,12 @@
 """The page in a real browser: what is drawn, clicked, filtered, found, and what stays quiet."""
 
 import html
-import shutil
 import time
 
 import numpy as np
 import pytest
-from matplotlib import image
 
 from circuitjax.report.viewer.collect import page_data
-from circuitjax.report.viewer.page import write_page
 from circuitjax.report.viewer.show import Page
 from tests.prune.planted import planted_model
 from tests.report.viewer_pages import hostile_data, large_data, planted_circuit, planted_data
@@ -20,78 +17,11 @@ from selenium import webdriver  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-DRIVER = shutil.which("chromedriver")
+from tests.report.chromium import CHROMIUM, DRIVER, Browser  # noqa: E402
+
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="chromium or chromedriver is not installed"
 )
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --hide-scrollbars "
-    "--disable-background-networking --disable-component-update --disable-sync "
-    "--force-device-scale-factor=1 --window-size=1440,1000"
-)
-
-
-class Browser:
-    """A page in headless Chromium, with the questions that tests ask of it."""
-
-    def __init__(self, folder):
-        options = webdriver.ChromeOptions()
-        options.binary_location = CHROMIUM
-        for flag in (*FLAGS.split(), f"--user-data-dir={folder / 'profile'}"):
-            options.add_argument(flag)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        # With the driver's path given, selenium looks for none on the network.
-        service = webdriver.ChromeService(executable_path=DRIVER)
-        self.driver = webdriver.Chrome(options=options, service=service)
-        self.folder = folder
-
-    def open(self, data, name="page"):
-        path = self.folder / f"{name}.html"
-        write_page(path, data)
-        self.driver.get(path.as_uri())
-        self.wait("return document.documentElement.dataset.ready === 'yes'")
-
-    def js(self, script, *arguments):
-        return self.driver.execute_script(script, *arguments)
-
-    def wait(self, script, seconds=20):
-        end = time.monotonic() + seconds
-        while not self.js(script):
-            assert time.monotonic() < end, script
-            time.sleep(0.03)
-
-    def settle(self):
-        """Until no transition and no frame is under way."""
-        self.wait("return !viewer.moving && !viewer.pending && !viewer.zoomed.node().__transition")
-        self.driver.execute_async_script(
-            "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))"
-        )
-
-    def find(self, selector):
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
-
-    def press(self, *keys):
-        webdriver.ActionChains(self.driver).send_keys(*keys).perform()
-
-    def click_mark(self, selector):
-        """A real click of the mouse in the middle of a mark."""
-        webdriver.ActionChains(self.driver).move_to_element(self.find(selector)).click().perform()
-
-    def node(self, name):
-        return f'[data-node="{self.js("return viewer.byId.get(arguments[0])", name)}"]'
-
-    def pixels(self):
-        """RGB `[height, width, 3]` of the window, 0 to 255."""
-        path = self.folder / "screen.png"
-        self.driver.save_screenshot(str(path))
-        return np.rint(image.imread(path)[..., :3] * 255).astype(int)
-
-    def panel(self):
-        return self.find("#details").text
-
-    def complaints(self):
-        return [entry["message"] for entry in self.driver.get_log("browser")]
 
 
 @pytest.fixture(scope="module")
