@@ -67,7 +67,11 @@ def random_pairs() -> Pairs:
     tokens = rng.integers(0, VOCABULARY, (PAIRS, 2, LENGTH))
     answers = rng.integers(0, VOCABULARY, (PAIRS, 2))
     last = np.full((PAIRS, 2), LENGTH - 1)
-    return Pairs(*(jnp.asarray(x, jnp.int32) for x in (tokens, last, answers)))
+    return Pairs(
+        jnp.asarray(tokens, jnp.int32),
+        jnp.asarray(last, jnp.int32),
+        jnp.asarray(answers, jnp.int32),
+    )
 
 
 def build(config: TransformerConfig, nonzeros: int) -> tuple[WeightMasks, WeightData]:

@@ -25,9 +25,10 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.transformer import Fills, Gates, Params
 from circuitjax.prune.calibrate import calibrate
-from circuitjax.prune.evaluate import answers, in_batches, mean_binary_loss
+from circuitjax.prune.evaluate import answers, mean_binary_loss
 from circuitjax.prune.gates import all_gates
-from circuitjax.prune.objective import Pairs, answer_logits, calibrated_differences
+from circuitjax.prune.objective import AnyPairs, answer_logits, calibrated_differences
+from circuitjax.prune.packing import packed_batches
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.weight_gates import close_weights
 
@@ -166,14 +167,15 @@ def faithfulness(
     gates = {site: jnp.asarray(m, jnp.float32) for site, m in gates.items()}
     kl: list[np.ndarray] = []
     agree: list[np.ndarray] = []
-    for batch in in_batches(problem.test):
+    batches, places = packed_batches(problem.test, problem.config.causal)
+    for batch in batches:
         parts = _faithfulness(
             problem.config, gated.config, problem.params, gated.params, fills, batch, gates
         )
         for total, part in zip((kl, agree), parts, strict=True):
             total.append(np.asarray(part))
     return {
-        name: float(np.concatenate(values)[: problem.test.size].mean())
+        name: float(np.concatenate(values)[places].mean())
         for name, values in (("kl_to_model", kl), ("argmax_agreement", agree))
     }
 
@@ -185,7 +187,7 @@ def _faithfulness(
     params: Params,
     gated_params: Params,
     fills: Fills,
-    batch: Pairs,
+    batch: AnyPairs,
     gates: Gates,
 ) -> tuple[jax.Array, jax.Array]:
     full = jax.nn.log_softmax(answer_logits(config, params, batch, None, None))

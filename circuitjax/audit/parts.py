@@ -25,8 +25,9 @@ from circuitjax.model.families import FAMILIES
 from circuitjax.model.reduced import can_reduce
 from circuitjax.model.sites import address, flatten, unflatten
 from circuitjax.model.transformer import Gates
-from circuitjax.prune.evaluate import in_batches, mean_binary_loss
-from circuitjax.prune.objective import Pairs, calibrated_differences
+from circuitjax.prune.evaluate import mean_binary_loss
+from circuitjax.prune.objective import AnyPairs, Pairs, calibrated_differences
+from circuitjax.prune.packing import pack, packed_batches
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.weight_gates import (
     WeightData,
@@ -84,7 +85,7 @@ class Parts:
         nodes = np.broadcast_to(self.mask, (count, self.mask.size)) if nodes is None else nodes
         edges = np.broadcast_to(self.edges, (count, self.edges.size)) if edges is None else edges
         side_by_side = jax.default_backend() != "cpu"
-        batches, groups = in_batches(pairs), []
+        (batches, places), groups = packed_batches(pairs, self._config.causal), []
         for start in range(0, count, _ROOM):
             used = min(_ROOM, count - start)
             rows = start + np.minimum(np.arange(_ROOM), used - 1)
@@ -94,7 +95,7 @@ class Parts:
                 _differences(self._config, side_by_side, self._data, batch, gates, z, used)
                 for batch in batches
             ]
-            groups.append(jnp.concatenate(parts, axis=1)[:used, : pairs.size])
+            groups.append(jnp.concatenate(parts, axis=1)[:used, places])
         return jnp.concatenate(groups)
 
     def slopes(self, pairs: Pairs, scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
@@ -104,7 +105,8 @@ class Parts:
         of_nodes, of_edges = np.zeros(self.mask.size), np.zeros(z.size)
         for start in range(0, pairs.size, _BATCH):
             # The last batch at its own size: a pair that fills it up would count more than once.
-            batch = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
+            some = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
+            batch, _ = pack(some, self._config.causal)
             found = _slopes(self._config, self._data, batch, gates, z, scale, shift)
             of_nodes -= np.asarray(flatten(found[0])) * batch.size / pairs.size
             of_edges -= np.asarray(found[1]) * batch.size / pairs.size
@@ -143,7 +145,7 @@ def _differences(
     config: TransformerConfig,
     side_by_side: bool,
     data: WeightData,
-    pairs: Pairs,
+    pairs: AnyPairs,
     gates: Gates,
     z: jax.Array,
     used: int,
@@ -164,7 +166,7 @@ def _differences(
 def _slopes(
     config: TransformerConfig,
     data: WeightData,
-    pairs: Pairs,
+    pairs: AnyPairs,
     gates: Gates,
     z: jax.Array,
     scale: jax.Array | float,

@@ -120,7 +120,8 @@ def _by_seed(found: Sequence, seeds: Sequence[int]) -> list[list]:
 
 def _planted_problem(planted: Planted, prune: PruneConfig) -> Problem:
     def pairs(split: str, count: int) -> Pairs:
-        return Pairs(*(jnp.asarray(part) for part in planted.pairs(split, count)))
+        tokens, last, answers = map(jnp.asarray, planted.pairs(split, count))
+        return Pairs(tokens, last, answers)
 
     fills = fills_for(planted.model, prune.ablation)
     return Problem(

@@ -115,7 +115,9 @@ def _train(
         lambda *leaves: jnp.stack(leaves),
         *((dict(w.problem.params), dict(w.problem.fills)) for w in owners),
     )
-    items = stack_worlds([world.problem.train for world in worlds])
+    items = stack_worlds(
+        [world.problem.train for world in worlds], first.config.causal, first.prune.batch_size
+    )
     # A control may well diverge: it then has no circuit, and the others go on.
     return run_chunks(
         objective, start_jobs(objective, jobs), data, items, first.prune.chunk, spare=True

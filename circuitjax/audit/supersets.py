@@ -25,7 +25,8 @@ from circuitjax.model.sites import flatten, unflatten
 from circuitjax.model.transformer import Fills, Params
 from circuitjax.prune.calibrate import calibrate, calibrated_loss
 from circuitjax.prune.evaluate import answers
-from circuitjax.prune.objective import Pairs, answer_logits, logit_differences
+from circuitjax.prune.objective import AnyPairs, Pairs, answer_logits, logit_differences
+from circuitjax.prune.packing import pack
 from circuitjax.prune.problem import Problem
 
 __all__ = ["FRACTIONS", "Supersets", "supersets"]
@@ -104,10 +105,11 @@ def supersets(
     found = losses(rows)
     worst = int(np.argmax(found))
     starts = np.stack([kept, rows[worst]])
+    packed, _ = pack(search, problem.config.causal)
     path, masks = (
         np.asarray(part)
         for part in _search(
-            problem.config, steps, problem.params, problem.fills, search, kept, starts
+            problem.config, steps, problem.params, problem.fills, packed, kept, starts
         )
     )
     best = np.unravel_index(int(np.argmax(path)), path.shape)
@@ -136,7 +138,7 @@ def _search(
     steps: int,
     params: Params,
     fills: Fills,
-    pairs: Pairs,
+    pairs: AnyPairs,
     kept: jax.Array,
     starts: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:

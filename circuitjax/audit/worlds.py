@@ -27,7 +27,8 @@ from circuitjax.model.transformer import Params, apply
 from circuitjax.prune.config import Hyper, PruneConfig
 from circuitjax.prune.gates import Tau
 from circuitjax.prune.nodes import NodeMasks
-from circuitjax.prune.objective import OnPairs, Pairs
+from circuitjax.prune.objective import AnyPairs, OnPairs, Pairs
+from circuitjax.prune.packing import Rows, training_rows
 from circuitjax.prune.problem import Problem, to_pairs
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.splits import SPLITS, draw
@@ -96,7 +97,7 @@ class WorldHyper:
 class WorldMasks(OnPairs):
     """Node pruning in one of several worlds; an `Objective`.
 
-    Its data is (parameters, fills) with networks on axis 0, its items are `Pairs` with worlds on axis 1.
+    Its data is (parameters, fills) with networks on axis 0, its items are rows with worlds on axis 1.
     """
 
     config: TransformerConfig
@@ -122,7 +123,7 @@ class WorldMasks(OnPairs):
         hyper: WorldHyper,
         at: tuple[jax.Array, jax.Array],
         data: Any,
-        batch: Pairs,
+        batch: AnyPairs,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """That of `NodeMasks` in the job's world."""
 
@@ -149,19 +150,23 @@ class WorldMasks(OnPairs):
         return multipliers
 
 
-def stack_worlds(sets: Sequence[Pairs]) -> Pairs:
-    """Training pairs of K worlds as one: leaves `[M, K, ...]`; shorter sets are gone through again."""
+def stack_worlds(sets: Sequence[Pairs], causal: bool, batch_size: int) -> Rows:
+    """Training rows of K worlds as one: leaves `[R, K, ...]`; shorter sets are gone through again."""
     size = max(pairs.size for pairs in sets)
     length = max(pairs.tokens.shape[-1] for pairs in sets)
+    row = max(pairs.row_length for pairs in sets) if all(pairs.row_length for pairs in sets) else 0
 
-    def fitted(pairs: Pairs) -> Pairs:
-        pairs = pairs.take(np.resize(np.arange(pairs.size), size))
+    def fitted(pairs: Pairs, least: int) -> Rows:
+        pairs = pairs.take(np.resize(np.arange(pairs.size), size + size % 2))
         missing = length - pairs.tokens.shape[-1]
         filler = pairs.tokens[:, :, :1]  # BOS, as in `Encoded`
         tokens = jnp.concatenate([pairs.tokens, *[filler] * missing], axis=-1)
-        return Pairs(tokens, pairs.last, pairs.answers)
+        pairs = dataclasses.replace(pairs, tokens=tokens, row_length=row)
+        return training_rows(pairs, causal, batch_size, least)
 
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *map(fitted, sets))
+    slots = max(fitted(pairs, 0).tokens.shape[-1] for pairs in sets)
+    rows = [fitted(pairs, slots) for pairs in sets]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *rows)
 
 
 def held_out_templates(task: Task) -> tuple[str, ...]:
@@ -181,7 +186,8 @@ def _template_world(model: Model, task: Task, problem: Problem, data_seed: int) 
         absent = rest if split == "test" else out
         found = draw(task, tokenizer, split, size, data_seed, absent)
         length = max(found.tokens.shape[-1], problem.train.tokens.shape[-1])
-        sets[split] = to_pairs(found, length)
+        row = problem.train.row_length
+        sets[split] = dataclasses.replace(to_pairs(found, length), row_length=row)
     note = f"trained without {', '.join(out)}; tested on these"
     return World("templates", dataclasses.replace(problem, **sets), note=note)
 

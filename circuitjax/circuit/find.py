@@ -24,6 +24,7 @@ from circuitjax.prune.evaluate import answers
 from circuitjax.prune.gates import all_gates
 from circuitjax.prune.masks import Choice, choose
 from circuitjax.prune.nodes import NodeMasks
+from circuitjax.prune.packing import training_rows
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.select import Selection
 from circuitjax.prune.train import Job, MaskState, OnChunk, run_chunks, start_jobs
@@ -124,7 +125,7 @@ def train_masks(
         _objective(problem),
         state,
         (problem.params, problem.fills),
-        problem.train,
+        training_rows(problem.train, problem.config.causal, problem.prune.batch_size),
         problem.prune.chunk,
         on_chunk,
         spare=spare,

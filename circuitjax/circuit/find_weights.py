@@ -22,6 +22,7 @@ from circuitjax.model.reduced import can_reduce
 from circuitjax.model.sites import shapes
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.opening import Control, GateKind
+from circuitjax.prune.packing import training_rows
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.train import Job, MaskState, OnChunk, run_chunks, start_jobs
 from circuitjax.prune.weight_gates import (
@@ -159,9 +160,8 @@ def train_weights(
 ) -> MaskState:
     """Runs what is left of the training, in chunks; see `prune.train.run_chunks`."""
     problem = work.problem
-    return run_chunks(
-        work.objective, state, work.data, problem.train, problem.prune.chunk, on_chunk
-    )
+    rows = training_rows(problem.train, problem.config.causal, problem.prune.batch_size)
+    return run_chunks(work.objective, state, work.data, rows, problem.prune.chunk, on_chunk)
 
 
 def weight_candidates(

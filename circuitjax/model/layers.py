@@ -125,6 +125,7 @@ def attend(
     v: jax.Array,
     sinks: jax.Array | None,
     positions: jax.Array | None,
+    visible: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """Softmax attention, scaled by 1/sqrt(C), with an optional sink in the denominator.
 
@@ -132,6 +133,7 @@ def attend(
       q: `[B, P, H*C]`. k, v: `[B, T, H*C]`.
       sinks: logits `[H]` of an extra key that every query sees and whose value is zero, or None.
       positions: the queries' places `[B, P]`; None means P = T, in order.
+      visible: bool `[B, P, T]`, what each query sees; None means as the config says.
 
     Returns:
       Output `[B, P, H*C]` and pattern `[B, H, P, T]` (rows sum to less than 1 with a sink).
@@ -144,11 +146,12 @@ def attend(
     )
     exact = lax.Precision.HIGHEST
     scores = jnp.matmul(q * config.d_head**-0.5, k.swapaxes(-1, -2), precision=exact)
-    if config.causal:
+    if visible is None and config.causal:
         places = jnp.arange(num_keys)
         asked = places[None, :] if positions is None else positions
-        visible = places[None, None, None, :] <= asked[:, None, :, None]
-        scores = jnp.where(visible, scores, _NEGATIVE)
+        visible = places[None, None, :] <= asked[:, :, None]
+    if visible is not None:
+        scores = jnp.where(visible[:, None], scores, _NEGATIVE)
     top = lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True))
     if sinks is not None:
         sinks = sinks[None, :, None, None]

@@ -22,6 +22,7 @@ from jax import lax
 from circuitjax.model import layers
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.fold import fold_layers
+from circuitjax.model.layout import Layout
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import Gates, Params
 
@@ -207,6 +208,7 @@ def _block(
     x: jax.Array,
     places: jax.Array | None,
     positions: jax.Array | None = None,
+    visible: jax.Array | None = None,
 ) -> jax.Array:
     """One layer: x `[B, T, S]` to the same, or to `[B, P, S]` at `positions`."""
     config, widths = reduced.config, reduced.widths
@@ -235,7 +237,9 @@ def _block(
         small = dataclasses.replace(config, num_heads=widths["heads"], d_head=widths["channels"])
         q = q * (small.d_head / config.d_head) ** 0.5  # the scores' scale is the original head's
         sinks = layer["attn_sink"] if config.attention_sinks else None
-        mixed, _ = layers.attend(small, q, k, v, sinks, positions)
+        if visible is not None and positions is not None:
+            visible = layers.take_positions(visible, positions)
+        mixed, _ = layers.attend(small, q, k, v, sinks, positions, visible)
     else:
         mixed = jnp.zeros((*here.shape[:2], 0), x.dtype)
     x = _write(config, layer, gates, "attn", here, mixed)
@@ -246,21 +250,26 @@ def _block(
     return _write(config, layer, gates, "mlp", x, hidden)
 
 
-def embed_tokens(reduced: Reduced, tokens: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+def embed_tokens(
+    reduced: Reduced, tokens: jax.Array, layout: Layout | None = None
+) -> tuple[jax.Array, jax.Array | None]:
     """The residual stream at its start `[B, T, D]`, and concatenated positions or None.
 
     Raises:
       ValueError: more tokens than the context length.
     """
     config, shared = reduced.config, reduced.shared
-    if tokens.shape[1] > config.context_length:
+    if layout is None and tokens.shape[1] > config.context_length:
         raise ValueError(
             f"{tokens.shape[1]} tokens exceed the model's context length of {config.context_length}"
         )
     x = shared["embed"][tokens]
     if config.position == "none":
         return x, None
-    embedding = shared["positions"][None, : tokens.shape[1]]
+    if layout is None:
+        embedding = shared["positions"][None, : tokens.shape[1]]
+    else:
+        embedding = shared["positions"][layout.places]
     if config.position == "learned":
         return x + embedding, None
     return x, jnp.broadcast_to(embedding, (*tokens.shape, config.d_position))
@@ -273,12 +282,14 @@ def run_layers(
     gates: Gates | None = None,
     positions: jax.Array | None = None,
     outside: Outside | None = None,
+    layout: Layout | None = None,
 ) -> jax.Array:
     """All layers: x `[B, T, S]` to the same, or to `[B, P, S]` at `positions` `[B, P]`."""
+    visible = None if layout is None else layout.visible(reduced.config.causal)
 
     def step(carry: jax.Array, layer: Any) -> tuple[jax.Array, None]:
         stack, gates, outside = layer
-        return _block(reduced, stack, gates, outside, carry, places), None
+        return _block(reduced, stack, gates, outside, carry, places, None, visible), None
 
     everything = (reduced.stack, dict(gates or {}), dict(outside or {}))
     if positions is None:
@@ -286,14 +297,20 @@ def run_layers(
     # The last layer works only where logits are asked for.
     x, _ = lax.scan(step, x, jax.tree.map(lambda leaf: leaf[:-1], everything))
     stack, last_gates, beside = jax.tree.map(lambda leaf: leaf[-1], everything)
-    return _block(reduced, stack, last_gates, beside, x, places, positions)
+    return _block(reduced, stack, last_gates, beside, x, places, positions, visible)
 
 
 def unembed(
     reduced: Reduced, x: jax.Array, last: jax.Array, candidates: jax.Array | None = None
 ) -> jax.Array:
-    """Logits of x `[B, P, D]` above tokens `[B, P]`: all of V, or `candidates` `[B, Q]` only."""
+    """Logits of x `[B, P, D]` above tokens `[B, P]`: all of V, or `candidates` `[B, [P,] Q]` only."""
     config, shared = reduced.config, reduced.shared
+    if candidates is not None and candidates.ndim == 3:
+        batch, asked, width = x.shape
+        alone = batch * asked, 1
+        x, last = x.reshape(*alone, width), last.reshape(alone)
+        logits = unembed(reduced, x, last, candidates.reshape(batch * asked, -1))
+        return logits.reshape(candidates.shape)
     x = layers.normalise(config, x, _norm(shared, "final_norm"))
     kernel = shared["embed"].T if config.tied_unembedding else shared["unembed"]
     if candidates is None:
@@ -325,6 +342,7 @@ def apply_reduced(
     *,
     positions: jax.Array | None = None,
     candidates: jax.Array | None = None,
+    layout: Layout | None = None,
 ) -> jax.Array:
     """Runs a reduced model.
 
@@ -338,7 +356,9 @@ def apply_reduced(
       gates: {site: float `[L, W]`} over the original nodes, applied on top of `keep`; a node
         closed here takes its fill as in the full model. An absent site is as `keep` says.
       positions: int32 `[B, P]`: logits only there; the last layer works only there.
-      candidates: int32 `[B, Q]`: the vocabulary entries whose logits are wanted.
+      candidates: int32 `[B, Q]`, or `[B, P, Q]` for each position: the vocabulary entries whose
+        logits are wanted.
+      layout: where tokens stand, if a row of tokens is more than one prompt.
 
     Returns:
       float32 logits `[B, T, V]`; P instead of T with `positions`, Q instead of V with `candidates`.
@@ -349,7 +369,7 @@ def apply_reduced(
     unknown = sorted(set(gates or {}) - set(SITES))
     if unknown:
         raise ValueError(f"unknown site {unknown[0]!r}; choose from {SITES}")
-    x, places = embed_tokens(reduced, tokens)
-    x = run_layers(reduced, x, places, gates, positions)
+    x, places = embed_tokens(reduced, tokens, layout)
+    x = run_layers(reduced, x, places, gates, positions, layout=layout)
     last = tokens if positions is None else jnp.take_along_axis(tokens, positions, axis=1)
     return unembed(reduced, x, last, candidates)

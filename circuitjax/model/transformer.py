@@ -22,6 +22,7 @@ from jax import lax
 
 from circuitjax.model import layers
 from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.layout import Layout
 
 __all__ = [
     "CAPTURABLE",
@@ -102,8 +103,12 @@ class Block(nn.Module):
         fills: Fills,
         positions: jax.Array | None = None,
         norms: Norms | None = None,
+        visible: jax.Array | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """x `[B, T, D]` to `[B, T, D]`, or to `[B, P, D]` at `positions` `[B, P]`."""
+        """x `[B, T, D]` to `[B, T, D]`, or to `[B, P, D]` at `positions` `[B, P]`.
+
+        `visible` is `[B, T, T]`, of all slots.
+        """
         config, seen, norms = self.config, {}, norms or {}
 
         def node(site: str, value: jax.Array, places: jax.Array | None) -> jax.Array:
@@ -133,7 +138,9 @@ class Block(nn.Module):
         sinks = None
         if config.attention_sinks:
             sinks = self.param("attn_sink", nn.initializers.zeros, (config.num_heads,))
-        mixed, seen["attn.pattern"] = layers.attend(config, q, k, v, sinks, positions)
+        if visible is not None:
+            visible = at(visible)
+        mixed, seen["attn.pattern"] = layers.attend(config, q, k, v, sinks, positions, visible)
         kernel = self._matrix("attn_out", width, config.d_model)
         delta = layers.linear(config, mixed, kernel, self._bias("attn_out_bias", config.d_model))
         x = self._write("attn", at(x), node("attn.resid_delta", delta, positions))
@@ -174,6 +181,7 @@ class Transformer(nn.Module):
         positions: jax.Array | None = None,
         capture: tuple[str, ...] = (),
         norms: Norms | None = None,
+        layout: Layout | None = None,
     ) -> Output:
         config = self.config
         normal = nn.initializers.normal
@@ -183,7 +191,7 @@ class Transformer(nn.Module):
         if config.position != "none":
             width = config.d_position or config.d_model
             places = self.param("positions", normal(1.0), (config.context_length, width))
-            places = places[None, : tokens.shape[1]]
+            places = places[None, : tokens.shape[1]] if layout is None else places[layout.places]
             if config.position == "learned":
                 x = x + places
             else:
@@ -192,6 +200,7 @@ class Transformer(nn.Module):
         block = Block(config, capture, parent=None)
         stacked = self.param("layers", _init_stack, block, x[:1, :1], position_embedding)
         gates, fills = dict(gates or {}), dict(fills or {})
+        visible = None if layout is None else layout.visible(config.causal)
 
         def step(carry: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
             params, layer_gates, layer_fills, factors = layer
@@ -203,6 +212,7 @@ class Transformer(nn.Module):
                 layer_fills,
                 None,
                 factors,
+                visible,
             )
             return result
 
@@ -220,7 +230,14 @@ class Transformer(nn.Module):
             x, captured = lax.scan(step, x, jax.tree.map(lambda leaf: leaf[:-1], everything))
             params, last_gates, last_fills, _ = jax.tree.map(lambda leaf: leaf[-1], everything)
             x, _ = block.apply(
-                {"params": params}, x, position_embedding, last_gates, last_fills, positions
+                {"params": params},
+                x,
+                position_embedding,
+                last_gates,
+                last_fills,
+                positions,
+                None,
+                visible,
             )
         if config.norm != "none":
             ones, zeros, width = nn.initializers.ones, nn.initializers.zeros, config.d_model
@@ -273,6 +290,7 @@ def apply(
     positions: jax.Array | None = None,
     capture: Sequence[str] = (),
     norms: Norms | None = None,
+    layout: Layout | None = None,
 ) -> Output:
     """Runs the model.
 
@@ -287,6 +305,7 @@ def apply(
       capture: names from `CAPTURABLE`. Nodes are recorded after AbsTopK, before the gate.
       norms: factors of norms to freeze: `attn` and `mlp` `[L, B, T, 1]`, `final` `[B, T, 1]`, as
         `norm_factors` of another run gives them; an absent one is worked out as usual.
+      layout: where tokens stand, if a row of tokens is more than one prompt.
 
     Raises:
       ValueError: an unknown site or capture name, a gate or fill of another shape, tokens that are
@@ -303,13 +322,20 @@ def apply(
                 raise ValueError(f"the {name} of {site} is shaped {found}; it must be {fits}")
     if tokens.ndim != 2:
         raise ValueError(f"tokens are shaped {tokens.shape}; they must be [sequences, positions]")
-    if tokens.shape[1] > config.context_length:
+    if layout is None and tokens.shape[1] > config.context_length:
         raise ValueError(
             f"{tokens.shape[1]} tokens exceed the model's context length of {config.context_length}"
         )
     variables = {"params": params}
     output = Transformer(config).apply(
-        variables, tokens, gates, fills, positions=positions, capture=tuple(capture), norms=norms
+        variables,
+        tokens,
+        gates,
+        fills,
+        positions=positions,
+        capture=tuple(capture),
+        norms=norms,
+        layout=layout,
     )
     assert isinstance(output, Output)  # Flax types it more widely
     return output

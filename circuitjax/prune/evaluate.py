@@ -14,18 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.reduced import Reduced, apply_reduced, can_reduce, reduce_model
+from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
 from circuitjax.model.transformer import Fills, Gates, Params
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.gates import Tau, flatten_units, gates_from_ranks, gates_of, num_units, tie
 from circuitjax.prune.objective import (
+    AnyPairs,
     Pairs,
     answer_logits,
     binary_losses,
     logit_differences,
+    reduced_logits,
     task_loss,
 )
+from circuitjax.prune.packing import pack, packed_batches
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import MaskState
 
@@ -74,7 +77,7 @@ def in_batches(pairs: Pairs, size: int = _BATCH) -> list[Pairs]:
 
 
 def _answer(
-    config: TransformerConfig, params: Params, fills: Fills, batch: Pairs, gates: Gates
+    config: TransformerConfig, params: Params, fills: Fills, batch: AnyPairs, gates: Gates
 ) -> tuple[jax.Array, jax.Array]:
     logits = answer_logits(config, params, batch, gates, fills)
     log_probs = jax.nn.log_softmax(logits)
@@ -87,7 +90,7 @@ _one = jax.jit(_answer, static_argnums=0)
 
 @functools.partial(jax.jit, static_argnums=0)
 def _several(
-    config: TransformerConfig, params: Params, fills: Fills, batch: Pairs, gates: Gates
+    config: TransformerConfig, params: Params, fills: Fills, batch: AnyPairs, gates: Gates
 ) -> tuple[jax.Array, jax.Array]:
     return jax.vmap(lambda mask: _answer(config, params, fills, batch, mask))(gates)
 
@@ -115,20 +118,19 @@ def answers(
     group = min(_MASKS, len(masks)) if side_by_side else 1
     trees = [{s: np.asarray(m, np.float32) for s, m in mask.items()} for mask in masks]
     results = []
+    batches, places = packed_batches(pairs, problem.config.causal)
     for start in range(0, len(trees), group):
         chosen = [trees[min(start + i, len(trees) - 1)] for i in range(group)]
         stacked = {site: np.stack([tree[site] for tree in chosen]) for site in chosen[0]}
         parts = []
-        for batch in in_batches(pairs):
+        for batch in batches:
             if group > 1:
                 parts.append(_several(problem.config, problem.params, fills, batch, stacked))
             else:
                 part = _one(problem.config, problem.params, fills, batch, chosen[0])
                 parts.append(tuple(value[None] for value in part))
         results.append(tuple(jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True)))
-    whole = (
-        jnp.concatenate(part)[: len(trees), : pairs.size] for part in zip(*results, strict=True)
-    )
+    whole = (jnp.concatenate(part)[: len(trees), places] for part in zip(*results, strict=True))
     return Answers(*whole)
 
 
@@ -198,28 +200,21 @@ class Prober:
         small = [self._model_for(int(k)) for k in ks]
         if all(model is None for model in small):
             return answers(self._problem, pairs, masks)
+        batches, places = packed_batches(pairs, self._problem.config.causal)
         parts = []
         for mask, model in zip(masks, small, strict=True):
             if model is None:
                 parts.append(answers(self._problem, pairs, [mask]).differences)
                 continue
-            batches = in_batches(pairs)
             rows = [_reduced_differences(model, batch, mask) for batch in batches]
-            parts.append(jnp.concatenate(rows)[None, : pairs.size])
+            parts.append(jnp.concatenate(rows)[None, places])
         values = jnp.concatenate(parts)
         return Answers(values, jnp.zeros_like(values))
 
 
 @jax.jit
-def _reduced_differences(reduced: Reduced, batch: Pairs, gates: Gates) -> jax.Array:
-    size, _, length = batch.tokens.shape
-    logits = apply_reduced(
-        reduced,
-        batch.tokens.reshape(size * 2, length),
-        gates,
-        positions=batch.last.reshape(size * 2, 1),
-        candidates=jnp.repeat(batch.answers, 2, axis=0),
-    ).reshape(size, 2, 2)
+def _reduced_differences(reduced: Reduced, batch: AnyPairs, gates: Gates) -> jax.Array:
+    logits = reduced_logits(reduced, batch, gates, candidates=True)
     return logits[..., 0] - logits[..., 1]
 
 
@@ -245,7 +240,9 @@ def gate_gradient(problem: Problem, gates: Tau, pairs: Pairs) -> np.ndarray:
     prune = PruneConfig(loss=problem.prune.loss)  # the rest would only make more programs
     for start in range(0, pairs.size, _BATCH):
         # The last batch at its own size: a pair that fills it up would count more than once.
-        batch = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
+        batch, _ = pack(
+            pairs.take(np.arange(start, min(start + _BATCH, pairs.size))), problem.config.causal
+        )
         gradient = _gate_gradient(
             problem.config, prune, problem.params, problem.fills, batch, gates
         )
@@ -259,7 +256,7 @@ def _gate_gradient(
     prune: PruneConfig,
     params: Params,
     fills: Fills,
-    batch: Pairs,
+    batch: AnyPairs,
     gates: Tau,
 ) -> jax.Array:
     def loss_of(hard: Tau) -> jax.Array:

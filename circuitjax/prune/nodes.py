@@ -9,7 +9,7 @@ from circuitjax.core.schedules import warmup_linear_decay
 from circuitjax.model.config import TransformerConfig
 from circuitjax.prune.config import Hyper, PruneConfig
 from circuitjax.prune.gates import Tau, clamp, init_tau
-from circuitjax.prune.objective import OnPairs, Pairs, pruning_loss
+from circuitjax.prune.objective import AnyPairs, OnPairs, pruning_loss
 
 __all__ = ["NodeMasks"]
 
@@ -18,7 +18,8 @@ __all__ = ["NodeMasks"]
 class NodeMasks(OnPairs):
     """Gao et al. 2025, section A.5; an `Objective` of the training loop.
 
-    Its data is (parameters, fills), its items are `Pairs`, its metrics `task` (nats) and `k` (nodes).
+    Its data is (parameters, fills), its items are pairs in rows of any kind, its metrics `task`
+    (nats) and `k` (nodes).
     """
 
     config: TransformerConfig
@@ -40,7 +41,7 @@ class NodeMasks(OnPairs):
         hyper: Hyper,
         at: tuple[jax.Array, jax.Array],
         data: Any,
-        batch: Pairs,
+        batch: AnyPairs,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """task + k_coef * k."""
         del multipliers, at

@@ -13,6 +13,7 @@ from circuitjax.model.record import Model
 from circuitjax.model.sites import shapes
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.objective import Pairs
+from circuitjax.prune.packing import row_length
 from circuitjax.tasks.base import Encoded, Task
 from circuitjax.tasks.splits import draw
 from circuitjax.tasks.tokenizer import Tokenizer
@@ -65,7 +66,8 @@ def fills_for(model: Model, ablation: str) -> dict[str, np.ndarray]:
 def to_pairs(encoded: Encoded, length: int) -> Pairs:
     """Encoded pairs on the device, padded to a common length."""
     encoded = encoded.padded(length)
-    return Pairs(*(jnp.asarray(part) for part in (encoded.tokens, encoded.last, encoded.answers)))
+    tokens, last, answers = map(jnp.asarray, (encoded.tokens, encoded.last, encoded.answers))
+    return Pairs(tokens, last, answers)
 
 
 def make_problem(model: Model, task: Task, prune: PruneConfig, data_seed: int = 0) -> Problem:
@@ -111,10 +113,13 @@ def make_problem(model: Model, task: Task, prune: PruneConfig, data_seed: int = 
             f"the tokenizer makes token {top}, beyond the {model.config.vocab_size} entries of "
             f"model {model.name!r}'s vocabulary: this tokenizer belongs to another model"
         )
+    pairs = {split: to_pairs(encoded, length) for split, encoded in sets.items()}
+    needed = [row_length(model.config, some) for some in pairs.values()]
+    row = max(needed) if all(needed) else 0
     return Problem(
         config=model.config,
         prune=prune,
         params=jax.tree.map(jnp.asarray, dict(model.params)),
         fills={site: jnp.asarray(fill) for site, fill in fills.items()},
-        **{split: to_pairs(encoded, length) for split, encoded in sets.items()},
+        **{split: dataclasses.replace(some, row_length=row) for split, some in pairs.items()},
     )

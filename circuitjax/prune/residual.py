@@ -64,10 +64,19 @@ class Examples:
         """The examples at `index` `[B]`."""
         return jax.tree.map(lambda leaf: leaf[index], self)
 
+    def draw(self, key: jax.Array, count: int) -> "Examples":
+        """`count` examples, drawn with replacement."""
+        return self.take(jax.random.randint(key, (count,), 0, self.size))
+
     @property
     def size(self) -> int:
         """M."""
         return self.tokens.shape[0]
+
+    @property
+    def slices(self) -> int:
+        """Parts in which a batch is best worked out on CPU: every edge is an activation in memory."""
+        return 4 if self.size % 4 == 0 else 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -150,8 +150,7 @@ def _mean_over_slices(
     slice. Slices differ in rounding only.
     """
     differentiate = jax.value_and_grad(loss_of, has_aux=True)
-    sliced = separable and jax.default_backend() == "cpu" and batch.size % 4 == 0
-    count = 4 if sliced else 1
+    count = batch.slices if separable and jax.default_backend() == "cpu" else 1
     if count == 1:
         return differentiate(trained, batch)
     slices = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
@@ -164,13 +163,13 @@ def make_train_chunk(objective: Objective) -> Callable[..., tuple[MaskState, Met
     """Compiled `(state [J], length, data, items) -> (state [J], metrics [J, length])`.
 
     `length` is static; `data` (a pytree: parameters, replacement values) and the training items (with
-    `size` and `take`) are shared by all jobs. Metrics: `loss`, `gradient_rms` and the objective's own.
+    `draw`) are shared by all jobs. Metrics: `loss`, `gradient_rms` and the objective's own.
     The same objective gives the same compiled program, so a sweep over tasks compiles once.
     """
 
     def one_step(state: MaskState, data: Any, items: Any) -> tuple[MaskState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        batch = items.take(jax.random.randint(key, (objective.batch_size,), 0, items.size))
+        batch = items.draw(key, objective.batch_size)
         at = (jax.random.fold_in(key, 1), state.step)
 
         def loss_of(trained: tuple[Any, Any], some: Any) -> tuple[jax.Array, Metrics]:

@@ -24,10 +24,15 @@ from jax import lax
 
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.families import FAMILIES
-from circuitjax.model.reduced import Reduced, apply_reduced, reduce_model
+from circuitjax.model.reduced import Reduced, reduce_model
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import Fills, Gates, Params
-from circuitjax.prune.objective import Pairs, answer_logits, logit_differences
+from circuitjax.prune.objective import (
+    AnyPairs,
+    answer_logits,
+    logit_differences,
+    reduced_logits,
+)
 
 __all__ = [
     "WeightData",
@@ -345,31 +350,20 @@ def _gated_reduced(data: WeightData, z: jax.Array) -> Reduced:
 
 
 def weight_logits(
-    config: TransformerConfig, data: WeightData, z: jax.Array, gates: Gates, pairs: Pairs
+    config: TransformerConfig, data: WeightData, z: jax.Array, gates: Gates, pairs: AnyPairs
 ) -> jax.Array:
     """Logits `[B, 2, V]` after each prompt, under gates of weights z `[E]` and of nodes."""
     if data.reduced is None:
         params = gated_params(config, data.params, data.fills, data.index, z)
         return answer_logits(biased(config), params, pairs, gates, data.fills)
-    tokens, last = _prompts(pairs)
-    logits = apply_reduced(_gated_reduced(data, z), tokens, gates, positions=last)
-    return logits.reshape(pairs.size, 2, -1)
+    return reduced_logits(_gated_reduced(data, z), pairs, gates)
 
 
 def weight_differences(
-    config: TransformerConfig, data: WeightData, z: jax.Array, gates: Gates, pairs: Pairs
+    config: TransformerConfig, data: WeightData, z: jax.Array, gates: Gates, pairs: AnyPairs
 ) -> jax.Array:
     """`objective.logit_differences` `[B, 2]`; a reduced model works out no other logits."""
     if data.reduced is None:
         return logit_differences(weight_logits(config, data, z, gates, pairs), pairs.answers)
-    tokens, last = _prompts(pairs)
-    candidates = jnp.repeat(pairs.answers, 2, axis=0)
-    logits = apply_reduced(
-        _gated_reduced(data, z), tokens, gates, positions=last, candidates=candidates
-    ).reshape(pairs.size, 2, 2)
+    logits = reduced_logits(_gated_reduced(data, z), pairs, gates, candidates=True)
     return logits[..., 0] - logits[..., 1]
-
-
-def _prompts(pairs: Pairs) -> tuple[jax.Array, jax.Array]:
-    size, _, length = pairs.tokens.shape
-    return pairs.tokens.reshape(size * 2, length), pairs.last.reshape(size * 2, 1)

@@ -19,10 +19,11 @@ from circuitjax.model.config import TransformerConfig
 from circuitjax.model.reduced import can_reduce
 from circuitjax.model.transformer import Gates
 from circuitjax.prune.eliminate import eliminate, enough, open_first
-from circuitjax.prune.evaluate import Answers, in_batches
+from circuitjax.prune.evaluate import Answers
 from circuitjax.prune.gates import tie
 from circuitjax.prune.masks import Choice, cut, first_pairs
-from circuitjax.prune.objective import Pairs, logit_differences
+from circuitjax.prune.objective import AnyPairs, Pairs, logit_differences
+from circuitjax.prune.packing import pack, packed_batches
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.select import rank_nodes
 from circuitjax.prune.train import MaskState
@@ -59,7 +60,8 @@ def weight_attribution(
     total = np.zeros(objective.total)
     for start in range(0, pairs.size, _BATCH):
         # The last batch at its own size: a pair that fills it up would count more than once.
-        batch = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
+        some = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
+        batch, _ = pack(some, objective.config.causal)
         total += np.asarray(_gradient(objective, data, batch, z, gates)) * batch.size
     return total / pairs.size
 
@@ -75,7 +77,7 @@ def _hard(objective: WeightMasks, tau: Any, data: WeightData) -> tuple[jax.Array
 
 @functools.partial(jax.jit, static_argnums=0)
 def _gradient(
-    objective: WeightMasks, data: WeightData, batch: Pairs, z: jax.Array, gates: Gates
+    objective: WeightMasks, data: WeightData, batch: AnyPairs, z: jax.Array, gates: Gates
 ) -> jax.Array:
     return jax.grad(
         lambda gate: weight_task_loss(
@@ -103,7 +105,7 @@ def rank_weights(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _whole_answers(
-    config: TransformerConfig, data: WeightData, batch: Pairs, z: jax.Array, gates: Gates
+    config: TransformerConfig, data: WeightData, batch: AnyPairs, z: jax.Array, gates: Gates
 ) -> tuple[jax.Array, jax.Array]:
     logits = weight_logits(config, data, z, gates, batch)
     log_probs = jax.nn.log_softmax(logits)
@@ -185,17 +187,18 @@ class WeightProber:
     def answers(self, pairs: Pairs, ranking: int, ks: Sequence[int]) -> Answers:
         """Answers of the first k weights of a ranking to M pairs, for each k `[K]`."""
         rows = []
+        batches, places = packed_batches(pairs, self._problem.config.causal)
         for k in ks:
             z, mask = self.mask(ranking, int(k))
             gates = {site: jnp.asarray(kept, jnp.float32) for site, kept in mask.items()}
             data, opened, parts = self._model_for(int(k)), jnp.asarray(z, jnp.float32), []
-            for batch in in_batches(pairs):
+            for batch in batches:
                 if data.reduced is None:
                     parts.append(_whole_answers(self._problem.config, data, batch, opened, gates))
                 else:
                     few = _few_answers(self._problem.config, data, opened, gates, batch)
                     parts.append((few, jnp.zeros_like(few)))
-            rows.append([jnp.concatenate(part)[: pairs.size] for part in zip(*parts, strict=True)])
+            rows.append([jnp.concatenate(part)[places] for part in zip(*parts, strict=True)])
         return Answers(*(jnp.stack(column) for column in zip(*rows, strict=True)))
 
 

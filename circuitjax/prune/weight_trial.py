@@ -11,7 +11,8 @@ from circuitjax.model.families import FAMILIES
 from circuitjax.model.reduced import can_reduce
 from circuitjax.model.transformer import Gates
 from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.objective import Pairs
+from circuitjax.prune.objective import AnyPairs, Pairs
+from circuitjax.prune.packing import pack
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.weight_gates import WeightData, WeightIndex, reduce_weights, whole_weights
 from circuitjax.prune.weight_paths import kept_paths, real_gates
@@ -38,6 +39,7 @@ class WeightTrial:
     ) -> None:
         """Takes the model and the pairs; see `WeightProber`."""
         self._problem, self._index, self._pairs = problem, index, pairs
+        self._packed, _ = pack(pairs, problem.config.causal)
         self._base, self._fills = dict(base), dict(fills)
         self._reduce = can_reduce(problem.config) and problem.prune.loss == "binary"
         self._data: WeightData | None = None
@@ -56,13 +58,15 @@ class WeightTrial:
 
     def rises(self, opened: np.ndarray) -> np.ndarray:
         """`[E]`, to first order, on the first pairs; 0 for weights that are on no complete path."""
-        *arguments, pairs = self._arguments(opened)
-        few = pairs.take(np.arange(min(_SLOPES, pairs.size)))
+        *arguments, _ = self._arguments(opened)
+        few, _ = pack(
+            self._pairs.take(np.arange(min(_SLOPES, self._pairs.size))), self._problem.config.causal
+        )
         return np.where(self.alive(opened), -np.asarray(_slopes(*arguments, few)), 0.0)
 
     def _arguments(
         self, opened: np.ndarray
-    ) -> tuple[tuple, WeightData, jax.Array, dict[str, jax.Array], Pairs]:
+    ) -> tuple[tuple, WeightData, jax.Array, dict[str, jax.Array], AnyPairs]:
         problem = self._problem
         opened, mask = kept_paths(problem.config, self._index, opened, self._base)
         shrunk = self._reduce and _SHRINK * int(opened.sum()) < self._size
@@ -70,7 +74,7 @@ class WeightTrial:
             self._data = self._build(opened, mask)
         gates = {site: jnp.asarray(kept, jnp.float32) for site, kept in mask.items()}
         z = jnp.asarray(opened, jnp.float32)
-        return (problem.config, problem.prune), self._data, z, gates, self._pairs
+        return (problem.config, problem.prune), self._data, z, gates, self._packed
 
     def _build(self, opened: np.ndarray, mask: Mapping[str, np.ndarray]) -> WeightData:
         problem = self._problem
@@ -84,13 +88,17 @@ class WeightTrial:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _loss(static: tuple, data: WeightData, z: jax.Array, gates: Gates, pairs: Pairs) -> jax.Array:
+def _loss(
+    static: tuple, data: WeightData, z: jax.Array, gates: Gates, pairs: AnyPairs
+) -> jax.Array:
     config, prune = static
     assert isinstance(prune, PruneConfig)
     return weight_task_loss(config, prune, data, z, dict(gates), pairs)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _slopes(static: tuple, data: WeightData, z: jax.Array, gates: Gates, pairs: Pairs) -> jax.Array:
+def _slopes(
+    static: tuple, data: WeightData, z: jax.Array, gates: Gates, pairs: AnyPairs
+) -> jax.Array:
     slope = jax.grad(lambda opened: _loss(static, data, opened, gates, pairs))
     return sum((slope(z * level) for level in _AT), jnp.zeros_like(z)) / len(_AT)

@@ -22,7 +22,7 @@ from circuitjax.prune import opening
 from circuitjax.prune.calibrate import calibrated_loss
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.gates import tie
-from circuitjax.prune.objective import OnPairs, Pairs, binary_losses, task_loss
+from circuitjax.prune.objective import AnyPairs, OnPairs, binary_losses, task_loss
 from circuitjax.prune.opening import Control, GateHyper, GateKind
 from circuitjax.prune.weight_gates import WeightData, weight_differences, weight_logits
 
@@ -54,7 +54,7 @@ def weight_task_loss(
     data: WeightData,
     z: jax.Array,
     gates: dict[str, jax.Array],
-    pairs: Pairs,
+    pairs: AnyPairs,
 ) -> jax.Array:
     """Mean task loss in nats under gates of weights z `[E]` and of nodes {site: `[L, W]`}.
 
@@ -72,8 +72,8 @@ def weight_task_loss(
 class WeightMasks(OnPairs):
     """An `Objective` of the training loop.
 
-    Its data is `WeightData`, its items are `Pairs`; tau is {"weights": `[E]`} and, with
-    `node_gates`, {"nodes": {site: `[L, W]`}}. Metrics: `task` (nats) and `k`, the (expected)
+    Its data is `WeightData`, its items are pairs in rows of any kind; tau is {"weights": `[E]`}
+    and, with `node_gates`, {"nodes": {site: `[L, W]`}}. Metrics: `task` (nats) and `k`, the (expected)
     number of open weights.
 
     Attributes:
@@ -135,7 +135,7 @@ class WeightMasks(OnPairs):
         hyper: GateHyper,
         at: tuple[jax.Array, jax.Array],
         data: WeightData,
-        batch: Pairs,
+        batch: AnyPairs,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Task loss and the cost of the open weights."""
         key, step = at

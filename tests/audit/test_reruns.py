@@ -110,11 +110,19 @@ def test_stacked_worlds_have_equal_shapes():
         tokens = jnp.full((size, 2, length), value, jnp.int32).at[:, :, 0].set(9)
         return Pairs(tokens, jnp.full((size, 2), length - 1), jnp.full((size, 2), value))
 
-    stacked = stack_worlds([pairs(5, 4, 1), pairs(3, 6, 2)])
-    assert stacked.tokens.shape == (5, 2, 2, 6)
+    sets = [pairs(5, 4, 1), pairs(3, 6, 2)]
+    stacked = stack_worlds(sets, True, 4)
+    assert stacked.tokens.shape == (6, 2, 2, 6)  # an even number, for rows of two
     np.testing.assert_array_equal(stacked.tokens[:, 0, 0, 4:], 9)
     np.testing.assert_array_equal(stacked.tokens[:, 1, 1, 1:], 2)
     np.testing.assert_array_equal(stacked.answers[:, 1], 2)
+    # The same prompt twice: the second one's last token is all that it has for itself.
+    packed = stack_worlds([dataclasses.replace(some, row_length=8) for some in sets], True, 4)
+    assert packed.tokens.shape == (3, 2, 16)
+    for world, length in ((0, 4), (1, 6)):
+        real = np.asarray(packed.layout.prompt[:, world]) >= 0
+        np.testing.assert_array_equal(real.sum(axis=-1), 2 * (length + 1))
+    assert packed.draw(jax.random.key(0), 4).completions.shape == (2, 2, 2, 2)
 
 
 def test_some_templates_are_held_out_where_there_are_several():

@@ -14,6 +14,7 @@ from circuitjax.prune import nodes, train
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.gates import clamp, gates_of
 from circuitjax.prune.nodes import NodeMasks
+from circuitjax.prune.packing import training_rows
 from circuitjax.prune.train import make_train_chunk
 from tests.prune.planted import CONFIG, PLANTED, PRUNE, planted_problem
 
@@ -64,7 +65,8 @@ def test_jobs_together_equal_each_alone(trained):
 def test_any_chunks_and_a_restart_from_disk_equal_the_whole(trained, tmp_path):
     problem, whole, _ = trained
     program = make_train_chunk(NodeMasks(CONFIG, PRUNE))
-    arguments = ((problem.params, problem.fills), problem.train)
+    rows = training_rows(problem.train, True, PRUNE.batch_size)
+    arguments = ((problem.params, problem.fills), rows)
     state = initial_state(problem, JOBS)
     state, _ = program(state, 7, *arguments)
     checkpoints.save_step(tmp_path, 7, state)
@@ -79,7 +81,8 @@ def test_side_by_side_equals_one_after_another(trained, monkeypatch):
     monkeypatch.setattr(train, "map_jobs", jax.vmap)
     program = make_train_chunk.__wrapped__(NodeMasks(CONFIG, PRUNE))
     state = initial_state(problem, JOBS)
-    _, found = program(state, 20, (problem.params, problem.fills), problem.train)
+    rows = training_rows(problem.train, True, PRUNE.batch_size)
+    _, found = program(state, 20, (problem.params, problem.fills), rows)
     for name, values in found.items():
         np.testing.assert_allclose(values, metrics[name][:, :20], rtol=1e-4, atol=1e-5)
 

@@ -20,6 +20,7 @@ from circuitjax.model.sites import kept_addresses, parse_address, shapes
 from circuitjax.model.transformer import apply
 from circuitjax.prune import train
 from circuitjax.prune.opening import GateHyper
+from circuitjax.prune.packing import training_rows
 from circuitjax.prune.train import Job, make_train_chunk
 from circuitjax.prune.weight_gates import (
     WeightData,
@@ -270,7 +271,8 @@ def test_jobs_and_restarts_change_nothing(gate, tmp_path):
     alone = train_weights(work, initial_weights(work, jobs[1:]))
     assert_same(alone, jax.tree.map(lambda leaf: leaf[1:], whole))
     program = make_train_chunk(objective)
-    state, _ = program(initial_weights(work, jobs), 3, work.data, work.problem.train)
+    rows = training_rows(work.problem.train, True, work.problem.prune.batch_size)
+    state, _ = program(initial_weights(work, jobs), 3, work.data, rows)
     checkpoints.save_step(tmp_path, 3, state)
     restored = checkpoints.load_step(tmp_path, 3, initial_weights(work, jobs))
     assert_same(train_weights(work, jax.device_put(restored)), whole)
@@ -281,11 +283,10 @@ def test_side_by_side_equals_one_after_another(monkeypatch):
     work = weight_problem(planted_problem(), node_gates=True)
     jobs = [Job(seed, hyper) for seed, hyper in enumerate(HYPERS)]
     programs = [make_train_chunk.__wrapped__(work.objective)]
+    rows = training_rows(work.problem.train, True, work.problem.prune.batch_size)
     monkeypatch.setattr(train, "map_jobs", jax.vmap)
     programs.append(make_train_chunk.__wrapped__(work.objective))
-    one, other = (
-        p(initial_weights(work, jobs), 20, work.data, work.problem.train) for p in programs
-    )
+    one, other = (p(initial_weights(work, jobs), 20, work.data, rows) for p in programs)
     for name, values in one[1].items():
         np.testing.assert_allclose(other[1][name], values, rtol=1e-4, atol=1e-4)
 

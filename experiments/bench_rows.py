@@ -1,0 +1,88 @@
+"""Times a mask-training step on a task with a row a prompt, and with pairs packed in rows.
+
+    python -m experiments.bench_rows --tasks=single_double_quote,class_init --batch_size=64 --jobs=1
+
+A JSON line per task and kind of row: `seconds` of a step of all jobs (median of the repeats, after a
+first call that compiles), `slots` of a pair (what goes through the model), and, on the packed line,
+`ratio`, the plain rows' seconds over its own.
+"""
+
+import dataclasses
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from circuitjax.core.host import keep_freed_memory
+from circuitjax.prune.config import PruneConfig, default_hyper
+from circuitjax.prune.nodes import NodeMasks
+from circuitjax.prune.packing import training_rows
+from circuitjax.prune.problem import Problem, make_problem
+from circuitjax.prune.train import Job, make_train_chunk, start_jobs
+from circuitjax.tasks.base import Task
+from experiments import bench_timing
+from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
+from experiments.command import exit_on_bad_input
+from experiments.task_names import load_task
+
+flags.adopt_module_key_flags(bench_timing)
+_MODEL = flags.DEFINE_string(
+    "model", "tiny-python", "Built-in model, or path of a model directory."
+)
+_TASKS = flags.DEFINE_list("tasks", ["single_double_quote"], "Names of tasks.")
+_BATCH = flags.DEFINE_integer("batch_size", 64, "Pairs per step.")
+_JOBS = flags.DEFINE_integer("jobs", 1, "Jobs in one program.")
+_CHUNK = flags.DEFINE_integer("chunk", 4, "Training steps per call of the program.")
+
+
+def _time(problem: Problem) -> tuple[list[float], float, float]:
+    """Seconds of steps, of the first call, and slots of a pair."""
+    config, prune = problem.config, problem.prune
+    rows = training_rows(problem.train, config.causal, prune.batch_size)
+    train_chunk = make_train_chunk(NodeMasks(config, prune))
+    hyper = default_hyper(config.num_nodes)
+    state = start_jobs(NodeMasks(config, prune), [Job(seed, hyper) for seed in range(_JOBS.value)])
+
+    def advance() -> jax.Array:
+        nonlocal state
+        data = (problem.params, problem.fills)
+        state, metrics = train_chunk(state, _CHUNK.value, data, rows)
+        return metrics["loss"]
+
+    times, cold = timed(advance, jax.block_until_ready)
+    return [t / _CHUNK.value for t in times], cold, rows.tokens.size / rows.size
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    check_repeats()
+    for flag in (_BATCH, _JOBS, _CHUNK):
+        if flag.value < 1:
+            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
+    about = {
+        "version": jax.__version__,
+        "device": jax.local_devices()[0].device_kind,
+        "freed_memory_kept": keep_freed_memory(),
+        "memory_before_mib": peak_memory(),
+        "batch_size": _BATCH.value,
+        "jobs": _JOBS.value,
+    }
+    for name in _TASKS.value:
+        model, task = load_task(name, _MODEL.value)
+        assert isinstance(task, Task)
+        prune = PruneConfig(steps=100_000, batch_size=_BATCH.value)
+        packed = make_problem(model, task, prune)
+        plain = dataclasses.replace(packed, train=dataclasses.replace(packed.train, row_length=0))
+        alone, seconds = None, 0.0
+        for rows, problem in (("plain", plain), ("packed", packed)):
+            times, cold, slots = _time(problem)
+            line = measured_line(times, measurement=rows, task=name, cold=cold, slots=slots)
+            seconds = float(np.median(times))
+            line |= {} if alone is None else {"ratio": alone / seconds}
+            alone = seconds
+            print_line(None, **about, **line)
+
+
+if __name__ == "__main__":
+    app.run(main)
