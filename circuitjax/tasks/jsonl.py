@@ -86,7 +86,8 @@ def parse(lines: Iterable[str], tokenizer: Tokenizer, name: str) -> Task:
         bad.sort()
         shown = "; ".join(f"line {number}: {reason}" for number, reason in bad[:_SHOWN])
         more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        raise ValueError(f"task {name!r} has {len(bad)} bad lines: {shown}{more}")
+        count = "1 bad line" if len(bad) == 1 else f"{len(bad)} bad lines"
+        raise ValueError(f"task {name!r} has {count}: {shown}{more}")
     if not pairs:
         raise ValueError(f"task {name!r} has no pairs: give at least one line")
     return Task(name, f"{len(pairs)} given pairs", pool=tuple(pairs))

@@ -51,7 +51,7 @@ def test_pairs_of_the_suite_come_back(tokenizer: Tokenizer, tmp_path: pathlib.Pa
     ],
 )
 def test_a_bad_line_is_named(tokenizer: Tokenizer, line: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=rf"1 bad lines: line 3: .*{reason}") as caught:
+    with pytest.raises(ValueError, match=rf"1 bad line: line 3: .*{reason}") as caught:
         jsonl.parse([json.dumps(GOOD), "", line], tokenizer, "mine")
     assert "\n" not in str(caught.value)
 
