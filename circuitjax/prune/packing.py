@@ -1,6 +1,6 @@
 """Pairs of prompts in rows without waste: what both prompts of a pair begin with stands there once.
 
-Padded to the longest, more than half of the tokens of the built-in tasks are filler or stand there twice.
+Padded to the longest, the built-in tasks are more than half filler and tokens that stand there twice.
 Here a long pair shares a row with a short one, so that rows are about as long as two average pairs.
 Every token computes what it computes in a prompt of its own, up to rounding.
 
