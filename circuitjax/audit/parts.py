@@ -27,7 +27,7 @@ from circuitjax.model.sites import address, flatten, unflatten
 from circuitjax.model.transformer import Gates
 from circuitjax.prune.evaluate import mean_binary_loss
 from circuitjax.prune.objective import AnyPairs, Pairs, calibrated_differences
-from circuitjax.prune.packing import pack, packed_batches
+from circuitjax.prune.packing import packed_batches, uneven_batches
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.weight_gates import (
     WeightData,
@@ -41,7 +41,6 @@ from circuitjax.prune.weight_paths import real_gates
 __all__ = ["Effects", "Parts", "effects"]
 
 _ROOM = 64  # variants per call of the compiled program
-_BATCH = 64  # pairs per gradient
 _MOST = 1024  # parts of one kind that are closed one by one; beyond, the rest is estimated
 
 
@@ -103,10 +102,7 @@ class Parts:
         gates = unflatten(self._config, self.mask.astype(np.float32))
         z = self.edges.astype(np.float32)
         of_nodes, of_edges = np.zeros(self.mask.size), np.zeros(z.size)
-        for start in range(0, pairs.size, _BATCH):
-            # The last batch at its own size: a pair that fills it up would count more than once.
-            some = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
-            batch, _ = pack(some, self._config.causal)
+        for batch in uneven_batches(pairs, self._config.causal):
             found = _slopes(self._config, self._data, batch, gates, z, scale, shift)
             of_nodes -= np.asarray(flatten(found[0])) * batch.size / pairs.size
             of_edges -= np.asarray(found[1]) * batch.size / pairs.size

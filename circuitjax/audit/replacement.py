@@ -25,7 +25,7 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.transformer import Fills, Gates, Norms, Params, apply, norm_factors
 from circuitjax.prune.calibrate import calibrate
-from circuitjax.prune.evaluate import in_batches, mean_binary_loss
+from circuitjax.prune.evaluate import mean_binary_loss
 from circuitjax.prune.objective import Pairs, calibrated_differences, logit_differences
 from circuitjax.prune.problem import Problem
 
@@ -56,6 +56,13 @@ def donors(last: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if len(last) > 1:
         chosen[alone] = (alone + rng.integers(1, len(last), len(alone))) % len(last)
     return chosen
+
+
+def _in_batches(pairs: Pairs) -> list[Pairs]:
+    """Batches of equal size; the last is filled up with the last pair, whose results are dropped."""
+    size = min(_BATCH, pairs.size)
+    starts = range(0, pairs.size, size)
+    return [pairs.take(np.minimum(np.arange(s, s + size), pairs.size - 1)) for s in starts]
 
 
 @functools.partial(jax.jit, static_argnums=(0, 3))
@@ -122,7 +129,7 @@ def sufficiency(
     def run(pairs: Pairs, number: int) -> dict[tuple[str, str], jax.Array]:
         rng = np.random.default_rng([seed, number])
         found: dict[tuple[str, str], list[jax.Array]] = {}
-        for batch in in_batches(pairs, _BATCH):
+        for batch in _in_batches(pairs):
             tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
             chosen = donors(np.asarray(batch.last).reshape(-1), rng)
             seen = _capture(problem.config, problem.params, tokens[chosen], SITES)

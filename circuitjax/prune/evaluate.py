@@ -28,7 +28,7 @@ from circuitjax.prune.objective import (
     reduced_logits,
     task_loss,
 )
-from circuitjax.prune.packing import pack, packed_batches
+from circuitjax.prune.packing import packed_batches, uneven_batches
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import MaskState
 
@@ -38,11 +38,9 @@ __all__ = [
     "answers",
     "attribution",
     "gate_gradient",
-    "in_batches",
     "mean_binary_loss",
 ]
 
-_BATCH = 64  # pairs per forward pass of an evaluation; bounds memory, not results
 _MASKS = 8  # masks side by side on an accelerator
 
 
@@ -67,13 +65,6 @@ class Answers(NamedTuple):
 def mean_binary_loss(values: jax.Array) -> jax.Array:
     """Mean loss `[...]` in nats from differences `[..., M, 2]`."""
     return jnp.mean(binary_losses(values), axis=(-2, -1))
-
-
-def in_batches(pairs: Pairs, size: int = _BATCH) -> list[Pairs]:
-    """Batches of equal size; the last is filled up with the last pair, whose results are dropped."""
-    size = min(size, pairs.size)
-    starts = range(0, pairs.size, size)
-    return [pairs.take(np.minimum(np.arange(s, s + size), pairs.size - 1)) for s in starts]
 
 
 def _answer(
@@ -238,11 +229,7 @@ def gate_gradient(problem: Problem, gates: Tau, pairs: Pairs) -> np.ndarray:
     """
     total = np.zeros(num_units(problem.config, problem.prune.tie_qk))
     prune = PruneConfig(loss=problem.prune.loss)  # the rest would only make more programs
-    for start in range(0, pairs.size, _BATCH):
-        # The last batch at its own size: a pair that fills it up would count more than once.
-        batch, _ = pack(
-            pairs.take(np.arange(start, min(start + _BATCH, pairs.size))), problem.config.causal
-        )
+    for batch in uneven_batches(pairs, problem.config.causal):
         gradient = _gate_gradient(
             problem.config, prune, problem.params, problem.fills, batch, gates
         )

@@ -7,6 +7,8 @@ Every token computes what it computes in a prompt of its own, up to rounding.
 Axis letters: M pairs, R rows of G pairs each, T slots, P = 2 G prompts of a row.
 """
 
+from collections.abc import Iterator
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,15 @@ from circuitjax.model.config import TransformerConfig
 from circuitjax.model.layout import Layout
 from circuitjax.prune.objective import Pairs, Prompts, slices_of
 
-__all__ = ["Packed", "Rows", "pack", "packed_batches", "row_length", "training_rows"]
+__all__ = [
+    "Packed",
+    "Rows",
+    "pack",
+    "packed_batches",
+    "row_length",
+    "training_rows",
+    "uneven_batches",
+]
 
 _BATCH = 64  # pairs per forward pass of an evaluation; bounds memory, not results
 _STEP = 8  # rows are as long as a multiple of this, so that sets share compiled programs
@@ -110,6 +120,12 @@ def packed_batches(pairs: Pairs, causal: bool, size: int = _BATCH) -> tuple[list
     each = len(rows.tokens) * size // whole
     starts = range(0, len(rows.tokens), each)
     return [rows.take(np.arange(s, s + each)) for s in starts], places[: pairs.size]
+
+
+def uneven_batches(pairs: Pairs, causal: bool, size: int = _BATCH) -> Iterator[Rows]:
+    """Batches for a mean: the last at its own size, for a pair that fills it up would count twice."""
+    for start in range(0, pairs.size, size):
+        yield pack(pairs.take(np.arange(start, min(start + size, pairs.size))), causal)[0]
 
 
 def pack(pairs: Pairs, causal: bool, group: int = 2, least: int = 0) -> tuple[Rows, np.ndarray]:

@@ -163,7 +163,8 @@ def make_train_chunk(objective: Objective) -> Callable[..., tuple[MaskState, Met
     """Compiled `(state [J], length, data, items) -> (state [J], metrics [J, length])`.
 
     `length` is static; `data` (a pytree: parameters, replacement values) and the training items (with
-    `draw`) are shared by all jobs. Metrics: `loss`, `gradient_rms` and the objective's own.
+    `draw`; what it draws has `slices`) are shared by all jobs. Metrics: `loss`, `gradient_rms` and the
+    objective's own.
     The same objective gives the same compiled program, so a sweep over tasks compiles once.
     """
 

@@ -23,7 +23,7 @@ from circuitjax.prune.evaluate import Answers
 from circuitjax.prune.gates import tie
 from circuitjax.prune.masks import Choice, cut, first_pairs
 from circuitjax.prune.objective import AnyPairs, Pairs, logit_differences
-from circuitjax.prune.packing import pack, packed_batches
+from circuitjax.prune.packing import packed_batches, uneven_batches
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.select import rank_nodes
 from circuitjax.prune.train import MaskState
@@ -48,7 +48,6 @@ __all__ = [
     "weight_attribution",
 ]
 
-_BATCH = 64  # pairs per gradient; bounds memory, not results
 _SMALLEST = 512  # weights of the smallest reduced model: below, another program costs more
 
 
@@ -58,10 +57,7 @@ def weight_attribution(
     """Derivative of the task loss by each weight's gate at one job's trained hard state: `[E]`."""
     z, gates = _hard(objective, state.tau, data)
     total = np.zeros(objective.total)
-    for start in range(0, pairs.size, _BATCH):
-        # The last batch at its own size: a pair that fills it up would count more than once.
-        some = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
-        batch, _ = pack(some, objective.config.causal)
+    for batch in uneven_batches(pairs, objective.config.causal):
         total += np.asarray(_gradient(objective, data, batch, z, gates)) * batch.size
     return total / pairs.size
 

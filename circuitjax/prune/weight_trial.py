@@ -38,8 +38,10 @@ class WeightTrial:
         pairs: Pairs,
     ) -> None:
         """Takes the model and the pairs; see `WeightProber`."""
-        self._problem, self._index, self._pairs = problem, index, pairs
+        self._problem, self._index = problem, index
         self._packed, _ = pack(pairs, problem.config.causal)
+        first = pairs.take(np.arange(min(_SLOPES, pairs.size)))
+        self._few, _ = pack(first, problem.config.causal)
         self._base, self._fills = dict(base), dict(fills)
         self._reduce = can_reduce(problem.config) and problem.prune.loss == "binary"
         self._data: WeightData | None = None
@@ -59,10 +61,8 @@ class WeightTrial:
     def rises(self, opened: np.ndarray) -> np.ndarray:
         """`[E]`, to first order, on the first pairs; 0 for weights that are on no complete path."""
         *arguments, _ = self._arguments(opened)
-        few, _ = pack(
-            self._pairs.take(np.arange(min(_SLOPES, self._pairs.size))), self._problem.config.causal
-        )
-        return np.where(self.alive(opened), -np.asarray(_slopes(*arguments, few)), 0.0)
+        slopes = np.asarray(_slopes(*arguments, self._few))
+        return np.where(self.alive(opened), -slopes, 0.0)
 
     def _arguments(
         self, opened: np.ndarray

@@ -10,7 +10,7 @@ import pytest
 from circuitjax.circuit.find import Job, initial_state
 from circuitjax.model.config import SITES
 from circuitjax.model.sites import parse_address, shapes
-from circuitjax.prune import evaluate, masks
+from circuitjax.prune import evaluate, masks, packing
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.evaluate import Prober, answers, attribution
 from circuitjax.prune.gates import all_gates, flatten_units, gates_from_ranks, gates_of, num_units
@@ -32,14 +32,16 @@ def direct(problem, pairs, mask):
     return logit_differences(logits, pairs.answers), logits
 
 
-def test_answers_equal_the_model_run_directly(problem, monkeypatch):
+@pytest.mark.parametrize("row_length", [0, 8])  # a row a prompt, pairs packed in rows
+def test_answers_equal_the_model_run_directly(problem, monkeypatch, row_length):
     rng = np.random.default_rng(6)
     drawn = [{s: rng.random(n) < p for s, n in shapes(CONFIG).items()} for p in (0.2, 0.6, 0.9)]
-    monkeypatch.setattr(evaluate, "_BATCH", 16)
     monkeypatch.setattr(evaluate, "_MASKS", 2)
-    monkeypatch.setattr(evaluate.in_batches, "__defaults__", (16,))
-    pairs = problem.validation  # 24: the second batch has a ragged end
-    assert [batch.size for batch in evaluate.in_batches(pairs)] == [16, 16]
+    monkeypatch.setattr(packing.packed_batches, "__defaults__", (16,))
+    # 24: the second batch has a ragged end
+    pairs = dataclasses.replace(problem.validation, row_length=row_length)
+    batches, _ = packing.packed_batches(pairs, True)
+    assert [batch.size for batch in batches] == [16, 16]
     one = answers(problem, pairs, drawn, side_by_side=False)
     other = answers(problem, pairs, drawn, side_by_side=True)
     assert one.differences.shape == other.vocabulary.shape == (3, 24, 2)
@@ -85,7 +87,7 @@ def test_attribution_is_the_loss_derivative_by_each_gate(problem, tie_qk, monkey
     job = Job(3, Hyper(0.01, init_noise_scale=0.5, init_noise_bias=0.4))
     state = jax.tree.map(lambda leaf: leaf[0], initial_state(problem, [job]))
     pairs = problem.validation.take(np.arange(7))
-    monkeypatch.setattr(evaluate, "_BATCH", 4)  # batches of 4 and 3
+    monkeypatch.setattr(packing.uneven_batches, "__defaults__", (4,))  # batches of 4 and 3
     found = attribution(problem, state, pairs)
     hard = {s: m for s, m in gates_of(state.tau, 1.0).items() if s in state.tau}
     assert found.shape == flatten_units(hard).shape
@@ -127,6 +129,13 @@ def test_selection_equals_brute_force_over_every_k(problem, scouts, monkeypatch)
         prune = dataclasses.replace(PRUNE, calibrate=mode)
         changed = dataclasses.replace(problem, prune=prune)
         choices = masks.choose_from_rankings(changed, rankings)
+        alone = masks.choose_from_rankings(changed, rankings, both_orders=False)
+        for choice, one in zip(choices, alone, strict=True):
+            assert (one.selection.k, one.loss) == (choice.selection.k, choice.loss)
+            others = (one.k_after, choice.k_after), (one.k_inside, choice.k_inside)
+            (skipped, _), same = others if mode == "inside" else others[::-1]
+            assert skipped is None
+            assert same[0] == same[1] is not None
         for ranks, choice in zip(rankings, choices, strict=True):
             seen = {
                 k: (raw, fitted)
