@@ -58,7 +58,7 @@ class AuditConfig:
     """
 
     seeds: int = 5
-    batch_size: int | None = 16
+    batch_size: int | None = 8
     steps: int | None = None
     pairs: int = 128
     search_pairs: int = 64

@@ -1,10 +1,11 @@
 """Polish: removes from a circuit what is not needed, greedily, while it still does the task.
 
-Training and selection leave nodes whose removal costs nothing, or helps. One round closes every part by
-itself and sorts them by what that costs; the longest run of cheapest ones that can go together goes;
-when not even one can, the next few are tried alone, and when none of these can go either, it ends.
+Training and selection leave nodes whose removal costs nothing, or helps. First-order estimates say
+where to begin. One round closes the cheapest parts by themselves and sorts them by what that costs; the
+longest run of cheapest ones that can go together goes; when not even one can, the next few are tried
+alone, and when none of these can go either, with the costs of many known anew, it ends.
 
-    screened on a few validation pairs    ->    decided on all of them    ->    reported on test pairs
+    estimated -> screened on a few validation pairs -> decided on all of them -> reported on test pairs
 
 The paper removed such nodes by hand (Gao et al. 2025, section 2.2).
 """
@@ -39,6 +40,8 @@ Losses = Callable[[np.ndarray], np.ndarray]
 _TRIES = 8  # cheapest parts tried alone before it ends
 _SCREENED = 64  # validation pairs, or examples, that parts are sorted on
 _HOPELESS = 2.0  # times the target: a part whose closing costs so much is not tried again
+_ANEW = 32  # gates that a round screens again
+_MOST = 256  # gates that the last round screens again
 _CHUNK = 64  # variants made at a time: rows of all gates are long
 
 
@@ -49,6 +52,7 @@ def thin(
     target: float,
     *,
     tries: int = _TRIES,
+    guess: np.ndarray | None = None,
 ) -> np.ndarray:
     """Closes open gates while the loss stays at or below a target.
 
@@ -58,46 +62,64 @@ def thin(
       decide: the same, on all the data that count.
       target: nats.
       tries: how many of the cheapest gates are tried alone before giving up.
+      guess: `[U]`, what each gate would cost; without it all are screened to begin with.
 
     Returns:
       bool `[U]`, a subset of `opened`: at `decide` it meets the target, unless `opened` did not, which
-      is then returned as it is. No single one of its `tries` cheapest gates can be closed.
+      is then returned as it is. No single one of its `tries` cheapest gates can be closed, of the
+      `_MOST` that were cheapest when last asked about.
 
     A gate whose closing costs more than twice the target is taken to be needed from then on.
     """
     now = np.array(opened, bool)
     if float(decide(now[None])[0]) > target:
         return now
-    worth = now.copy()
-    while worth.any():
-        places = np.flatnonzero(worth)
-        costs: list[np.ndarray] = []
+    worth, known, everything = now.copy(), np.zeros(now.size, bool), False
+    cost = np.zeros(now.size) if guess is None else np.array(guess, float)
+
+    def ask(places: np.ndarray) -> None:
         for start in range(0, len(places), _CHUNK):
             some = places[start : start + _CHUNK]
-            costs.append(screen(_without(now, [[place] for place in some])))
-        joined = np.concatenate(costs)
-        order = places[np.argsort(joined, kind="stable")]
-        worth[places[joined > _HOPELESS * target]] = False
-        sizes = [2**power for power in range(len(order).bit_length()) if 2**power <= len(order)]
-        losses = screen(_without(now, [order[:size] for size in sizes]))
-        # Screened on few pairs, a run may still miss the target on all of them: then half of it.
-        hopeful = [size for size, loss in zip(sizes, losses, strict=True) if loss <= target]
-        count = max(hopeful, default=1)
-        while count and float(decide(_without(now, [order[:count]]))[0]) > target:
-            count //= 2
-        if count:
-            now[order[:count]] = worth[order[:count]] = False
-            continue
-        alone = _without(now, [[place] for place in order[1:tries]])
-        if not len(alone):
+            cost[some] = screen(_without(now, [[place] for place in some]))
+        known[places] = True
+
+    if guess is None:
+        ask(np.flatnonzero(now))
+    while worth.any():
+        # What a gate costs changes little as others close, so a round asks anew for the cheapest only.
+        places = np.flatnonzero(worth)
+        order = places[np.argsort(cost[places], kind="stable")]
+        ask(order[: _MOST if everything else _ANEW])
+        worth &= ~known | (cost <= _HOPELESS * target)
+        order = np.flatnonzero(worth)
+        order = order[np.argsort(cost[order], kind="stable")]
+        gone = _cheapest(now, order, screen, decide, target, tries)
+        if not len(gone) and everything:
             break
-        losses = decide(alone)
-        best = int(np.argmin(losses))
-        if losses[best] > target:
-            break
-        now = alone[best]
-        worth &= now
+        now[gone] = worth[gone] = False
+        everything = not len(gone)
     return now
+
+
+def _cheapest(
+    now: np.ndarray, order: np.ndarray, screen: Losses, decide: Losses, target: float, tries: int
+) -> np.ndarray:
+    """Gates that can go: the longest run from the cheapest on, else one of the next; maybe none."""
+    sizes = [2**power for power in range(len(order).bit_length()) if 2**power <= len(order)]
+    if not sizes:
+        return order
+    losses = screen(_without(now, [order[:size] for size in sizes]))
+    # Screened on few pairs, a run may still miss the target on all of them: then half of it.
+    hopeful = [size for size, loss in zip(sizes, losses, strict=True) if loss <= target]
+    count = max(hopeful, default=1)
+    while count and float(decide(_without(now, [order[:count]]))[0]) > target:
+        count //= 2
+    alone = order[1:tries]
+    if count or not len(alone):
+        return order[:count]
+    losses = decide(_without(now, [[place] for place in alone]))
+    best = int(np.argmin(losses))
+    return alone[best : best + 1] if losses[best] <= target else order[:0]
 
 
 def _without(now: np.ndarray, closings: list) -> np.ndarray:
@@ -145,8 +167,17 @@ def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circui
     def of_nodes(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
         return np.asarray(fit(parts.differences(pairs, rows)).loss)
 
+    scale, shift = (circuit.scale, circuit.shift) if calibrates else (1.0, 0.0)
+    of_node, of_edge = (
+        float(of_nodes(few, parts.mask[None])[0]) + rise for rise in parts.slopes(few, scale, shift)
+    )
     nodes = thin(
-        parts.mask, lambda r: of_nodes(few, r), lambda r: of_nodes(whole, r), target, tries=tries
+        parts.mask,
+        lambda r: of_nodes(few, r),
+        lambda r: of_nodes(whole, r),
+        target,
+        tries=tries,
+        guess=of_node,
     )
     edges, weights = parts.edges, circuit.weights
     if weights is not None:
@@ -157,7 +188,12 @@ def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circui
             return np.asarray(fit(parts.differences(pairs, same, rows | ~between)).loss)
 
         kept = thin(
-            between, lambda r: of_edges(few, r), lambda r: of_edges(whole, r), target, tries=tries
+            between,
+            lambda r: of_edges(few, r),
+            lambda r: of_edges(whole, r),
+            target,
+            tries=tries,
+            guess=of_edge,
         )
         edges = kept | (edges & ~between)
         weights = {name: w & weights[name] for name, w in parts.open_weights(edges).items()}
@@ -171,8 +207,7 @@ def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circui
     both = np.stack([parts.mask, nodes]), np.stack([parts.edges, edges])
     validated, tested = (parts.differences(pairs, *both) for pairs in (whole, problem.test))
     fitted = fit(validated)
-    stored = (circuit.scale, circuit.shift) if calibrates else (1.0, 0.0)
-    scale, shift = float(fitted.scale[1]), float(fitted.shift[1])
+    stored, (scale, shift) = (scale, shift), (float(fitted.scale[1]), float(fitted.shift[1]))
     before, after = (
         float(mean_binary_loss(calibrated_differences(found, *by)))
         for found, by in zip(tested, (stored, (scale, shift)), strict=True)

@@ -65,16 +65,13 @@ def _in_batches(pairs: Pairs) -> list[Pairs]:
     return [pairs.take(np.minimum(np.arange(s, s + size), pairs.size - 1)) for s in starts]
 
 
-@functools.partial(jax.jit, static_argnums=(0, 3))
-def _capture(
-    config: TransformerConfig, params: Params, tokens: jax.Array, names: tuple[str, ...]
-) -> dict[str, jax.Array]:
-    return apply(config, params, tokens, capture=names).captured
-
-
 @functools.partial(jax.jit, static_argnums=0)
-def _norms(config: TransformerConfig, params: Params, tokens: jax.Array) -> Norms:
-    return norm_factors(config, apply(config, params, tokens, capture=_STREAMS).captured)
+def _seen(
+    config: TransformerConfig, params: Params, tokens: jax.Array
+) -> tuple[dict[str, jax.Array], Norms]:
+    """What the whole model holds at every site, and the factors of its norms."""
+    found = apply(config, params, tokens, capture=(*SITES, *_STREAMS)).captured
+    return {site: found[site] for site in SITES}, norm_factors(config, found)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -132,16 +129,15 @@ def sufficiency(
         for batch in _in_batches(pairs):
             tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
             chosen = donors(np.asarray(batch.last).reshape(-1), rng)
-            seen = _capture(problem.config, problem.params, tokens[chosen], SITES)
+            seen, frozen = _seen(problem.config, problem.params, tokens)
             per_token = {
                 site: jnp.where(
                     jnp.asarray(folded[site])[:, None, None, :],
                     jnp.asarray(own[site])[:, None, None, :],
-                    seen[site],
+                    seen[site][:, chosen],
                 )
                 for site in SITES
             }
-            frozen = _norms(problem.config, problem.params, tokens)
             for kind, fills in {**constant, "resample": per_token}.items():
                 for name, norms in (("free", None), ("frozen", frozen)):
                     values = _differences(gated.config, gated.params, batch, gates, fills, norms)

@@ -18,7 +18,7 @@ from circuitjax.circuit.cleanup import cleanup
 from circuitjax.model.sites import flatten, unflatten
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import Hyper
-from circuitjax.prune.evaluate import answers, attribution, mean_binary_loss
+from circuitjax.prune.evaluate import Prober, answers, attribution, mean_binary_loss
 from circuitjax.prune.gates import flatten_units, gates_from_ranks, num_units
 from circuitjax.prune.objective import Pairs, calibrated_differences
 from circuitjax.prune.problem import Problem
@@ -131,17 +131,17 @@ def _cut(world: World, seed: int, state: MaskState, count: int) -> Rerun:
     scores = np.nan_to_num(np.asarray(flatten_units(state.tau)), nan=-1.0)
     ranks = jnp.asarray(rank_nodes(scores, attribution(problem, state, validation)))
 
-    def masks(ks: Sequence[int]) -> list[dict[str, jax.Array]]:
-        return [gates_from_ranks(config, ranks, int(k), tied) for k in ks]
+    prober = Prober(problem, [np.asarray(ranks)])
 
     def loss_at(ks: np.ndarray) -> np.ndarray:
-        return fitted_losses(problem, masks(list(ks)), validation)
+        return _fitted(problem, prober.answers(validation, 0, [int(k) for k in ks]).differences)
 
     units = num_units(config, tied)
     trained = int(np.sum(scores > 0))
     target = problem.prune.target_loss
     chosen = bisect(loss_at, units, target, grid=problem.prune.grid, refine=1, extra=(trained,))
-    mask = {site: np.asarray(m) > 0.5 for site, m in masks([chosen.k])[0].items()}
+    gates = gates_from_ranks(config, ranks, int(chosen.k), tied)
+    mask = {site: np.asarray(m) > 0.5 for site, m in gates.items()}
     params = jax.tree.map(np.asarray, dict(problem.params))
     fills = {site: np.asarray(fill) for site, fill in problem.fills.items()}
     kept, _, report = cleanup(config, params, mask, fills)
@@ -171,14 +171,20 @@ def fitted_losses(
       fit_on: pairs that each calibration is fitted to.
       test_on: pairs of the loss; None: the same.
     """
-    found = answers(problem, fit_on, masks).differences
+    fitted = answers(problem, fit_on, masks).differences
+    if test_on is None:
+        return _fitted(problem, fitted)
+    return _fitted(problem, fitted, answers(problem, test_on, masks).differences)
+
+
+def _fitted(problem: Problem, fit_on: jax.Array, test_on: jax.Array | None = None) -> np.ndarray:
+    """As `fitted_losses`, from the differences `[K, M, 2]` themselves."""
+    tested = fit_on if test_on is None else test_on
     if problem.prune.calibrate == "off":
-        tested = found if test_on is None else answers(problem, test_on, masks).differences
         return np.asarray(mean_binary_loss(tested))
-    fit = calibrate(found)
+    fit = calibrate(fit_on)
     if test_on is None:
         return np.asarray(fit.loss)
-    tested = answers(problem, test_on, masks).differences
     scale, shift = fit.scale[:, None, None], fit.shift[:, None, None]
     return np.asarray(mean_binary_loss(calibrated_differences(tested, scale, shift)))
 

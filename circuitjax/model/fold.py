@@ -6,6 +6,7 @@ A closed node is a constant, so what it feeds becomes part of a bias:
     closed neuron               fill * its row of the kernel      -> the write's bias
     closed v channel            fill * its row * (1 - sink weight): a v channel that is always 1
     q and k channel both closed a shift of the head's scores: the sink moves the other way
+    a head with no more than that a share of ones that depends on how many tokens are seen: no attention
     closed resid_delta channel  its fill                          -> the write's bias
 
 Nodes that can reach nothing through nonzero weights are dropped as well, so a sparse model shrinks
@@ -36,6 +37,8 @@ class _Plan:
     channels: dict[str, list[np.ndarray]]
     ones: np.ndarray  # [len(heads), D]: what the always-1 v channel writes
     sinks: np.ndarray  # [len(heads)]
+    steady_ones: np.ndarray  # [heads of equal scores and constant v, D]: likewise
+    steady_sinks: np.ndarray
     neurons: np.ndarray
     reads: dict[str, np.ndarray]
     kernels: dict[str, np.ndarray]  # q, k, v, mlp_in: full width, closed columns zero
@@ -76,7 +79,8 @@ def _plan(
     ones = (constant_v[:, None] * out_kernel).reshape(*by_head, -1).sum(axis=1)
     if not config.attention_sinks:  # the weights sum to 1: a constant v is a constant write
         out_bias, ones = out_bias + ones.sum(axis=0), np.zeros_like(ones)
-    live = open_v.reshape(by_head).any(axis=1) | np.any(ones != 0, axis=1)
+    mixes = open_v.reshape(by_head).any(axis=1)
+    live = mixes | np.any(ones != 0, axis=1)
     open_q, open_k, fill_q, fill_k = (
         tree[f"attn.{name}"] for tree in (keep, fill) for name in ("q", "k")
     )
@@ -84,9 +88,11 @@ def _plan(
     q_alone = open_q & (fill_k != 0) if config.attention_sinks else np.zeros_like(open_q)
     pairs = (open_q & open_k) | q_alone | (open_k & (fill_q != 0))
     pairs &= np.repeat(live, config.d_head)
-    heads = np.flatnonzero(live)
+    steady = live & ~mixes & ~pairs.reshape(by_head).any(axis=1)
+    heads = np.flatnonzero(live & ~steady)
     shift = np.where(open_q | open_k, 0.0, fill_q * fill_k).reshape(by_head).sum(axis=1)
     sinks = params["attn_sink"] if config.attention_sinks else np.zeros(config.num_heads)
+    sinks = sinks - shift * config.d_head**-0.5
     kernels, biases = {}, {}
     for name, opened in (("q", open_q & pairs), ("k", open_k & pairs), ("v", open_v)):
         kernel, folded = fold("attn", f"attn_{name}", config.d_attention)
@@ -107,7 +113,9 @@ def _plan(
         heads=heads,
         channels={k: [np.flatnonzero(v[head]) for head in heads] for k, v in in_heads.items()},
         ones=ones[heads],
-        sinks=(sinks - shift * config.d_head**-0.5)[heads],
+        sinks=sinks[heads],
+        steady_ones=ones[steady],
+        steady_sinks=sinks[steady],
         neurons=np.flatnonzero(open_neurons),
         reads={
             "attn": np.flatnonzero(keep["attn.act_in"] & attn_used),
@@ -178,6 +186,9 @@ def _pack(
             packed["v.bias"][row * channels + len(kept)] = 1.0
             out[row * channels + len(kept)] = write
     packed["attn_sink"] = np.r_[plan.sinks, np.zeros(heads - len(plan.sinks))]
+    spare = widths["steady"] - len(plan.steady_sinks)
+    packed["steady_sink"] = np.r_[plan.steady_sinks, np.zeros(spare)]
+    packed["steady_out"] = np.r_[plan.steady_ones, np.zeros((spare, config.d_model))]
     packed["attn_out"], packed["attn_out_bias"] = out, plan.out_biases["attn"]
 
     neurons = pad(plan.neurons, widths["neurons"])
@@ -228,6 +239,7 @@ def fold_layers(
     ]
     widths = {
         "heads": most([len(plan.heads) for plan in plans], _HEAD_STEP),
+        "steady": most([len(plan.steady_sinks) for plan in plans], _HEAD_STEP),
         "channels": most(per_head, _CHANNEL_STEP),
         "neurons": most([len(plan.neurons) for plan in plans], _WIDTH_STEP),
         "attn.reads": most([len(plan.reads["attn"]) for plan in plans], _WIDTH_STEP),

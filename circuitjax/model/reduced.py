@@ -5,8 +5,9 @@ layers are padded to one width and scanned. The residual stream keeps its full w
 norm needs its sum of squares; who knows what the other channels hold may pass their moments
 (`Outside`) and run the layers on fewer.
 
-Axis letters as in `layers.py`; primes are reduced widths: H' heads, C' channels per head,
-F' neurons, R channels read by a block, S residual channels that are carried (D unless cut).
+Axis letters as in `layers.py`; primes are reduced widths: H' heads that attend, H" steady ones (of
+equal scores and constant v), C' channels per head, F' neurons, R channels read by a block, S residual
+channels that are carried (D unless cut).
 """
 
 import dataclasses
@@ -58,9 +59,10 @@ class Reduced:
 
     @property
     def widths(self) -> dict[str, int]:
-        """Padded sizes: `heads` H', `channels` C', `neurons` F', `attn.reads` and `mlp.reads` R."""
+        """Padded sizes: `heads` H', `steady` H", `channels` C', `neurons` F', reads of both blocks R."""
         return {
             "heads": self.stack["attn_sink"].shape[1],
+            "steady": self.stack["steady_sink"].shape[1],
             "channels": self.stack["v.bias"].shape[1] // max(1, self.stack["attn_sink"].shape[1]),
             "neurons": self.stack["mlp_in_bias"].shape[1],
             "attn.reads": self.stack["attn.act_in.index"].shape[1],
@@ -200,6 +202,26 @@ def _write(
     return layers.keep_largest(config, x, f"resid.post_{block}")
 
 
+def _steady(
+    config: TransformerConfig,
+    sinks: jax.Array,
+    here: jax.Array,
+    num_keys: int,
+    positions: jax.Array | None,
+    visible: jax.Array | None,
+) -> jax.Array:
+    """What heads give to tokens, rather than to their sinks, if all scores are 0: `[B, P, H"]`."""
+    if visible is not None:
+        seen = jnp.sum(visible, axis=-1)
+    elif not config.causal:
+        seen = jnp.full(here.shape[:2], num_keys)
+    elif positions is None:
+        seen = jnp.broadcast_to(jnp.arange(num_keys)[None] + 1, here.shape[:2])
+    else:
+        seen = positions + 1
+    return jax.nn.sigmoid(jnp.log(seen.astype(here.dtype))[..., None] - sinks[None, None, :])
+
+
 def _block(
     reduced: Reduced,
     layer: Mapping[str, jax.Array],
@@ -221,6 +243,8 @@ def _block(
             total, squares = (layers.take_positions(part, positions) for part in beside_mlp)
             beside_mlp = total, squares
 
+    if visible is not None and positions is not None:
+        visible = layers.take_positions(visible, positions)
     if widths["heads"]:
         read = _read(config, layer, gates, "attn", x, places, outside.get("attn"))
         asked = read if positions is None else layers.take_positions(read, positions)
@@ -237,11 +261,13 @@ def _block(
         small = dataclasses.replace(config, num_heads=widths["heads"], d_head=widths["channels"])
         q = q * (small.d_head / config.d_head) ** 0.5  # the scores' scale is the original head's
         sinks = layer["attn_sink"] if config.attention_sinks else None
-        if visible is not None and positions is not None:
-            visible = layers.take_positions(visible, positions)
         mixed, _ = layers.attend(small, q, k, v, sinks, positions, visible)
     else:
         mixed = jnp.zeros((*here.shape[:2], 0), x.dtype)
+    if widths["steady"]:
+        shares = _steady(config, layer["steady_sink"], here, x.shape[1], positions, visible)
+        mixed = jnp.concatenate([mixed, shares], axis=-1)
+        layer = {**layer, "attn_out": jnp.concatenate([layer["attn_out"], layer["steady_out"]])}
     x = _write(config, layer, gates, "attn", here, mixed)
     read = _read(config, layer, gates, "mlp", x, asked_places, beside_mlp)
     hidden = _linear(config, read, layer["mlp_in"], layer["mlp_in_bias"])

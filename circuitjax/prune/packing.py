@@ -8,6 +8,7 @@ Axis letters: M pairs, R rows of G pairs each, T slots, P = 2 G prompts of a row
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import flax.struct
 import jax
@@ -114,18 +115,27 @@ def packed_batches(pairs: Pairs, causal: bool, size: int = _BATCH) -> tuple[list
     """
     size = min(size, pairs.size)
     whole = -(-pairs.size // size) * size
-    filled = pairs.take(np.minimum(np.arange(whole), pairs.size - 1))
+    filled = _on_host(pairs).take(np.minimum(np.arange(whole), pairs.size - 1))
     # Rows of two would cross the batches' borders.
-    rows, places = pack(filled, causal, group=2 if size % 2 == 0 else 1)
+    rows, places = _pack(filled, causal, 2 if size % 2 == 0 else 1)
     each = len(rows.tokens) * size // whole
     starts = range(0, len(rows.tokens), each)
-    return [rows.take(np.arange(s, s + each)) for s in starts], places[: pairs.size]
+    batches = [jax.device_put(rows.take(np.arange(s, s + each))) for s in starts]
+    return batches, places[: pairs.size]
 
 
 def uneven_batches(pairs: Pairs, causal: bool, size: int = _BATCH) -> Iterator[Rows]:
     """Batches for a mean: the last at its own size, for a pair that fills it up would count twice."""
+    pairs = _on_host(pairs)
     for start in range(0, pairs.size, size):
-        yield pack(pairs.take(np.arange(start, min(start + size, pairs.size))), causal)[0]
+        some = pairs.take(np.arange(start, min(start + size, pairs.size)))
+        yield pack(some, causal)[0]
+
+
+def _on_host(pairs: Pairs) -> Pairs:
+    """The same pairs as numpy arrays: taking and packing them is many small steps."""
+    found: Pairs = jax.tree.map(np.asarray, pairs)
+    return found
 
 
 def pack(pairs: Pairs, causal: bool, group: int = 2, least: int = 0) -> tuple[Rows, np.ndarray]:
@@ -140,6 +150,12 @@ def pack(pairs: Pairs, causal: bool, group: int = 2, least: int = 0) -> tuple[Ro
     Returns:
       The rows, in an order of no meaning; and where among their answers each pair is, int `[M]`.
     """
+    rows, places = _pack(_on_host(pairs), causal, group, least)
+    return jax.device_put(rows), places
+
+
+def _pack(pairs: Pairs, causal: bool, group: int, least: int = 0) -> tuple[Rows, np.ndarray]:
+    """`pack` of arrays on the host, to arrays on the host."""
     if not pairs.row_length:
         return pairs, np.arange(pairs.size)
     tokens = np.asarray(pairs.tokens)
@@ -165,10 +181,9 @@ def pack(pairs: Pairs, causal: bool, group: int = 2, least: int = 0) -> tuple[Ro
         prompt[row, slot], base[row, slot] = number, number - side
         filled = filled + count
         ends[:, number] = filled - 1
-    layout = Layout(*(jnp.asarray(part) for part in (places, prompt, base, shared)))
-    answers = np.asarray(pairs.answers)[members]
-    rows = Packed(jnp.asarray(packed), layout, jnp.asarray(ends), jnp.asarray(answers))
-    return rows, np.argsort(members.reshape(-1))
+    where: list[Any] = [places, prompt, base, shared]
+    rows: list[Any] = [packed, Layout(*where), ends, np.asarray(pairs.answers)[members]]
+    return Packed(*rows), np.argsort(members.reshape(-1))
 
 
 def _counts(pairs: Pairs, causal: bool) -> tuple[np.ndarray, np.ndarray]:

@@ -43,7 +43,7 @@ def loss(differences, scale, shift):
 def test_every_knock_out_is_a_forward_pass_of_its_own(dense):
     problem, circuit, parts = dense
     pairs = problem.validation
-    found = effects(parts, circuit, pairs)
+    found = effects(parts, circuit, pairs, most=1024)
     assert set(found.nodes) == set(circuit.nodes)
     assert found.estimated_nodes == found.estimated_edges == 0
     base = answers(problem, pairs, [circuit.mask]).differences[0]
@@ -63,7 +63,7 @@ def test_every_knock_out_is_a_forward_pass_of_its_own(dense):
 
 def test_every_closed_edge_is_a_closed_weight(dense):
     problem, circuit, parts = dense
-    found = effects(parts, circuit, problem.validation)
+    found = effects(parts, circuit, problem.validation, most=1024)
     params = jax.tree.map(np.asarray, dict(problem.params))
     assert len(found.edges) == len(circuit.edges(planted_model()))
     assert set(found.edges) == {(a, b) for a, b, _ in circuit.edges(planted_model())}
@@ -87,7 +87,7 @@ def test_every_closed_edge_is_a_closed_weight(dense):
 
 def test_beyond_the_bound_the_largest_are_closed_and_the_rest_estimated(dense):
     problem, circuit, parts = dense
-    exact = effects(parts, circuit, problem.validation)
+    exact = effects(parts, circuit, problem.validation, most=1024)
     rough = effects(parts, circuit, problem.validation, most=3)
     assert rough.estimated_nodes == len(exact.nodes) - 3
     same = [n for n in exact.nodes if rough.nodes[n] == pytest.approx(exact.nodes[n], abs=1e-6)]
@@ -158,6 +158,26 @@ def test_thin_finds_the_needed_set_and_stops():
     np.testing.assert_array_equal(thin(start, losses, losses, 0.2), start)
     nothing = thin(np.ones(4, bool), lambda r: np.zeros(len(r)), lambda r: np.zeros(len(r)), 0.2)
     assert not nothing.any()
+
+
+def test_thin_asks_about_few_gates_twice():
+    """Of many gates, most are asked about once or, with a guess, never; the result is the same."""
+    rng = np.random.default_rng(0)
+    worth = np.where(rng.random(600) < 0.1, rng.uniform(0.05, 0.3, 600), rng.uniform(0, 1e-4, 600))
+    asked = []
+
+    def losses(rows):
+        asked.append(len(rows))
+        return 0.1 + np.sum(worth * ~rows, axis=1)
+
+    kept = thin(np.ones(600, bool), losses, losses, 0.13)
+    assert sum(asked) < 2 * 600
+    np.testing.assert_array_equal(kept, worth > 1e-3)
+    asked.clear()
+    guessed = thin(np.ones(600, bool), losses, losses, 0.13, guess=worth + rng.normal(0, 0.01, 600))
+    assert sum(asked) < 600
+    assert np.all(guessed[worth > 1e-3])
+    assert guessed.sum() <= kept.sum() + 5
 
 
 def test_an_empty_circuit_cannot_be_polished():

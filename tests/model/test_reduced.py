@@ -131,7 +131,30 @@ def test_padding_follows_what_is_kept():
     keep["mlp.act_in"][1, 3] = keep["mlp.post_act"][1, 7] = keep["mlp.resid_delta"][1, 2] = True
     keep["mlp.post_act"][0, 4] = True
     widths = reduce_model(config, params, keep).widths
-    assert widths == {"heads": 0, "channels": 0, "neurons": 8, "attn.reads": 0, "mlp.reads": 8}
+    assert widths == {
+        "heads": 0, "steady": 0, "channels": 0, "neurons": 8, "attn.reads": 0, "mlp.reads": 8
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_heads_of_constant_scores_and_values_do_not_attend(causal):
+    position = "learned" if causal else "none"
+    config = dataclasses.replace(BASE, attention_sinks=True, causal=causal, position=position)
+    rng = np.random.default_rng(3)
+    params, fills = _params(config, rng, 1.0), _fills(config, rng)
+    keep = _masks(config, rng, 0.7)
+    for site in ("attn.q", "attn.k", "attn.v"):
+        keep[site][:, 4:] = False  # of the second and third head
+        keep[site][2] = False
+    # Open queries against constant keys: what a sink gets still depends on the token.
+    keep["attn.q"][0, 8:] = True
+    reduced = reduce_model(config, params, keep, fills)
+    assert (reduced.widths["heads"], reduced.widths["steady"]) == (2, 4)
+    expected = transformer.apply(config, params, TOKENS, _floats(keep), fills).logits
+    np.testing.assert_allclose(run_reduced(reduced, TOKENS), expected, rtol=1e-4, atol=1e-4)
+    rows = np.arange(len(TOKENS))[:, None]
+    found = run_reduced(reduced, TOKENS, positions=POSITIONS)
+    np.testing.assert_allclose(found, expected[rows, POSITIONS], rtol=1e-4, atol=1e-4)
 
 
 def test_top_k_at_a_node_site_is_refused():

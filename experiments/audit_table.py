@@ -1,0 +1,43 @@
+"""Tables of many audits: checks by circuit, what polish took, what the controls needed.
+
+    python -m experiments.audit_table --audits=runs/audit/tiny-python
+
+Every finished audit below --audits is read; nothing is computed anew. --out also writes the tables to a
+Markdown file.
+"""
+
+import pathlib
+
+from absl import app, flags
+
+from circuitjax.core.checkpoints import write_bytes
+from circuitjax.report.audit_table import checks_table, controls_table, polish_table, read_audits
+from experiments.command import exit_on_bad_input
+
+_AUDITS = flags.DEFINE_string("audits", "runs/audit", "Directory with audits below it.")
+_OUT = flags.DEFINE_string("out", None, "Markdown file.")
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    audits = read_audits(pathlib.Path(_AUDITS.value))
+    if _OUT.value and pathlib.Path(_OUT.value).is_dir():
+        raise ValueError(f"--out={_OUT.value} is a directory: name a file")
+    parts = [
+        "## Checks",
+        "Figures in bold miss what is wanted.",
+        checks_table(audits),
+        "## Polish",
+        polish_table(audits),
+        "## Other seeds and controls",
+        controls_table(audits),
+    ]
+    text = "\n\n".join(parts) + "\n"
+    if _OUT.value:
+        write_bytes(pathlib.Path(_OUT.value), text.encode())
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    app.run(main)
