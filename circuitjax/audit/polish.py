@@ -1,7 +1,7 @@
 """Polish: removes from a circuit what is not needed, greedily, while it still does the task.
 
-Training and selection leave nodes whose removal costs nothing, or helps. First-order estimates say
-where to begin. One round closes the cheapest parts by themselves and sorts them by what that costs; the
+Training and selection leave nodes whose removal costs nothing, or helps. One round closes the cheapest
+parts by themselves (of many, first-order estimates say which) and sorts them by what that costs; the
 longest run of cheapest ones that can go together goes; when not even one can, the next few are tried
 alone, and when none of these can go either, with the costs of many known anew, it ends.
 
@@ -168,9 +168,10 @@ def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circui
         return np.asarray(fit(parts.differences(pairs, rows)).loss)
 
     scale, shift = (circuit.scale, circuit.shift) if calibrates else (1.0, 0.0)
-    of_node, of_edge = (
-        float(of_nodes(few, parts.mask[None])[0]) + rise for rise in parts.slopes(few, scale, shift)
-    )
+    of_node = of_edge = None
+    if max(parts.mask.sum(), parts.edges.sum() if circuit.weights is not None else 0) > _MOST:
+        now = float(of_nodes(few, parts.mask[None])[0])
+        of_node, of_edge = (now + rises for rises in parts.slopes(few, scale, shift))
     nodes = thin(
         parts.mask,
         lambda r: of_nodes(few, r),

@@ -22,6 +22,7 @@ from circuitjax.prune.objective import binary_losses, calibrated_differences
 __all__ = ["STEPS", "Calibration", "calibrate", "calibrated_loss"]
 
 STEPS = 16
+_GROUP = 16  # differences that are fitted side by side
 _PULL = 1e-3  # to scale 0 and shift 0, of a calibration within a training step
 _BOUND = 60.0  # of log scale and of shift, for differences in units of their spread
 
@@ -48,11 +49,13 @@ def calibrate(differences: jax.Array, steps: int = STEPS) -> Calibration:
     """
     lead = differences.shape[:-2]
     flat = differences.reshape(-1, *differences.shape[-2:])
-    # Filled up to a multiple of 16, so that a varying number of candidates compiles but once or twice.
+    # Always so many at a time: to trace an L-BFGS step for another number costs more than any fit.
     count = flat.shape[0]
-    index = jnp.minimum(jnp.arange(-(-count // 16) * 16), count - 1)
-    fitted = _fit_all(flat[index], steps)
-    return jax.tree.map(lambda leaf: leaf[:count].reshape(lead), fitted)
+    groups = [
+        _fit_all(flat[jnp.minimum(jnp.arange(start, start + _GROUP), count - 1)], steps)
+        for start in range(0, count, _GROUP)
+    ]
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count].reshape(lead), *groups)
 
 
 @functools.partial(jax.jit, static_argnums=1)
