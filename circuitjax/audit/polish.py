@@ -40,6 +40,7 @@ Losses = Callable[[np.ndarray], np.ndarray]
 _TRIES = 8  # cheapest parts tried alone before it ends
 _SCREENED = 64  # validation pairs, or examples, that parts are sorted on
 _HOPELESS = 2.0  # times the target: a part whose closing costs so much is not tried again
+_NEARLY = 1.1  # times the target: what is foreseen to cost more is not decided on
 _ANEW = 32  # gates that a round screens again
 _MOST = 256  # gates that the last round screens again
 _CHUNK = 64  # variants made at a time: rows of all gates are long
@@ -67,13 +68,16 @@ def thin(
     Returns:
       bool `[U]`, a subset of `opened`: at `decide` it meets the target, unless `opened` did not, which
       is then returned as it is. No single one of its `tries` cheapest gates can be closed, of the
-      `_MOST` that were cheapest when last asked about.
+      `_MOST` that were cheapest when last asked about; those that `screen` puts a tenth above the target
+      are not tried.
 
     A gate whose closing costs more than twice the target is taken to be needed from then on.
     """
     now = np.array(opened, bool)
-    if float(decide(now[None])[0]) > target:
+    before = float(decide(now[None])[0])
+    if before > target:
         return now
+    gap = before - float(screen(now[None])[0])
     worth, known, everything = now.copy(), np.zeros(now.size, bool), False
     cost = np.zeros(now.size) if guess is None else np.array(guess, float)
 
@@ -93,7 +97,7 @@ def thin(
         worth &= ~known | (cost <= _HOPELESS * target)
         order = np.flatnonzero(worth)
         order = order[np.argsort(cost[order], kind="stable")]
-        gone = _cheapest(now, order, screen, decide, target, tries)
+        gone, gap = _cheapest(now, order, cost[order], gap, screen, decide, target, tries)
         if not len(gone) and everything:
             break
         now[gone] = worth[gone] = False
@@ -102,24 +106,49 @@ def thin(
 
 
 def _cheapest(
-    now: np.ndarray, order: np.ndarray, screen: Losses, decide: Losses, target: float, tries: int
-) -> np.ndarray:
-    """Gates that can go: the longest run from the cheapest on, else one of the next; maybe none."""
-    sizes = [2**power for power in range(len(order).bit_length()) if 2**power <= len(order)]
-    if not sizes:
-        return order
-    losses = screen(_without(now, [order[:size] for size in sizes]))
-    # Screened on few pairs, a run may still miss the target on all of them: then half of it.
-    hopeful = [size for size, loss in zip(sizes, losses, strict=True) if loss <= target]
-    count = max(hopeful, default=1)
-    while count and float(decide(_without(now, [order[:count]]))[0]) > target:
+    now: np.ndarray,
+    order: np.ndarray,
+    cost: np.ndarray,
+    gap: float,
+    screen: Losses,
+    decide: Losses,
+    target: float,
+    tries: int,
+) -> tuple[np.ndarray, float]:
+    """Gates that can go: the longest run from the cheapest on, else one of the next; maybe none.
+
+    `gap` is what all the data say more than the few do, at `now`; after what goes it is returned anew.
+    """
+
+    def foreseen(counts: np.ndarray) -> int:
+        """The largest count whose closing the few data allow; 0 where there is none."""
+        losses = screen(_without(now, [order[:count] for count in counts])) if len(counts) else []
+        return max(
+            (int(c) for c, x in zip(counts, losses, strict=True) if x + gap <= target), default=0
+        )
+
+    count = foreseen(2 ** np.arange(len(order).bit_length()))
+    if count:
+        next_count = min(2 * count, len(order) + 1)
+        count = max(count, foreseen(np.unique(np.linspace(count, next_count, 8).astype(int))[1:-1]))
+    elif len(order) and cost[0] + gap <= _NEARLY * target:
+        count = 1
+    while count:
+        closed = _without(now, [order[:count]])
+        loss = float(decide(closed)[0])
+        if loss <= target:
+            return order[:count], loss - float(screen(closed)[0])
         count //= 2
-    alone = order[1:tries]
-    if count or not len(alone):
-        return order[:count]
-    losses = decide(_without(now, [[place] for place in alone]))
-    best = int(np.argmin(losses))
-    return alone[best : best + 1] if losses[best] <= target else order[:0]
+    alone = order[1:tries][cost[1:tries] + gap <= _NEARLY * target]
+    if len(alone):
+        rows = _without(now, [[place] for place in alone])
+        losses = decide(rows)
+        best = int(np.argmin(losses))
+        if losses[best] <= target:
+            return alone[best : best + 1], float(losses[best]) - float(
+                screen(rows[best : best + 1])[0]
+            )
+    return order[:0], gap
 
 
 def _without(now: np.ndarray, closings: list) -> np.ndarray:

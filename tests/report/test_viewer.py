@@ -325,10 +325,11 @@ def test_everything_is_installed_and_the_library_is_as_it_was_published():
         assert f"==== {name} ====" in licences
 
 
-def test_a_circuit_too_large_for_contexts_keeps_the_strongest_nodes(monkeypatch):
+@pytest.mark.parametrize(("limit", "value"), [("_MOST_VALUES", 100), ("_ROOM", 0)])
+def test_a_circuit_too_large_for_contexts_keeps_the_strongest_nodes(monkeypatch, limit, value):
     from circuitjax.report.viewer import collect
 
-    monkeypatch.setattr(collect, "_MOST_VALUES", 100)
+    monkeypatch.setattr(collect, limit, value)
     before = copy.deepcopy(planted_data()["nodes"])
     data = collect.page_data(planted_circuit(), planted_model(), planted_problem())
     kept = unpack(data["prompts"]["nodes"])

@@ -25,6 +25,7 @@ What has no meaning or cannot be had is null. Arrays are as `packing` writes the
 """
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -58,6 +59,8 @@ _SCORED = 64  # pairs of the knock-outs and of means at the last token, at most
 _FEWEST, _MOST_RUNS = 8, 2**14  # pairs of a knock-out, at least; pairs of all of them
 _BEFORE, _WINDOW = 15, 22  # tokens of a context
 _MOST_VALUES = 1_200_000  # activations in a page: 1.6 MB of base64
+_ROOM = 4_600_000  # bytes of a page's data; the scripts and what is added last take the rest
+_PER_NODE = 100  # bytes that a node's means on the prompts take
 _MOST_HELD = 2**26  # activations held at a time: a quarter of a gibibyte, a few times over
 _SIZES = ((4, 3), (3, 2), (2, 1), (1, 1))  # contexts per end and pairs shown, the most that fit
 
@@ -220,13 +223,15 @@ def _add_activations(
     kept = kept_channels(circuit.config, circuit.mask)
     length = 0 if pairs is None else int(np.asarray(pairs.last).max()) + 1
     window = 0 if contexts is None else min(_WINDOW, contexts.rows.shape[1])
+    taken = len(json.dumps(data, separators=(",", ":"))) + _PER_NODE * len(data["nodes"])
+    room = min(_MOST_VALUES, max(0, _ROOM - taken) * 3 // 4)  # base64 spends 4 bytes on 3
     for ends, shown in _SIZES:
         each = 2 * ends * window + 2 * shown * length
-        if each * len(data["nodes"]) <= _MOST_VALUES:
+        if each * len(data["nodes"]) <= room:
             break
     # Of a circuit too large for one context of each, the nodes of the largest effects.
     order = np.argsort([-abs(node.get("effect") or 0.0) for node in data["nodes"]], kind="stable")
-    chosen = np.sort(order[: _MOST_VALUES // max(each, 1)])
+    chosen = np.sort(order[: max(1, room // max(each, 1))])
     if contexts is not None:
         # All activations of the text are held at once: a circuit of many nodes sees fewer rows.
         most = _MOST_HELD // (len(data["nodes"]) * contexts.rows.shape[1])
