@@ -40,9 +40,12 @@ Losses = Callable[[np.ndarray], np.ndarray]
 _TRIES = 8  # cheapest parts tried alone before it ends
 _SCREENED = 64  # validation pairs, or examples, that parts are sorted on
 _HOPELESS = 2.0  # times the target: a part whose closing costs so much is not tried again
-_NEARLY = 1.1  # times the target: what is foreseen to cost more is not decided on
-_ANEW = 32  # gates that a round screens again
-_MOST = 256  # gates that the last round screens again
+_STRIDE = 1 / 4  # of the room left to the target: what gates that go together may take
+_NEARLY = 1.2  # times the target: what is foreseen to cost more is not decided on
+_ANEW = 16  # gates that a round screens again
+_MOST = 256  # gates that a round screens again when all else has failed
+_LOOKS = 2  # such rounds
+_ROUNDS = 64  # in all: what a large circuit loses later is little
 _CHUNK = 64  # variants made at a time: rows of all gates are long
 
 
@@ -68,17 +71,17 @@ def thin(
     Returns:
       bool `[U]`, a subset of `opened`: at `decide` it meets the target, unless `opened` did not, which
       is then returned as it is. No single one of its `tries` cheapest gates can be closed, of the
-      `_MOST` that were cheapest when last asked about; those that `screen` puts a tenth above the target
+      `_MOST` that were cheapest when last asked about; those that `screen` puts a fifth above the target
       are not tried.
 
     A gate whose closing costs more than twice the target is taken to be needed from then on.
     """
     now = np.array(opened, bool)
-    before = float(decide(now[None])[0])
-    if before > target:
+    held = float(decide(now[None])[0])
+    if held > target:
         return now
-    gap = before - float(screen(now[None])[0])
-    worth, known, everything = now.copy(), np.zeros(now.size, bool), False
+    gap = held - float(screen(now[None])[0])
+    worth, known, everything, spare = now.copy(), np.zeros(now.size, bool), False, _LOOKS
     cost = np.zeros(now.size) if guess is None else np.array(guess, float)
 
     def ask(places: np.ndarray) -> None:
@@ -89,7 +92,7 @@ def thin(
 
     if guess is None:
         ask(np.flatnonzero(now))
-    while worth.any():
+    for _ in range(_ROUNDS):
         # What a gate costs changes little as others close, so a round asks anew for the cheapest only.
         places = np.flatnonzero(worth)
         order = places[np.argsort(cost[places], kind="stable")]
@@ -97,11 +100,14 @@ def thin(
         worth &= ~known | (cost <= _HOPELESS * target)
         order = np.flatnonzero(worth)
         order = order[np.argsort(cost[order], kind="stable")]
-        gone, gap = _cheapest(now, order, cost[order], gap, screen, decide, target, tries)
-        if not len(gone) and everything:
+        gone, held, gap = _cheapest(
+            now, order, cost[order], (held, gap), screen, decide, target, tries
+        )
+        if not len(gone) and (everything or not spare):
             break
         now[gone] = worth[gone] = False
         everything = not len(gone)
+        spare -= everything
     return now
 
 
@@ -109,46 +115,46 @@ def _cheapest(
     now: np.ndarray,
     order: np.ndarray,
     cost: np.ndarray,
-    gap: float,
+    at: tuple[float, float],
     screen: Losses,
     decide: Losses,
     target: float,
     tries: int,
-) -> tuple[np.ndarray, float]:
-    """Gates that can go: the longest run from the cheapest on, else one of the next; maybe none.
+) -> tuple[np.ndarray, float, float]:
+    """Gates that can go together, or one that can go; maybe none.
 
-    `gap` is what all the data say more than the few do, at `now`; after what goes it is returned anew.
+    Together goes the longest run from the cheapest on that takes but a part of the room left to the
+    target: in small steps, what is removed early is worth little.
+    `at` is the loss on all the data at `now`, and how much more that is than the few say; both are
+    returned as they are after what goes.
     """
+    held, gap = at
 
     def foreseen(counts: np.ndarray) -> int:
         """The largest count whose closing the few data allow; 0 where there is none."""
-        losses = screen(_without(now, [order[:count] for count in counts])) if len(counts) else []
-        return max(
-            (int(c) for c, x in zip(counts, losses, strict=True) if x + gap <= target), default=0
-        )
+        if not len(counts):
+            return 0
+        losses = screen(_without(now, [order[:count] for count in counts]))
+        return int(np.max(np.where(losses + gap <= held + _STRIDE * (target - held), counts, 0)))
 
     count = foreseen(2 ** np.arange(len(order).bit_length()))
-    if count:
-        next_count = min(2 * count, len(order) + 1)
-        count = max(count, foreseen(np.unique(np.linspace(count, next_count, 8).astype(int))[1:-1]))
-    elif len(order) and cost[0] + gap <= _NEARLY * target:
+    if not count and len(order) and cost[0] + gap <= _NEARLY * target:
         count = 1
     while count:
         closed = _without(now, [order[:count]])
         loss = float(decide(closed)[0])
         if loss <= target:
-            return order[:count], loss - float(screen(closed)[0])
+            return order[:count], loss, loss - float(screen(closed)[0])
         count //= 2
     alone = order[1:tries][cost[1:tries] + gap <= _NEARLY * target]
     if len(alone):
         rows = _without(now, [[place] for place in alone])
         losses = decide(rows)
         best = int(np.argmin(losses))
-        if losses[best] <= target:
-            return alone[best : best + 1], float(losses[best]) - float(
-                screen(rows[best : best + 1])[0]
-            )
-    return order[:0], gap
+        loss = float(losses[best])
+        if loss <= target:
+            return alone[best : best + 1], loss, loss - float(screen(rows[best : best + 1])[0])
+    return order[:0], held, gap
 
 
 def _without(now: np.ndarray, closings: list) -> np.ndarray:
