@@ -213,12 +213,9 @@ def _steady(
     """What heads give to tokens, rather than to their sinks, if all scores are 0: `[B, P, H"]`."""
     if visible is not None:
         seen = jnp.sum(visible, axis=-1)
-    elif not config.causal:
-        seen = jnp.full(here.shape[:2], num_keys)
-    elif positions is None:
-        seen = jnp.broadcast_to(jnp.arange(num_keys)[None] + 1, here.shape[:2])
     else:
-        seen = positions + 1
+        asked = jnp.arange(num_keys)[None] if positions is None else positions
+        seen = jnp.broadcast_to(asked + 1 if config.causal else num_keys, here.shape[:2])
     return jax.nn.sigmoid(jnp.log(seen.astype(here.dtype))[..., None] - sinks[None, None, :])
 
 
