@@ -92,7 +92,7 @@ def make_problem(workload: Workload, arrays: Arrays, config: TransformerConfig) 
     return dataclasses.replace(problem, validation=labelled, test=labelled)
 
 
-def circuit_differences(problem: Problem, ranks: np.ndarray, k: int) -> jax.Array:
+def circuit_differences(problem: Problem, ranks: np.ndarray, k: int) -> np.ndarray:
     """Logit differences `[1, M, 2]` of the first k nodes' circuit on the validation pairs."""
     return Prober(problem, [ranks]).answers(problem.validation, 0, [k]).differences
 
@@ -144,7 +144,7 @@ def time_select(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, A
 def time_calibrate(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
     """Forward passes of one circuit and its fit: together, then apart."""
 
-    def forward() -> jax.Array:
+    def forward() -> np.ndarray:
         return circuit_differences(problem, arrays.ranks, size)
 
     values = forward()

@@ -78,7 +78,7 @@ _JOBS = flags.DEFINE_integer(
     "num_jobs",
     None,
     "Settings tried side by side per seed: target sparsities with --control=lagrangian, else "
-    "multiples of k_coef. Default: 2 for nodes, for weights with --control=count and for edges with "
+    "multiples of k_coef. Default: 8 for nodes, 2 for weights with --control=count and for edges with "
     "--control=lagrangian, else 1.",
 )
 _ABLATION = flags.DEFINE_enum(

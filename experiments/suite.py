@@ -27,6 +27,8 @@ from tqdm import tqdm
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.report.suite_report import parts_of, write_report
 from circuitjax.tasks import suite as tasks
+from circuitjax.tune.pruning_space import CENTRES
+from circuitjax.tune.study import Study
 from circuitjax.tune.suite import Outcome, Shard, run_suite
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input
@@ -52,6 +54,14 @@ _ROUNDS = flags.DEFINE_integer(
     "with --num_seeds fresh seeds. Default: fixed settings.",
 )
 _ROUND_SIZE = flags.DEFINE_integer("round_size", 8, "Runs of a round, as jobs of one program.")
+_SEARCH_PAIRS = flags.DEFINE_integer(
+    "search_pairs",
+    Study.search_pairs,
+    "With --rounds: validation pairs that runs of a round are cut on; the winner is on all.",
+)
+_CENTRE = flags.DEFINE_enum(
+    "centre", Study.centre, CENTRES, "With --rounds: where the search starts, see experiments.tune."
+)
 _SHARD = flags.DEFINE_string("shard", "1/1", "i/n: do the i-th of n parts, from 1.")
 _RETRY = flags.DEFINE_bool("retry", False, "Do cells that failed once more.")
 _PARTIAL = flags.DEFINE_bool(
@@ -91,7 +101,14 @@ def _plan() -> Plan:
     tuning = None
     if _ROUNDS.value is not None:
         refuse_hypers("with --rounds, which tunes it")
-        tuning = Tuning(_ROUNDS.value, _ROUND_SIZE.value, int(flags.FLAGS["num_seeds"].value or 0))
+        seeds = int(flags.FLAGS["num_seeds"].value or 0)
+        tuning = Tuning(
+            rounds=_ROUNDS.value,
+            jobs=_ROUND_SIZE.value,
+            fresh_seeds=seeds,
+            search_pairs=_SEARCH_PAIRS.value,
+            centre=_CENTRE.value,  # type: ignore[arg-type]  # the flag admits no other
+        )
     return Plan(
         models=_MODELS.value,
         tasks=_TASKS.value or tasks.names(),

@@ -25,6 +25,7 @@ from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.tune import carbs
+from circuitjax.tune.pruning_space import Centre
 from circuitjax.tune.study import Study, run_study
 from circuitjax.tune.suite import Cell, Suite, outcome_of
 from circuitjax.zoo.load import load_model
@@ -45,16 +46,19 @@ class Tuning:
       rounds: of the search.
       jobs: runs of a round.
       fresh_seeds: the winner is run with.
+      search_pairs, centre: see `tune.study.Study`.
     """
 
     rounds: int
     jobs: int
     fresh_seeds: int
+    search_pairs: int = Study.search_pairs
+    centre: Centre = Study.centre
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value < 1:
+            if isinstance(value, int) and value < 1:
                 raise ValueError(f"{field.name} is {value}; it must be at least 1")
 
 
@@ -237,7 +241,15 @@ class Plan:
         assert self._tuning is not None
         tuning, seed = self._tuning, run.jobs[0].seed
         study = Study(
-            run.model, run.task, run.prune, run.directory, tuning.rounds, tuning.jobs, seed
+            run.model,
+            run.task,
+            run.prune,
+            run.directory,
+            tuning.rounds,
+            tuning.jobs,
+            seed,
+            search_pairs=tuning.search_pairs,
+            centre=tuning.centre,
         )
         with alone_in(study.directory):
             state = run_study(study)

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from circuitjax.core.host import alone_in, cache_compilations, keep_freed_memory
 from circuitjax.prune.config import PruneConfig
 from circuitjax.tasks.base import Task
+from circuitjax.tune.pruning_space import CENTRES
 from circuitjax.tune.study import Study, run_study
 from experiments.command import exit_on_bad_input
 from experiments.task_names import load_task
@@ -38,8 +39,17 @@ _FRESH = flags.DEFINE_integer("fresh_seeds", 5, "Seeds the winner is run with ag
 _TARGET = flags.DEFINE_float("target_loss", _D.target_loss, "Task loss to reach, in nats.")
 _STEPS = flags.DEFINE_integer("steps", _D.steps, "Training steps of a run.")
 _BATCH = flags.DEFINE_integer("batch_size", _D.batch_size, "Pairs per step.")
-_VALIDATION = flags.DEFINE_integer(
-    "validation_pairs", _D.validation_pairs, "Pairs that a run's k is chosen on."
+_SEARCH_PAIRS = flags.DEFINE_integer(
+    "search_pairs",
+    Study.search_pairs,
+    f"Validation pairs that runs of the search are cut on; the winner is on {_D.validation_pairs}.",
+)
+_CENTRE = flags.DEFINE_enum(
+    "centre",
+    Study.centre,
+    CENTRES,
+    "Where the search starts: at the published hyperparameters, or at the defaults of "
+    "experiments.prune, which suit few rounds of short runs.",
 )
 _ABLATION = flags.DEFINE_enum(
     "ablation", _D.ablation, ["mean", "zero"], "What a closed node holds."
@@ -53,14 +63,23 @@ def _study() -> Study:
         target_loss=_TARGET.value,
         steps=_STEPS.value,
         batch_size=_BATCH.value,
-        validation_pairs=_VALIDATION.value,
         ablation=_ABLATION.value,  # type: ignore[arg-type]  # the flag admits no other
     )
     model, task = load_task(_TASK.value, _MODEL.value)
     assert isinstance(task, Task)
     name = pathlib.Path(model.name).name
     out = pathlib.Path(_OUT.value or f"runs/tune/{name}/{task.name}")
-    return Study(model, task, prune, out, _ROUNDS.value, _JOBS.value, _SEED.value)
+    return Study(
+        model,
+        task,
+        prune,
+        out,
+        _ROUNDS.value,
+        _JOBS.value,
+        _SEED.value,
+        search_pairs=_SEARCH_PAIRS.value,
+        centre=_CENTRE.value,  # type: ignore[arg-type]  # the flag admits no other
+    )
 
 
 @exit_on_bad_input

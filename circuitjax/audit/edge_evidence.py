@@ -12,7 +12,6 @@ All losses in nats, under the circuit's own ablation:
 
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.circuit.edge_circuit import EdgeCircuit
@@ -67,7 +66,7 @@ def edge_evidence(problem: EdgeProblem, circuit: EdgeCircuit, seed: int = 0) -> 
     if problem.calibrated:
         fitted = calibrated_differences(found.pair_differences()[0], circuit.scale, circuit.shift)
         loss = float(mean_binary_loss(fitted))
-        odds = np.asarray(fitted * jnp.array([[1.0, -1.0]])).ravel()
+        odds = (fitted * np.array([1.0, -1.0], np.float32)).ravel()
     rng = np.random.default_rng(seed)
     removed = [~circuit.kept]
     for _ in range(problem.settings.random_controls):

@@ -45,9 +45,9 @@ __all__ = [
 _CONTROL_PAIRS = 256  # test pairs of the necessity test, whose controls cost a full forward each
 
 
-def _accuracy(values: jax.Array) -> float:
+def _accuracy(values: np.ndarray) -> float:
     """Share of prompts whose right completion is preferred, from differences `[M, 2]`."""
-    return float(jnp.mean((values * jnp.array([[1.0, -1.0]])) > 0))
+    return float(np.mean(values * np.array([1.0, -1.0], np.float32) > 0))
 
 
 def _calibrated(problem: Problem) -> bool:
@@ -119,7 +119,7 @@ def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any
         "necessity_percentile": float(np.mean(np.array(random) < without[0])),
     }
     whole = answers(problem, problem.test, [all_gates(problem.config, 1.0)])
-    figures |= correlations(np.asarray(whole.differences[0]), np.asarray(found.differences[0]))
+    figures |= correlations(whole.differences[0], found.differences[0])
     return figures | faithfulness(problem, kept, own_fills, gated)
 
 

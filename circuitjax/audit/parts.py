@@ -26,7 +26,7 @@ from circuitjax.model.reduced import can_reduce
 from circuitjax.model.sites import address, flatten, unflatten
 from circuitjax.model.transformer import Gates
 from circuitjax.prune.evaluate import mean_binary_loss
-from circuitjax.prune.objective import AnyPairs, Pairs, calibrated_differences
+from circuitjax.prune.objective import AnyPairs, Pairs, binary_losses, calibrated_differences
 from circuitjax.prune.packing import packed_batches, uneven_batches
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.weight_gates import (
@@ -72,7 +72,7 @@ class Parts:
 
     def differences(
         self, pairs: Pairs, nodes: np.ndarray | None = None, edges: np.ndarray | None = None
-    ) -> jax.Array:
+    ) -> np.ndarray:
         """Logit differences `[K, M, 2]` of variants.
 
         Args:
@@ -94,8 +94,8 @@ class Parts:
                 _differences(self._config, side_by_side, self._data, batch, gates, z, used)
                 for batch in batches
             ]
-            groups.append(jnp.concatenate(parts, axis=1)[:used, places])
-        return jnp.concatenate(groups)
+            groups.append(np.concatenate(jax.device_get(parts), axis=1)[:used, places])
+        return np.concatenate(groups)
 
     def slopes(self, pairs: Pairs, scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
         """To first order, the rise in nats by closing each node `[N]` and each edge `[E]`."""
@@ -170,7 +170,7 @@ def _slopes(
 ) -> tuple[Gates, jax.Array]:
     def loss_of(gates: Gates, z: jax.Array) -> jax.Array:
         found = weight_differences(config, data, z, gates, pairs)
-        return mean_binary_loss(calibrated_differences(found, scale, shift))
+        return jnp.mean(binary_losses(calibrated_differences(found, scale, shift)))
 
     return jax.grad(loss_of, argnums=(0, 1))(gates, z)
 
@@ -215,8 +215,8 @@ def effects(
     """
     scale, shift = (circuit.scale, circuit.shift) if calibrated else (1.0, 0.0)
 
-    def losses(found: jax.Array) -> np.ndarray:
-        return np.asarray(mean_binary_loss(calibrated_differences(found, scale, shift)))
+    def losses(found: np.ndarray) -> np.ndarray:
+        return mean_binary_loss(calibrated_differences(found, scale, shift))
 
     base = float(losses(parts.differences(pairs))[0])
     rises: list[np.ndarray] = []

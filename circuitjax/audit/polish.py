@@ -3,7 +3,7 @@
 Training and selection leave nodes whose removal costs nothing, or helps. One round closes the cheapest
 parts by themselves (of many, first-order estimates say which) and sorts them by what that costs; the
 longest run of cheapest ones that can go together goes; when not even one can, the next few are tried
-alone, and when none of these can go either, with the costs of many known anew, it ends.
+alone, and when none of these can go either, the costs of many are asked anew, twice at most.
 
     estimated -> screened on a few validation pairs -> decided on all of them -> reported on test pairs
 
@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.audit.evidence import gated_problem
@@ -70,9 +69,8 @@ def thin(
 
     Returns:
       bool `[U]`, a subset of `opened`: at `decide` it meets the target, unless `opened` did not, which
-      is then returned as it is. No single one of its `tries` cheapest gates can be closed, of the
-      `_MOST` that were cheapest when last asked about; those that `screen` puts a fifth above the target
-      are not tried.
+      is then returned as it is. It may have gates that could still be closed: `_ROUNDS` and `_LOOKS`
+      bound the search, and what `screen` puts a fifth above the target is not tried.
 
     A gate whose closing costs more than twice the target is taken to be needed from then on.
     """
@@ -193,11 +191,11 @@ def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circui
     whole = problem.validation
     few = whole.take(np.arange(min(_SCREENED, whole.size)))
 
-    def fit(found: jax.Array) -> Calibration:
+    def fit(found: np.ndarray) -> Calibration:
         if calibrates:
             return calibrate(found)
-        ones = jnp.ones(found.shape[:-2])
-        return Calibration(ones, jnp.zeros_like(ones), mean_binary_loss(found))
+        ones = np.ones(found.shape[:-2])
+        return Calibration(ones, np.zeros_like(ones), mean_binary_loss(found))
 
     def of_nodes(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
         return np.asarray(fit(parts.differences(pairs, rows)).loss)

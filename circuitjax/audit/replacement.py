@@ -123,9 +123,9 @@ def sufficiency(
         constant["mean"] = {s: np.where(folded[s], own[s], means[s]) for s in SITES}
     constant["zero"] = {s: np.where(folded[s], own[s], 0.0).astype(np.float32) for s in SITES}
 
-    def run(pairs: Pairs, number: int) -> dict[tuple[str, str], jax.Array]:
+    def run(pairs: Pairs, number: int) -> dict[tuple[str, str], np.ndarray]:
         rng = np.random.default_rng([seed, number])
-        found: dict[tuple[str, str], list[jax.Array]] = {}
+        found: dict[tuple[str, str], list[np.ndarray]] = {}
         for batch in _in_batches(pairs):
             tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
             chosen = donors(np.asarray(batch.last).reshape(-1), rng)
@@ -141,12 +141,12 @@ def sufficiency(
             for kind, fills in {**constant, "resample": per_token}.items():
                 for name, norms in (("free", None), ("frozen", frozen)):
                     values = _differences(gated.config, gated.params, batch, gates, fills, norms)
-                    found.setdefault((kind, name), []).append(values)
-        return {key: jnp.concatenate(parts)[: pairs.size] for key, parts in found.items()}
+                    found.setdefault((kind, name), []).append(np.asarray(values))
+        return {key: np.concatenate(parts)[: pairs.size] for key, parts in found.items()}
 
     fitted, tested = run(validation, 1), run(test, 0)
     keys = list(tested)
-    fit = calibrate(jnp.stack([fitted[key] for key in keys]))
+    fit = calibrate(np.stack([fitted[key] for key in keys]))
     figures: dict[str, Any] = {}
     for index, (kind, name) in enumerate(keys):
         values = tested[kind, name]
@@ -172,7 +172,7 @@ def by_template(
       {template: {"loss" (nats), "pairs"}}, in the order of the names.
     """
     found = {}
-    fitted = calibrated_differences(jnp.asarray(differences), scale, shift)
+    fitted = calibrated_differences(np.asarray(differences), scale, shift)
     for name in sorted(set(templates)):
         mine = np.array([template == name for template in templates])
         found[name] = {"loss": float(mean_binary_loss(fitted[mine])), "pairs": int(mine.sum())}

@@ -129,9 +129,9 @@ def _cut(world: World, seed: int, state: MaskState, count: int) -> Rerun:
     tied = problem.prune.tie_qk
     validation, test = (_first(p, count) for p in (problem.validation, problem.test))
     scores = np.nan_to_num(np.asarray(flatten_units(state.tau)), nan=-1.0)
-    ranks = jnp.asarray(rank_nodes(scores, attribution(problem, state, validation)))
+    ranks = rank_nodes(scores, attribution(problem, state, validation))
 
-    prober = Prober(problem, [np.asarray(ranks)])
+    prober = Prober(problem, [ranks])
 
     def loss_at(ks: np.ndarray) -> np.ndarray:
         return _fitted(problem, prober.answers(validation, 0, [int(k) for k in ks]).differences)
@@ -139,8 +139,10 @@ def _cut(world: World, seed: int, state: MaskState, count: int) -> Rerun:
     units = num_units(config, tied)
     trained = int(np.sum(scores > 0))
     target = problem.prune.target_loss
-    chosen = bisect(loss_at, units, target, grid=problem.prune.grid, refine=1, extra=(trained,))
-    gates = gates_from_ranks(config, ranks, int(chosen.k), tied)
+    in_turn = jax.default_backend() == "cpu"
+    options: dict[str, Any] = {"refine": 1 if in_turn else 4, "upwards": in_turn}
+    chosen = bisect(loss_at, units, target, grid=problem.prune.grid, extra=(trained,), **options)
+    gates = gates_from_ranks(config, jnp.asarray(ranks), chosen.k, tied)
     mask = {site: np.asarray(m) > 0.5 for site, m in gates.items()}
     params = jax.tree.map(np.asarray, dict(problem.params))
     fills = {site: np.asarray(fill) for site, fill in problem.fills.items()}
@@ -177,16 +179,16 @@ def fitted_losses(
     return _fitted(problem, fitted, answers(problem, test_on, masks).differences)
 
 
-def _fitted(problem: Problem, fit_on: jax.Array, test_on: jax.Array | None = None) -> np.ndarray:
+def _fitted(problem: Problem, fit_on: np.ndarray, test_on: np.ndarray | None = None) -> np.ndarray:
     """As `fitted_losses`, from the differences `[K, M, 2]` themselves."""
     tested = fit_on if test_on is None else test_on
     if problem.prune.calibrate == "off":
-        return np.asarray(mean_binary_loss(tested))
+        return mean_binary_loss(tested)
     fit = calibrate(fit_on)
     if test_on is None:
         return np.asarray(fit.loss)
     scale, shift = fit.scale[:, None, None], fit.shift[:, None, None]
-    return np.asarray(mean_binary_loss(calibrated_differences(tested, scale, shift)))
+    return mean_binary_loss(calibrated_differences(tested, scale, shift))
 
 
 def jaccard(first: np.ndarray, second: np.ndarray) -> float:

@@ -2,7 +2,7 @@
 
     problem -> train_masks (J jobs, one program) -> choose, per job -> clean -> best by edges -> Circuit
 
-Jobs are the product of seeds and settings: one fixed `k_coef` fails some task, so by default a few
+Jobs are the product of seeds and settings: one fixed `k_coef` fails some task, so by default eight
 of them run as jobs of one program and the smallest circuit that meets the target on validation wins.
 """
 
@@ -46,7 +46,7 @@ __all__ = [
 ]
 
 # Multiples of the published centre 18 / N that are tried side by side by default.
-K_COEF_MULTIPLES = (0.5, 1.0)
+K_COEF_MULTIPLES = (0.2, 0.4, 0.6, 0.8, 1.1, 1.5, 2.0, 3.0)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,10 +138,10 @@ def candidates_of(
     state: MaskState,
     memory: AnswerMemory | None = None,
     *,
-    both_orders: bool = True,
+    brief: bool = False,
 ) -> list[Candidate]:
-    """Selects and cleans every trained job; see `prune.masks.choose` for memory and both_orders."""
-    return clean(problem, jobs, choose(problem, state, memory, both_orders=both_orders))
+    """Selects and cleans every trained job; see `prune.masks.choose` for memory and brief."""
+    return clean(problem, jobs, choose(problem, state, memory, brief=brief))
 
 
 def clean(problem: Problem, jobs: Sequence[Job], choices: Sequence[Choice]) -> list[Candidate]:
@@ -200,9 +200,14 @@ Found = TypeVar("Found", bound=Selected)
 
 
 def pick(candidates: Sequence[Found]) -> Found:
-    """The fewest edges among those that meet the target; else the lowest validation loss."""
+    """The fewest edges among those that meet the target; else the lowest validation loss.
+
+    What was chosen on the first few pairs only is passed over.
+    """
 
     def cost(found: Found) -> tuple[float, ...]:
+        if found.choice.rough:
+            return (2, found.choice.loss, found.edges)
         if found.choice.reached:
             return (0, found.edges, found.nodes)
         return (1, found.choice.loss, found.edges)

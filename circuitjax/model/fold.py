@@ -251,5 +251,6 @@ def fold_layers(
     stack: dict[str, np.ndarray] = {}
     for name in packed[0]:
         array = np.stack([layer[name] for layer in packed])
-        stack[name] = array.astype(np.float32) if array.dtype == np.float64 else array
+        # In the device's types: there every shape's conversion would be a program to compile.
+        stack[name] = array.astype({"f": np.float32, "i": np.int32}.get(array.dtype.kind, bool))
     return stack | {k: v.astype(np.float32) for k, v in stacked.items() if "norm" in k}

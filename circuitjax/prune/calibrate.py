@@ -10,10 +10,12 @@ candidate k are cached, so calibrating every candidate costs next to nothing.
 """
 
 import functools
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
 
@@ -23,6 +25,7 @@ __all__ = ["STEPS", "Calibration", "calibrate", "calibrated_loss"]
 
 STEPS = 16
 _GROUP = 16  # differences that are fitted side by side
+_FEW, _MANY = 128, 1024  # pairs that a fit is made for: so many, or a multiple of the second
 _PULL = 1e-3  # to scale 0 and shift 0, of a calibration within a training step
 _BOUND = 60.0  # of log scale and of shift, for differences in units of their spread
 
@@ -31,12 +34,12 @@ _BOUND = 60.0  # of log scale and of shift, for differences in units of their sp
 class Calibration:
     """calibrated difference = scale * difference + shift, and the loss it was fitted to (nats)."""
 
-    scale: jax.Array
-    shift: jax.Array
-    loss: jax.Array
+    scale: Any
+    shift: Any
+    loss: Any
 
 
-def calibrate(differences: jax.Array, steps: int = STEPS) -> Calibration:
+def calibrate(differences: np.ndarray | jax.Array, steps: int = STEPS) -> Calibration:
     """Fits scale and shift.
 
     Args:
@@ -45,22 +48,31 @@ def calibrate(differences: jax.Array, steps: int = STEPS) -> Calibration:
       steps: L-BFGS steps.
 
     Returns:
-      scale, shift, loss, each `[...]`; never worse than scale 1, shift 0.
+      scale, shift, loss, each `[...]`, on the host; never worse than scale 1, shift 0.
     """
-    lead = differences.shape[:-2]
-    flat = differences.reshape(-1, *differences.shape[-2:])
-    # Always so many at a time: to trace an L-BFGS step for another number costs more than any fit.
-    count = flat.shape[0]
+    values = np.asarray(differences, np.float32)
+    lead, (pairs, _) = values.shape[:-2], values.shape[-2:]
+    flat = values.reshape(-1, pairs, 2)
+    # Always so many of so many pairs: to trace an L-BFGS step for others costs more than any fit.
+    room = _FEW if pairs <= _FEW else -(-pairs // _MANY) * _MANY
+    flat = np.pad(flat, ((0, 0), (0, room - pairs), (0, 0)))
+    weights = np.where(np.arange(room) < pairs, 0.5 / pairs, 0.0).astype(np.float32)
+    count = len(flat)
     groups = [
-        _fit_all(flat[jnp.minimum(jnp.arange(start, start + _GROUP), count - 1)], steps)
+        jax.device_get(
+            _fit_all(flat[np.minimum(np.arange(start, start + _GROUP), count - 1)], weights, steps)
+        )
         for start in range(0, count, _GROUP)
     ]
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves)[:count].reshape(lead), *groups)
+    found: Calibration = jax.tree.map(
+        lambda *leaves: np.concatenate(leaves)[:count].reshape(lead), *groups
+    )
+    return found
 
 
-@functools.partial(jax.jit, static_argnums=1)
-def _fit_all(flat: jax.Array, steps: int) -> Calibration:
-    return jax.vmap(functools.partial(_fit, steps=steps))(flat)
+@functools.partial(jax.jit, static_argnums=2)
+def _fit_all(flat: jax.Array, weights: jax.Array, steps: int) -> Calibration:
+    return jax.vmap(lambda one: _fit(one, weights, steps))(flat)
 
 
 def calibrated_loss(differences: jax.Array, steps: int = 10) -> jax.Array:
@@ -95,14 +107,19 @@ def _newton(differences: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
     return scale, theta[1] - scale * centre
 
 
-def _fit(differences: jax.Array, steps: int) -> Calibration:
+def _fit(differences: jax.Array, weights: jax.Array, steps: int) -> Calibration:
+    """Of differences `[B, 2]` that weigh `[B]`; their weights are 1 in all, over both prompts."""
+
+    def mean(values: jax.Array) -> jax.Array:
+        return jnp.sum(weights[:, None] * values)
+
     # Around their mean and in units of their spread the differences make a well-conditioned problem.
-    centre = jnp.mean(differences)
-    unit = jnp.std(differences) + 1e-6 * (1 + jnp.abs(centre))
+    centre = mean(differences)
+    unit = jnp.sqrt(mean((differences - centre) ** 2)) + 1e-6 * (1 + jnp.abs(centre))
     scaled = (differences - centre) / unit
 
     def loss_of(theta: jax.Array) -> jax.Array:
-        return jnp.mean(binary_losses(calibrated_differences(scaled, jnp.exp(theta[0]), theta[1])))
+        return mean(binary_losses(calibrated_differences(scaled, jnp.exp(theta[0]), theta[1])))
 
     optimizer = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss_of)
@@ -125,10 +142,10 @@ def _fit(differences: jax.Array, steps: int) -> Calibration:
     carry = (start, optimizer.init(start), start, jnp.asarray(jnp.inf))
     (theta, _, best, best_loss), _ = lax.scan(step, carry, None, length=steps)
     best = jnp.where(loss_of(theta) < best_loss, theta, best)
-    plain = jnp.mean(binary_losses(differences))
+    plain = mean(binary_losses(differences))
     scale = jnp.exp(best[0]) / unit
     shift = best[1] - scale * centre
-    fitted = jnp.mean(binary_losses(calibrated_differences(differences, scale, shift)))
+    fitted = mean(binary_losses(calibrated_differences(differences, scale, shift)))
     improved = fitted <= plain
     return Calibration(
         scale=jnp.where(improved, scale, 1.0),

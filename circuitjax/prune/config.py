@@ -42,7 +42,7 @@ class PruneConfig:
 
     target_loss: float = 0.15
     steps: int = 100
-    batch_size: int = 64
+    batch_size: int = 16
     ablation: Literal["mean", "zero"] = "mean"
     tie_qk: bool = False
     calibrate: Literal["inside", "after", "off"] = "inside"

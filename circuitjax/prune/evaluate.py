@@ -23,7 +23,6 @@ from circuitjax.prune.objective import (
     AnyPairs,
     Pairs,
     answer_logits,
-    binary_losses,
     logit_differences,
     reduced_logits,
     task_loss,
@@ -48,23 +47,24 @@ class Answers(NamedTuple):
     """What K masks answer to M pairs.
 
     Attributes:
-      differences: `[K, M, 2]`, see `objective.logit_differences`.
+      differences: `[K, M, 2]`, see `objective.logit_differences`; on the host, as the vocabulary's.
       vocabulary: `[K, M, 2]`, loss of each prompt over the whole vocabulary, in nats.
     """
 
-    differences: jax.Array
-    vocabulary: jax.Array
+    differences: np.ndarray
+    vocabulary: np.ndarray
 
     def losses(self, prune: PruneConfig) -> np.ndarray:
         """Mean task loss `[K]` in nats, of the kind the configuration asks for."""
         if prune.loss == "binary":
-            return np.asarray(mean_binary_loss(self.differences))
-        return np.asarray(jnp.mean(self.vocabulary, axis=(1, 2)))
+            return mean_binary_loss(self.differences)
+        return np.mean(self.vocabulary, axis=(1, 2))
 
 
-def mean_binary_loss(values: jax.Array) -> jax.Array:
-    """Mean loss `[...]` in nats from differences `[..., M, 2]`."""
-    return jnp.mean(binary_losses(values), axis=(-2, -1))
+def mean_binary_loss(values: np.ndarray) -> np.ndarray:
+    """Mean loss `[...]` in nats from differences `[..., M, 2]`, on the host."""
+    losses = np.logaddexp(0.0, np.asarray(values) * np.array([-1.0, 1.0], np.float32))
+    return np.asarray(np.mean(losses, axis=(-2, -1)))
 
 
 def _answer(
@@ -116,12 +116,13 @@ def answers(
         parts = []
         for batch in batches:
             if group > 1:
-                parts.append(_several(problem.config, problem.params, fills, batch, stacked))
+                several = _several(problem.config, problem.params, fills, batch, stacked)
+                parts.append(jax.device_get(several))
             else:
                 part = _one(problem.config, problem.params, fills, batch, chosen[0])
-                parts.append(tuple(value[None] for value in part))
-        results.append(tuple(jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True)))
-    whole = (jnp.concatenate(part)[: len(trees), places] for part in zip(*results, strict=True))
+                parts.append(tuple(value[None] for value in jax.device_get(part)))
+        results.append(tuple(np.concatenate(part, axis=1) for part in zip(*parts, strict=True)))
+    whole = (np.concatenate(part)[: len(trees), places] for part in zip(*results, strict=True))
     return Answers(*whole)
 
 
@@ -184,7 +185,7 @@ class Prober:
         found = self._memory.answers(
             self._rankings[ranking], pairs, ks, lambda missing: self._look(pairs, ranking, missing)
         )
-        return Answers(*map(jnp.asarray, found))
+        return Answers(*found)
 
     def _look(self, pairs: Pairs, ranking: int, ks: Sequence[int]) -> Answers:
         masks = [self._mask(ranking, int(k)) for k in ks]
@@ -197,10 +198,10 @@ class Prober:
             if model is None:
                 parts.append(answers(self._problem, pairs, [mask]).differences)
                 continue
-            rows = [_reduced_differences(model, batch, mask) for batch in batches]
-            parts.append(jnp.concatenate(rows)[None, places])
-        values = jnp.concatenate(parts)
-        return Answers(values, jnp.zeros_like(values))
+            rows = jax.device_get([_reduced_differences(model, batch, mask) for batch in batches])
+            parts.append(np.concatenate(rows)[None, places])
+        values = np.concatenate(parts)
+        return Answers(values, np.zeros_like(values))
 
 
 @jax.jit

@@ -4,7 +4,8 @@ The two completions' logits are cached at every k that is looked at, so that the
 uncalibrated loss of each k come from one forward pass, and k is known for all three orders:
 calibration inside the bisection (default), after it (as published), or never.
 
-A first search on a few pairs says where to look; the search on all validation pairs starts there.
+A first search on a few pairs says where to look; the search on all validation pairs starts there. Of
+many rankings only those of the smallest k by the first search go through the second.
 """
 
 import dataclasses
@@ -30,6 +31,9 @@ __all__ = ["Choice", "SupportsAnswers", "choose", "choose_from_rankings", "cut",
 
 
 _SCOUTS = 128  # pairs of the first search; a ranking's ties need no more either
+_NEAR = 1.05  # how near, as a factor, the first search comes: the second looks wider than that
+_CLOSE = 1.02  # how near a brief search comes to the smallest k
+_FINALISTS = 2  # of many rankings: those whose k is chosen on all validation pairs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +51,8 @@ class Choice:
         where it was not asked for), and k_after is then found on the first few pairs only.
       curve: (k, loss, calibrated loss, pairs it was measured on) at every k looked at: on all
         validation pairs, or, far from the crossing, on the first few.
+      rough: whether k was chosen on the first few pairs only, where other rankings promised more; such a
+        choice is for the record.
     """
 
     mask: Mapping[str, np.ndarray]
@@ -58,6 +64,7 @@ class Choice:
     k_inside: int | None
     k_after: int | None
     curve: tuple[tuple[int, float, float, int], ...]
+    rough: bool = False
 
     @property
     def reached(self) -> bool:
@@ -115,14 +122,14 @@ def choose(
     state: MaskState,
     memory: AnswerMemory | None = None,
     *,
-    both_orders: bool = True,
+    brief: bool = False,
 ) -> list[Choice]:
     """Ranks every job's units by tau (ties by attribution) and cuts at the smallest good k.
 
     Args:
       problem: model, task, data.
       state: J trained jobs.
-      memory, both_orders: see `choose_from_rankings`.
+      memory, brief: see `choose_from_rankings`.
 
     Returns:
       One choice per job.
@@ -134,7 +141,7 @@ def choose(
         scores = np.asarray(flatten_units(job.tau))
         rankings.append(rank_nodes(scores, attribution(problem, job, pairs)))
         trained.append(int(np.sum(scores > 0)))
-    return choose_from_rankings(problem, rankings, trained, memory, both_orders=both_orders)
+    return choose_from_rankings(problem, rankings, trained, memory, brief=brief)
 
 
 def choose_from_rankings(
@@ -143,9 +150,12 @@ def choose_from_rankings(
     trained: Sequence[int] | None = None,
     memory: AnswerMemory | None = None,
     *,
-    both_orders: bool = True,
+    brief: bool = False,
 ) -> list[Choice]:
     """Cuts any rankings of the units at the smallest k that meets the target on validation.
+
+    Of more than two, only the two of the smallest k on the first few pairs; the next ones, too, while
+    none of these meets the target on all. The others' choices are `rough`.
 
     Args:
       problem: model, task, data.
@@ -153,9 +163,11 @@ def choose_from_rankings(
       trained: for each, a k to look at besides, such as the number of gates open after training.
       memory: of answers under the same model and replacement values, for searches with other targets;
         the choices are the same without it.
-      both_orders: find k for the other order of calibration as well; the choices are the same.
+      brief: for a search over many runs: the smallest k to 2%, no k for the other order of calibration,
+        and, on CPU, no losses of k far above the crossing.
     """
-    prober = Prober(problem, rankings, memory=memory)
+    # A first look at all of them is looked at again.
+    prober = Prober(problem, rankings, memory=memory or AnswerMemory())
     config, tied = problem.config, problem.prune.tie_qk
     trained = trained or [0] * len(rankings)
 
@@ -163,19 +175,32 @@ def choose_from_rankings(
         gates = gates_from_ranks(config, jnp.asarray(rankings[ranking]), k, tied)
         return {site: np.asarray(m) > 0.5 for site, m in gates.items()}
 
-    return [
-        cut(
+    def cut_one(index: int, rough: bool) -> Choice:
+        return cut(
             problem.prune,
-            problem.validation,
+            first_pairs(problem.validation) if rough else problem.validation,
             prober,
             index,
             num_units(config, tied),
-            k,
+            trained[index],
             functools.partial(mask_of, index),
-            both_orders=both_orders,
+            brief=brief or rough,
+            rough=rough,
         )
-        for index, k in enumerate(trained)
-    ]
+
+    every = range(len(rankings))
+    if brief or len(rankings) <= _FINALISTS:
+        return [cut_one(index, False) for index in every]
+    found = [cut_one(index, True) for index in every]
+    for done, index in enumerate(sorted(every, key=lambda i: _promise(found[i]))):
+        if done >= _FINALISTS and any(one.reached and not one.rough for one in found):
+            break
+        found[index] = cut_one(index, False)
+    return found
+
+
+def _promise(choice: Choice) -> tuple[float, float]:
+    return (0, choice.selection.k) if choice.reached else (1, choice.loss)
 
 
 def cut(
@@ -187,7 +212,8 @@ def cut(
     k_trained: int,
     mask_of: Callable[[int], Mapping[str, np.ndarray]],
     *,
-    both_orders: bool = True,
+    brief: bool = False,
+    rough: bool = False,
 ) -> Choice:
     """Cuts a ranking of gates of any grain at the smallest k that meets the target.
 
@@ -199,26 +225,43 @@ def cut(
       size: how many gates there are.
       k_trained: a k to look at besides.
       mask_of: the nodes {site: bool `[L, W]`} that the first k gates keep.
-      both_orders: find k for the other order of calibration as well, for the record.
+      brief: see `choose_from_rankings`.
+      rough: for the record of what was chosen.
     """
     scout = _Cache(prune, prober, ranking, first_pairs(validation))
     cache = _Cache(prune, prober, ranking, validation)
     # Where candidates are evaluated one after another, halving takes the fewest of them.
-    refine = 1 if jax.default_backend() == "cpu" else 4
+    in_turn = jax.default_backend() == "cpu"
+    refine = 1 if in_turn else 4
 
     def search(calibrated: bool, rough_only: bool = False) -> Selection:
         losses = [c.calibrated_at if calibrated else c.raw_at for c in (scout, cache)]
-        options: dict[str, Any] = {"grid": prune.grid, "extra": (k_trained,)}
-        rough = bisect(losses[0], size, prune.target_loss, **options)
+        options: dict[str, Any] = {"grid": prune.grid, "extra": (k_trained,), "refine": refine}
+        rough = bisect(
+            losses[0],
+            size,
+            prune.target_loss,
+            upwards=brief and in_turn,
+            close=1.0 if rough_only else _NEAR,
+            **options,
+        )
         if rough_only:
             return rough
         start = neighbours(rough.k, size) if rough.reached else ()
-        return bisect(losses[1], size, prune.target_loss, start=start, refine=refine, **options)
+        return bisect(
+            losses[1],
+            size,
+            prune.target_loss,
+            start=start,
+            upwards=in_turn,
+            close=_CLOSE if brief else 1.0,
+            **options,
+        )
 
     within = prune.calibrate == "inside"
     selection = search(within)
     # Without calibration k is often many times larger, and costs most of the time to find exactly.
-    other = search(not within, rough_only=within) if both_orders else None
+    other = search(not within, rough_only=within) if not brief else None
     inside, after = (selection, other) if within else (other, selection)
     scale, shift, loss = cache.fitted[selection.k]
     raw = cache.raw[selection.k]
@@ -234,6 +277,7 @@ def cut(
         k_inside=inside.k if inside and inside.reached else None,
         k_after=after.k if after and after.reached else None,
         curve=tuple(point for _, point in sorted((scout.curve() | cache.curve()).items())),
+        rough=rough,
     )
 
 

@@ -8,7 +8,7 @@ For a pair (positive, negative) with completions a and b, and logits at each pro
 in nats (chance for `binary` is ln 2). Axis letters: B pairs, and an axis of 2 is (positive, negative).
 """
 
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import flax.struct
 import jax
@@ -74,8 +74,10 @@ class Pairs:
     row_length: int = flax.struct.field(pytree_node=False, default=0)
 
     def take(self, index: jax.Array | np.ndarray) -> "Pairs":
-        """The pairs at `index` `[B']`."""
-        return jax.tree.map(lambda leaf: leaf[index], self)
+        """The pairs at `index` `[B']`, on the host if the index is there."""
+        # Every size of a slice would be a program of its own to compile on the device.
+        host = isinstance(index, np.ndarray)
+        return jax.tree.map(lambda leaf: (np.asarray(leaf) if host else leaf)[index], self)
 
     def draw(self, key: jax.Array, count: int) -> "Pairs":
         """`count` pairs, drawn with replacement."""
@@ -196,10 +198,11 @@ def binary_losses(differences: jax.Array) -> jax.Array:
     return jax.nn.softplus(sign * differences)
 
 
-def calibrated_differences(
-    differences: jax.Array, scale: jax.Array | float, shift: jax.Array | float
-) -> jax.Array:
-    """scale * difference + shift: what a scale and a shift per completion do to a difference."""
+def calibrated_differences(differences: Any, scale: Any, shift: Any) -> Any:
+    """scale * difference + shift: what a scale and a shift per completion do to a difference.
+
+    Where the differences are, on the host or on the device, there the result is.
+    """
     return scale * differences + shift
 
 

@@ -150,12 +150,12 @@ def pack(pairs: Pairs, causal: bool, group: int = 2, least: int = 0) -> tuple[Ro
     Returns:
       The rows, in an order of no meaning; and where among their answers each pair is, int `[M]`.
     """
-    rows, places = _pack(_on_host(pairs), causal, group, least)
-    return jax.device_put(rows), places
+    rows, places = _pack(pairs, causal, group, least)
+    return pairs if rows is pairs else jax.device_put(rows), places
 
 
 def _pack(pairs: Pairs, causal: bool, group: int, least: int = 0) -> tuple[Rows, np.ndarray]:
-    """`pack` of arrays on the host, to arrays on the host."""
+    """`pack`, to arrays on the host."""
     if not pairs.row_length:
         return pairs, np.arange(pairs.size)
     tokens = np.asarray(pairs.tokens)

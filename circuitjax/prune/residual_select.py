@@ -62,12 +62,12 @@ class EdgeAnswers(NamedTuple):
 
     def task_losses(self) -> np.ndarray:
         """Mean task loss `[K]` in nats."""
-        return np.asarray(jnp.mean(jax.nn.softplus(-jnp.asarray(self.odds)), axis=1))
+        return np.asarray(np.mean(np.logaddexp(0.0, -self.odds), axis=1))
 
-    def pair_differences(self) -> jax.Array:
+    def pair_differences(self) -> np.ndarray:
         """`[K, M / 2, 2]`: positive's completion against negative's, after both prompts of a pair."""
-        both = jnp.asarray(self.odds).reshape(len(self.odds), -1, 2)
-        return both * jnp.array([[[1.0, -1.0]]])
+        both = self.odds.reshape(len(self.odds), -1, 2)
+        return np.asarray(both * np.array([1.0, -1.0], np.float32))
 
 
 @functools.partial(jax.jit, static_argnums=0)

@@ -71,6 +71,8 @@ def bisect(
     refine: int = 4,
     extra: tuple[int, ...] = (),
     start: Sequence[int] = (),
+    upwards: bool = False,
+    close: float = 1.0,
     max_rounds: int = 16,
 ) -> Selection:
     """Finds the smallest crossing.
@@ -84,11 +86,15 @@ def bisect(
       extra: values of k to look at in the first round besides the grid, such as the k after training.
       start: where the crossing is expected: a first round that replaces the grid, which is looked at
         only if none of these meets the target.
+      upwards: look at the first round one k after another, from the smallest on, and at none above the
+        first that meets the target. It changes no k: what lies above is only for the record.
+      close: stop once neighbouring points on both sides of the crossing differ by no more than this
+        factor.
       max_rounds: bound on the rounds; the bracket shrinks by about `refine` times in each.
 
     Returns:
-      The selection. It is the smallest k exactly wherever the loss crosses the target once between
-      neighbouring points of the curve.
+      The selection. With `close` at 1 it is the smallest k exactly wherever the loss crosses the target
+      once between neighbouring points of the curve.
     """
     seen: dict[int, float] = {}
 
@@ -98,16 +104,21 @@ def bisect(
             for k, loss in zip(ks, loss_at(ks), strict=True):
                 seen[int(k)] = float(loss) if np.isfinite(loss) else float("inf")
 
-    look(np.unique([k for k in start if 1 <= k <= size]).astype(int))
-    if not any(loss <= target for loss in seen.values()):
-        look(first_grid(size, grid, extra))
+    def met() -> bool:
+        return any(loss <= target for loss in seen.values())
+
+    first = np.unique([k for k in start if 1 <= k <= size]).astype(int)
+    for ks in (first, first_grid(size, grid, extra)):
+        for some in ks[:, None] if upwards else [ks]:
+            if not met():
+                look(some)
     for _ in range(max_rounds):
         meeting = [k for k, loss in seen.items() if loss <= target]
         if not meeting:
             break
         high = min(meeting)
         low = max((k for k in seen if k < high), default=0)
-        if high - low <= 1:
+        if high - low <= 1 or high <= close * low:
             break
         inside = np.rint(np.geomspace(max(low, 0.5), high, refine + 2)[1:-1]).astype(int)
         inside = np.unique(np.clip(inside, low + 1, high - 1))

@@ -194,8 +194,9 @@ class WeightProber:
                 else:
                     few = _few_answers(self._problem.config, data, opened, gates, batch)
                     parts.append((few, jnp.zeros_like(few)))
-            rows.append([jnp.concatenate(part)[places] for part in zip(*parts, strict=True)])
-        return Answers(*(jnp.stack(column) for column in zip(*rows, strict=True)))
+            columns = zip(*jax.device_get(parts), strict=True)
+            rows.append([np.concatenate(part)[places] for part in columns])
+        return Answers(*(np.stack(column) for column in zip(*rows, strict=True)))
 
 
 @dataclasses.dataclass(frozen=True)

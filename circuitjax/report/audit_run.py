@@ -142,7 +142,7 @@ def audit_markdown(figures: Mapping[str, Any]) -> str:
             f"{'<=' if check['at_most'] else '>='} {check['threshold']:.3g}",
             check["unit"],
             words[check["passed"]],
-            check["note"].replace("|", "\\|"),
+            check["note"],
         ]
         for check in checks
     ]

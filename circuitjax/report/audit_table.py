@@ -55,7 +55,7 @@ def checks_table(audits: Sequence[Mapping[str, Any]]) -> str:
 
     rows: list[list[Any]] = [
         [
-            f"{group}: {name}".replace("|", "\\|"),
+            f"{group}: {name}",
             f"{'<=' if check['at_most'] else '>='} {check['threshold']:.3g}",
             *(cell(audit, (group, name)) for audit in audits),
         ]

@@ -224,6 +224,7 @@ def _job_row(found: Candidate, k_trained: int | None) -> dict[str, Any]:
         "seed": found.job.seed,
         "hyper": found.job.hyper.to_dict(),
         "reached": choice.reached,
+        "rough": choice.rough,
         "nodes": found.nodes,
         "edges": found.edges,
         "nodes_before_cleanup": sum(int(m.sum()) for m in choice.mask.values()),

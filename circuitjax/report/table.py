@@ -7,12 +7,12 @@ __all__ = ["markdown_table", "summary_lines"]
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table with aligned columns; floats get three decimals."""
+    """A Markdown table with aligned columns; floats get three decimals, a bar stays within its cell."""
 
     def text(value: Any) -> str:
         if isinstance(value, float):
             return f"{value:.3f}"
-        return "-" if value is None else str(value)
+        return "-" if value is None else str(value).replace("|", "\\|")
 
     cells = [list(header), *([text(v) for v in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]

@@ -37,7 +37,8 @@ from circuitjax.prune.train import MaskState, finite_jobs
 from circuitjax.tasks.base import Task
 from circuitjax.tune import carbs
 from circuitjax.tune.observations import append_round, read_rounds
-from circuitjax.tune.pruning_space import pruning_space
+from circuitjax.tune.pruning_space import Centre, pruning_space
+from circuitjax.tune.space import Space
 
 __all__ = ["Progress", "Study", "job_seed", "run_study", "winner"]
 
@@ -58,12 +59,15 @@ class Study:
 
     Attributes:
       model, task: the frozen network and the task.
-      prune: static configuration of every run.
+      prune: static configuration of every run, the winner's included.
       directory: of the study.
       rounds: how many.
       jobs: J, runs of a round.
       seed: of the search; seeds of the runs follow from it.
       config: how to search.
+      search_pairs: validation pairs, the first of `prune.validation_pairs`, that k is chosen on in the
+        search; the winner's is chosen on all.
+      centre: where the search starts, see `pruning_space`.
     """
 
     model: Model
@@ -74,13 +78,26 @@ class Study:
     jobs: int = 8
     seed: int = 0
     config: carbs.CarbsConfig = dataclasses.field(default_factory=carbs.CarbsConfig)
+    search_pairs: int = 256
+    centre: Centre = "published"
 
     def __post_init__(self) -> None:
-        for name in ("rounds", "jobs"):
+        for name in ("rounds", "jobs", "search_pairs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must be at least 0")
+
+    @property
+    def space(self) -> Space:
+        """What is searched."""
+        return pruning_space(self.model.config.num_nodes, self.centre)
+
+    def problem(self) -> Problem:
+        """What the runs of the search see."""
+        pairs = min(self.search_pairs, self.prune.validation_pairs)
+        prune = dataclasses.replace(self.prune, validation_pairs=pairs)
+        return make_problem(self.model, self.task, prune)
 
     def identity(self) -> dict[str, Any]:
         """What makes two studies the same study; more rounds go on with the same one."""
@@ -90,9 +107,10 @@ class Study:
             "task": self.task.name,
             "prune": self.prune.to_dict(),
             "jobs": self.jobs,
+            "search_pairs": self.search_pairs,
             "seed": self.seed,
             "carbs": self.config.to_dict(),
-            "space": pruning_space(self.model.config.num_nodes).to_dict(),
+            "space": self.space.to_dict(),
         }
 
 
@@ -123,7 +141,7 @@ def run_study(
     state = _restore(study, [row for rows in rounds for row in rows])
     if len(rounds) >= study.rounds:
         return state
-    problem = make_problem(study.model, study.task, study.prune)
+    problem = study.problem()
     empty = baseline(problem)["loss_empty"]
     if empty <= study.prune.target_loss:
         raise ValueError(
@@ -183,11 +201,10 @@ def _check(study: Study) -> bool:
 
 def _restore(study: Study, rows: Sequence[Mapping[str, Any]]) -> carbs.State:
     """The search as it stood: settings asked for, and every observation on file told."""
-    space = pruning_space(study.model.config.num_nodes)
     path = study.directory / "carbs.json"
     if not path.exists():
-        return carbs.start(study.config, space, study.seed)
-    state = carbs.from_json(path.read_text(encoding="utf-8"), study.config, space)
+        return carbs.start(study.config, study.space, study.seed)
+    state = carbs.from_json(path.read_text(encoding="utf-8"), study.config, study.space)
     told = {seen.id for seen in state.observations}
     return carbs.tell(state, [_observation(row) for row in rows if row["id"] not in told])
 
@@ -223,7 +240,7 @@ def _run_round(
     good = finite_jobs(state)
     # A job that left the finite numbers keeps its place, selected from zeros, and counts as failed.
     state = dataclasses.replace(state, tau=jax.tree.map(np.nan_to_num, state.tau))
-    found = candidates_of(problem, jobs, state, both_orders=False)
+    found = candidates_of(problem, jobs, state, brief=True)
     seconds = (trained - started, time.perf_counter() - trained)
     return [
         _row(study, number, suggestion, candidate, bool(fine), seconds)

@@ -173,9 +173,10 @@ def test_thin_asks_about_few_gates_twice():
     kept = thin(np.ones(600, bool), losses, losses, 0.13)
     assert sum(asked) < 3 * 600
     np.testing.assert_array_equal(kept, worth > 1e-3)
+    unguessed = sum(asked)
     asked.clear()
     guessed = thin(np.ones(600, bool), losses, losses, 0.13, guess=worth + rng.normal(0, 0.01, 600))
-    assert sum(asked) < 3 * 600
+    assert sum(asked) < unguessed - 400  # most are never asked about one by one
     assert np.all(guessed[worth > 1e-3])
     assert guessed.sum() <= kept.sum() + 5
 

@@ -129,7 +129,7 @@ def test_selection_equals_brute_force_over_every_k(problem, scouts, monkeypatch)
         prune = dataclasses.replace(PRUNE, calibrate=mode)
         changed = dataclasses.replace(problem, prune=prune)
         choices = masks.choose_from_rankings(changed, rankings)
-        alone = masks.choose_from_rankings(changed, rankings, both_orders=False)
+        alone = masks.choose_from_rankings(changed, rankings, brief=True)
         for choice, one in zip(choices, alone, strict=True):
             assert (one.selection.k, one.loss) == (choice.selection.k, choice.loss)
             others = (one.k_after, choice.k_after), (one.k_inside, choice.k_inside)

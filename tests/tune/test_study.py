@@ -16,7 +16,6 @@ import pytest
 from circuitjax.circuit.find import Job, candidates_of, initial_state, train_masks
 from circuitjax.core.host import alone_in
 from circuitjax.prune.config import Hyper
-from circuitjax.prune.problem import make_problem
 from circuitjax.tune import carbs
 from circuitjax.tune.observations import append_round, read_rounds
 from circuitjax.tune.study import run_study, winner
@@ -43,7 +42,7 @@ def finished(tmp_path_factory):
 def test_runs_are_those_of_plain_pruning(finished):
     directory, state = finished
     ours = study(directory)
-    problem = make_problem(ours.model, ours.task, ours.prune)
+    problem = ours.problem()
     rows = rows_of(directory)
     assert len(rows) == ROUNDS * JOBS == len(state.observations)
     for row in (rows[0], rows[-1]):

@@ -1,0 +1,58 @@
+"""One setting for many tasks, from the studies of all of them: how the default settings were chosen.
+
+    python -m experiments.suite --rounds=3 --steps=100 --batch_size=16
+    python -m experiments.consensus --suite=runs/suite/tiny-python-tuned
+
+Reads every run of every study of the suite (or of directories made by experiments.tune), fits one
+process to how much better than its task's median each was, and prints the setting expected to do best,
+as flags for experiments.prune. Nothing is trained.
+"""
+
+import json
+import pathlib
+
+from absl import app, flags
+
+from circuitjax.tune.consensus import consensus
+from circuitjax.tune.space import Space
+from experiments.command import exit_on_bad_input
+
+_SUITE = flags.DEFINE_string(
+    "suite", None, "Directory of a tuned suite, or one of several studies."
+)
+_SEED = flags.DEFINE_integer("seed", 0, "Of the candidates.")
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    if _SUITE.value is None:
+        raise ValueError("--suite is missing: name the directory of a tuned suite")
+    files = sorted(pathlib.Path(_SUITE.value).rglob("observations.jsonl"))
+    if not files:
+        raise ValueError(f"--suite={_SUITE.value} holds no study: run experiments.suite --rounds=3")
+    identities = [
+        json.loads((file.parent / "study.json").read_text(encoding="utf-8")) for file in files
+    ]
+    first = identities[0]
+    for file, identity in zip(files, identities, strict=True):
+        for name in ("model_hash", "space", "prune"):
+            if identity[name] != first[name]:
+                raise ValueError(
+                    f"{file.parent} is a study with another {name} than {files[0].parent}: "
+                    "name a directory whose studies differ in the task only"
+                )
+    studies = [
+        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        for file in files
+    ]
+    found = consensus(Space.from_dict(first["space"]), studies, _SEED.value)
+    print(f"{found.tasks} tasks, {found.runs} runs of {first['prune']['steps']} steps")
+    print(f"  edges, multiple of the median run's  {found.factor:.2f}")
+    print(f"  the same at the centre               {found.centre_factor:.2f}")
+    print(f"  deviation of its logarithm           {found.deviation:.2f}")
+    print(" ".join(f"--{name}={value:.3g}" for name, value in found.params.items()))
+
+
+if __name__ == "__main__":
+    app.run(main)
