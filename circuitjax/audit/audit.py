@@ -178,7 +178,7 @@ def audit_circuit(
         tokenizer = Tokenizer.from_json(model.tokenizer_json)
         size = None if task.pool else prune.test_pairs
         names = [pair.template for pair in draw_pairs(task, tokenizer, "test", size, 0)]
-    test, validation = (_first(p, config.pairs) for p in (problem.test, problem.validation))
+    test = _first(problem.test, config.pairs)
     few = _first(problem.validation, max(1, config.pairs // 2))
     with stage("evidence", "sufficiency, necessity, faithfulness"):
         base = baseline(problem)
@@ -191,7 +191,7 @@ def audit_circuit(
     scale, shift = (circuit.scale, circuit.shift) if calibrated else (1.0, 0.0)
     with stage("replacement", "other replacements, frozen norms, templates"):
         enough = replacement.sufficiency(
-            problem, circuit, test, validation, means=model.means, seed=config.seed
+            problem, circuit, test, few, means=model.means, seed=config.seed
         )
         templates = replacement.by_template(differences, names, scale, shift)
         inside = agreement(problem, circuit, _first(problem.test, max(1, config.pairs // 2)))

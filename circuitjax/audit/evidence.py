@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-_CONTROL_PAIRS = 256  # test pairs of the necessity test, whose controls cost a full forward each
+_CONTROL_PAIRS = 128  # test pairs of the necessity test, whose controls cost a full forward each
 
 
 def _accuracy(values: np.ndarray) -> float:

@@ -10,17 +10,17 @@ import pytest
 import circuitjax as cj
 
 NOTEBOOK = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "colab.ipynb"
-# The cell of settings, so small that a run is a matter of minutes; the circuit is none to be proud of.
+# The cell of settings, so small that a run is a matter of minutes, on a task whose circuit is small.
 SMALL = """
 import pathlib
 
 OUT = pathlib.Path("runs/colab")
-STEPS = 6
-PAIRS = {"train_pairs": 64, "validation_pairs": 32, "test_pairs": 32}
+STEPS = 40
+PAIRS = {"train_pairs": 256, "validation_pairs": 64, "test_pairs": 64, "batch_size": 4}
 TUNE_ROUNDS, TUNE_STEPS = 1, 2
 AUDIT = cj.AuditConfig(steps=2, pairs=8, search_pairs=8, sets=1, fractions=(0.5,), search_steps=1)
 EDGE_STEPS = 2
-TASK = "bracket_brace"
+TASK = "indent_for"
 """
 
 

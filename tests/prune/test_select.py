@@ -76,6 +76,32 @@ def test_whatever_the_curve_the_answer_is_consistent_with_what_was_seen(rng):
         assert not found.reached or found.k == 1 or seen[found.k - 1] > 0.05
 
 
+def test_looking_upwards_changes_no_k_and_looks_at_less(rng):
+    asked = [0, 0]
+    for _ in range(200):
+        size = int(rng.integers(1, 3000))
+        losses = rng.random(size) ** rng.choice([0.3, 1, 3])
+        start = tuple(rng.integers(1, size + 1, 3)) if rng.random() < 0.5 else ()
+        curves = Curve(losses), Curve(losses)
+        at_once = bisect(curves[0], size, 0.1, start=start, refine=1)
+        upwards = bisect(curves[1], size, 0.1, start=start, refine=1, upwards=True)
+        assert (upwards.k, upwards.reached) == (at_once.k, at_once.reached)
+        assert set(curves[1].asked) <= set(curves[0].asked)
+        asked = [total + len(curve.asked) for total, curve in zip(asked, curves, strict=True)]
+    assert asked[1] < asked[0]
+
+
+def test_a_close_search_ends_within_its_factor(rng):
+    for _ in range(100):
+        size = int(rng.integers(1, 5000))
+        losses = np.sort(rng.random(size))[::-1]
+        curve, exact = Curve(losses), bisect(Curve(losses), size, 0.3, max_rounds=40)
+        found = bisect(curve, size, 0.3, close=1.1, refine=1)
+        assert found.reached == exact.reached
+        if found.reached:
+            assert exact.k <= found.k <= max(1.1 * exact.k, exact.k + 1)
+
+
 def test_nothing_meets_the_target():
     found = bisect(Curve(np.array([0.9, 0.5, 0.7])), 3, 0.2)
     assert (found.k, found.reached, found.loss) == (2, False, 0.5)
