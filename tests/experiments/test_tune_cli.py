@@ -17,7 +17,7 @@ BAD = {
     "no jobs": (["--task=%s/good.jsonl", "--num_jobs=0"], "jobs is 0"),
     "seed": (["--task=%s/good.jsonl", "--seed=-1"], "seed is -1"),
     "no fresh seeds": (["--task=%s/good.jsonl", "--fresh_seeds=0"], "--fresh_seeds=0"),
-    "no validation": (["--task=%s/good.jsonl", "--validation_pairs=0"], "validation_pairs is 0"),
+    "no search pairs": (["--task=%s/good.jsonl", "--search_pairs=0"], "search_pairs is 0"),
     "target nan": (["--task=%s/good.jsonl", "--target_loss=nan"], "target_loss is nan"),
     "trivial": (["--task=%s/good.jsonl", "--target_loss=0.7"], "there is nothing to tune"),
     "foreign": (["--task=%s/good.jsonl", "--out=%s/mine"], "holds files but no study"),
