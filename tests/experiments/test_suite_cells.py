@@ -127,7 +127,13 @@ def test_tuned_cells_are_units_of_their_own(names, tmp_path):
     assert len(tuned.suite.units) == 2 * 2 * 2 + 2  # tasks, targets, seeds; random by task
     cell = next(cell for cell in tuned.suite.cells if cell.ranking == "learned")
     assert tuned.circuit(cell).parts[-2:] == ("winner", "circuit")
-    assert tuned.suite.identity["tuning"] == {"rounds": 2, "jobs": 3, "fresh_seeds": 1}
+    assert tuned.suite.identity["tuning"] == {
+        "rounds": 2,
+        "jobs": 3,
+        "fresh_seeds": 1,
+        "search_pairs": 256,
+        "centre": "published",
+    }
 
 
 def test_what_tells_two_suites_apart(names, tmp_path):
