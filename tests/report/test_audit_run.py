@@ -72,7 +72,7 @@ def test_the_report_for_people_has_every_check(finished):
     text = (directory / "audit.md").read_text()
     lines = check_lines(figures["checks"])
     for check in figures["checks"]:
-        assert check["name"] in text
+        assert check["name"].replace("|", "\\|") in text  # a bar would end the cell
         assert check["name"] in lines
     assert "no total score" in text
     assert len(lines.splitlines()) == len(figures["checks"])
