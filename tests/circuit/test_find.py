@@ -24,8 +24,8 @@ HYPERS = [Hyper(c, init_noise_scale=0.05, lr=0.02) for c in (0.01, 0.02)]
 JOBS = [Job(index, hyper) for index, hyper in enumerate(HYPERS)]
 
 
-def candidate(reached, loss, edges, nodes=3) -> Candidate:
-    choice = SimpleNamespace(reached=reached, loss=loss)
+def candidate(reached, loss, edges, nodes=3, rough=False) -> Candidate:
+    choice = SimpleNamespace(reached=reached, loss=loss, rough=rough)
     return Candidate(JOBS[0], choice, {"a": np.ones((1, nodes), bool)}, {}, {}, edges)
 
 
@@ -40,6 +40,9 @@ def candidate(reached, loss, edges, nodes=3) -> Candidate:
         # None meets it: the lowest loss, however large.
         ([(False, 0.3, 1), (False, 0.2, 900), (False, 0.25, 2)], 1),
         ([(False, math.inf, 1), (False, 0.9, 900)], 1),
+        # What was looked at on a few pairs only is no circuit, whatever it promises.
+        ([(True, 0.1, 1, 1, True), (True, 0.1, 9)], 1),
+        ([(True, 0.1, 1, 1, True), (False, 0.9, 9)], 1),
     ],
 )
 def test_the_pick(offered, winner):
@@ -49,8 +52,10 @@ def test_the_pick(offered, winner):
 
 def test_default_jobs_are_seeds_times_settings():
     jobs = default_jobs(100, [3, 4], lr=0.5)
-    assert [job.seed for job in jobs] == [3] * 2 + [4] * 2
-    assert sorted({round(job.hyper.k_coef * 100, 6) for job in jobs}) == [9, 18]
+    assert [job.seed for job in jobs] == [3] * 8 + [4] * 8
+    multiples = [job.hyper.k_coef * 100 / 18 for job in jobs[:8]]
+    assert multiples == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.1, 1.5, 2.0, 3.0])
+    assert [job.hyper.k_coef for job in jobs[8:]] == [job.hyper.k_coef for job in jobs[:8]]
     assert {job.hyper.lr for job in jobs} == {0.5}
     assert [job.hyper.k_coef for job in default_jobs(100, [0], k_coef=0.7)] == [0.7]
     for seed in (-1, 2**32):
