@@ -1,22 +1,25 @@
 """Compares CARBS with random search and Optuna's samplers on functions with a known minimum.
 
     python -m experiments.bench_carbs --num_seeds=10 --out=carbs.json
+    python -m experiments.bench_carbs --ask_after=64,248      # how long CARBS takes to ask
 
 Every tuner gets the same space in basic units, its centre as the first suggestion, and the same number
 of evaluations in rounds of 8. Random search draws evenly. Optuna (in the `dev` extras; its Gaussian
 process also needs PyTorch) is told failed evaluations as failed trials. Regret is the noise-free value
 of the setting that a tuner holds to be best, minus the function's minimum: CARBS's own `best`, for the
 others the lowest output seen. Printed is the median over seeds with the quartiles; where evaluations
-differ in cost, also when each has spent what the thriftiest run spent in all.
+differ in cost, also when each has spent what the thriftiest run spent in all. With --ask_after nothing
+is compared: the time that asking for a round takes once so many runs of a pruning study came back.
 """
 
 from concurrent.futures import ProcessPoolExecutor
 
+import numpy as np
 from absl import app, flags
 
 from circuitjax.core.checkpoints import write_json
 from experiments.bench_functions import FUNCTIONS
-from experiments.bench_tuners import ROUND, TUNERS, run_one, table
+from experiments.bench_tuners import ROUND, TUNERS, run_one, seconds_of_asking, table
 from experiments.command import exit_on_bad_input
 
 _FUNCTIONS = flags.DEFINE_multi_enum(
@@ -29,11 +32,26 @@ _PROCESSES = flags.DEFINE_integer("processes", 2, "Runs side by side.")
 _OUT = flags.DEFINE_string(
     "out", None, "JSON file for every run's regret and cost after each round."
 )
+_ASK_AFTER = flags.DEFINE_list(
+    "ask_after", None, f"Observations after which the time of asking for {ROUND} is printed."
+)
 
 
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
+    if _ASK_AFTER.value is not None:
+        if not all(text.isdecimal() for text in _ASK_AFTER.value):
+            raise ValueError(
+                f"--ask_after={','.join(_ASK_AFTER.value)} must be whole numbers from 0"
+            )
+        for count in map(int, _ASK_AFTER.value):
+            took = [seconds_of_asking(count, seed) for seed in range(_SEEDS.value)]
+            print(
+                f"asking for {ROUND} after {count}: median {np.median(took):.2f} s "
+                f"({min(took):.2f} to {max(took):.2f}, {len(took)} seeds)"
+            )
+        return
     for flag in (_SEEDS, _ROUNDS, _PROCESSES):
         if flag.value < 1:
             raise ValueError(f"--{flag.name}={flag.value} must be at least 1")

@@ -1,6 +1,7 @@
 """The tuners that `bench_carbs` compares, one run of one of them, and the table of all runs."""
 
 import abc
+import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ import numpy as np
 
 from circuitjax.report.table import markdown_table
 from circuitjax.tune import carbs
+from circuitjax.tune.pruning_space import pruning_space
 from circuitjax.tune.space import Space
 from experiments.bench_functions import FUNCTIONS, Outcome
 
@@ -178,6 +180,41 @@ def run_one(function: str, tuner: str, seed: int, rounds: int) -> dict[str, Any]
         "failures": failures,
         "seconds": round(seconds, 2),
     }
+
+
+def seconds_of_asking(observations: int, seed: int) -> float:
+    """Seconds of CARBS for a round in the eight hyperparameters of pruning.
+
+    Args:
+      observations: made-up runs that came back before: edges from 100 up, scattered twofold, of equal
+        cost but for the noise of a clock, one in sixteen failed.
+      seed: of the search and of the runs.
+    """
+    space = pruning_space(8448)
+    rng = np.random.default_rng(seed)
+    state = carbs.start(carbs.CarbsConfig(), space, seed)
+    points = rng.normal(0, 0.5, (observations, len(space.dimensions)))
+    suggestions = tuple(
+        carbs.Suggestion(i, space.from_basic(space.snap(points[i : i + 1])[0]), "first")
+        for i in range(observations)
+    )
+    edges = np.log(100) + np.sum(points**2, axis=1) + 0.35 * rng.normal(size=observations)
+    state = dataclasses.replace(state, suggestions=suggestions)
+    state = carbs.tell(
+        state,
+        [
+            carbs.Observation(
+                i,
+                None if i % 16 == 15 else float(edges[i]),
+                1 + 0.02 * rng.random(),
+                failed=i % 16 == 15,
+            )
+            for i in range(observations)
+        ],
+    )
+    begun = time.perf_counter()
+    carbs.ask(state, ROUND)
+    return time.perf_counter() - begun
 
 
 def _cell(regrets: Sequence[float | None]) -> str:

@@ -5,7 +5,7 @@ import pytest
 from scipy.optimize import minimize
 
 from experiments.bench_functions import FUNCTIONS
-from experiments.bench_tuners import run_one, table
+from experiments.bench_tuners import run_one, seconds_of_asking, table
 
 # Where the lowest output is, by the literature or by construction.
 MINIMA = {
@@ -68,3 +68,8 @@ def test_the_table_says_median_quartiles_and_equal_cost():
     assert "f: cost 20 spent" in lines[3]
     assert "9 [9, 9]" in lines[3]  # only the first run's second round fits into 20
     assert "| f: failures" in lines[4]
+
+
+def test_asking_is_timed_with_runs_and_without():
+    assert 0 < seconds_of_asking(0, 0) < 1  # the first samples need no model
+    assert seconds_of_asking(24, 0) > 0
