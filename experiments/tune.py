@@ -5,8 +5,9 @@
 
 Every round asks for --num_jobs settings and prunes with all of them at once. The same command again
 goes on where it stopped, wherever that was, and ends with the same winner. The winner is run again with
-fresh seeds. In --out: observations.jsonl (every run as it comes), progress.png, winner/ (an ordinary
-pruning run: report, circuit, pictures), and tune.json, written last.
+fresh seeds, and the two runs of fewest edges as they were; the smallest of all these is the circuit,
+its k chosen on all validation pairs. In --out: observations.jsonl (every run as it comes),
+progress.png, winner/ (an ordinary pruning run: report, circuit, pictures), and tune.json, written last.
 """
 
 import pathlib
@@ -100,7 +101,7 @@ def main(argv: list[str]) -> None:
             bar.set_postfix_str(f"round {number + 1} of {study.rounds}, fewest edges {best}")
 
         state = run_study(study, progress=progress)
-        bar.write("running the winner with fresh seeds")
+        bar.write("running the winner with fresh seeds, and the best runs again")
         tuned, report = run_winner(study, state, _FRESH.value)
     print(
         f"{study.task.name} on {study.model.name}: {tuned['runs']} runs, {tuned['failed']} failed"
@@ -109,7 +110,10 @@ def main(argv: list[str]) -> None:
     print(f"  fewest edges, last round   {tuned['fewest_edges_last_round']}")
     print(f"  fewest edges, all rounds   {tuned['fewest_edges']}")
     print(f"  winner with fresh seeds    {', '.join(map(str, tuned['fresh_seeds_edges']))}")
-    print(f"  winner's test loss         {report['loss_circuit']:.4f}")
+    print(f"  best runs, done again      {', '.join(map(str, tuned['best_runs_edges']))}")
+    print(
+        f"  the circuit                {report['edges']} edges, test loss {report['loss_circuit']:.4f}"
+    )
     print(f"  written to {study.directory}")
 
 

@@ -1,9 +1,11 @@
-"""What follows a search: its winner as an ordinary run with fresh seeds, figures, picture."""
+"""What follows a search: its winner with fresh seeds and its best runs once more, figures, picture."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from circuitjax.circuit.find import Job
 from circuitjax.core.checkpoints import write_json
+from circuitjax.prune.config import Hyper
 from circuitjax.report.prune_run import PruneRun
 from circuitjax.report.run_directory import run_pruning, versions
 from circuitjax.report.study_report import plot_study, study_figures
@@ -13,11 +15,22 @@ from circuitjax.tune.study import Study, job_seed, winner
 
 __all__ = ["run_winner"]
 
+_AGAIN = 2  # runs of the search that are done once more
+
+
+def _best_runs(rows: Sequence[Mapping[str, Any]]) -> list[Job]:
+    """Seeds and settings of the runs of fewest edges, as they were."""
+    reached = sorted((row for row in rows if not row["failed"]), key=lambda row: row["edges"])
+    return [Job(row["seed"], Hyper(**row["params"])) for row in reached[:_AGAIN]]
+
 
 def run_winner(
     study: Study, state: carbs.State, fresh_seeds: int
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Runs the best setting of a study again and writes winner/, progress.png and tune.json.
+    """Runs the best setting of a study with fresh seeds, and writes winner/, progress.png and tune.json.
+
+    Beside the fresh seeds the two runs of fewest edges are trained once more, as they were: the search
+    cut them roughly, on few pairs. The circuit is the smallest of all that meet the target on all pairs.
 
     Args:
       study: done; its directory must be this process's alone.
@@ -32,19 +45,24 @@ def run_winner(
     """
     hyper, found = winner(study, state)
     first = study.rounds * study.jobs
+    rounds = read_rounds(study.directory / "observations.jsonl", study.jobs)
+    rows = [row for round_ in rounds for row in round_]
     jobs = [Job(job_seed(study, first + index), hyper) for index in range(fresh_seeds)]
+    jobs += _best_runs(rows)
     report = run_pruning(
         PruneRun(study.model, study.task, study.prune, jobs, study.directory / "winner"),
         overwrite=True,
     )
-    rounds = read_rounds(study.directory / "observations.jsonl", study.jobs)
-    rows = [row for round_ in rounds for row in round_]
+    edges = [job["edges"] if job["reached"] else None for job in report["jobs"]]
     plot_study(study.directory / "progress.png", rows, f"{study.task.name} on {study.model.name}")
     tuned = {
         **study_figures(rows),
         "winner": dict(found.params),
         "winner_runs": found.runs,
-        "fresh_seeds_edges": [job["edges"] if job["reached"] else None for job in report["jobs"]],
+        "fresh_seeds_edges": edges[:fresh_seeds],
+        "best_runs_edges": edges[fresh_seeds:],
+        "rough": [job["rough"] for job in report["jobs"]],  # of these: cut on few pairs
+        "circuit_edges": report["edges"],
         "loss_circuit": report["loss_circuit"],
         "config": study.identity(),
         "versions": versions(),

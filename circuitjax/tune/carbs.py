@@ -3,7 +3,7 @@
     state = start(CarbsConfig(), space, seed=0)
     state, suggestions = ask(state, 8)
     state = tell(state, [Observation(s.id, output, cost) for s in suggestions])
-    best(state)
+    expected_best(state)
 
 Outputs are minimised. The search is local: it starts at the centre, keeps to a radius around the
 Pareto front of output against cost, and moves with it. A good centre is worth more than wide bounds.
@@ -47,6 +47,7 @@ __all__ = [
     "Suggestion",
     "ask",
     "best",
+    "expected_best",
     "from_json",
     "front",
     "start",
@@ -114,6 +115,22 @@ def best(state: State) -> Measured | None:
     return min(measured(state), key=lambda one: one.output, default=None)
 
 
+def expected_best(state: State) -> Measured | None:
+    """The measured setting whose output the process expects to be lowest; None while none has succeeded.
+
+    The lowest of many noisy runs is mostly the luckiest; its neighbours, which the process takes into
+    account, say what it is worth. Without noise this is `best`, or within the process's error of it.
+    Of settings at least half of whose runs succeeded.
+    """
+    found = measured(state)
+    if not found:
+        return None
+    points = np.array([state.space.to_basic(one.params) for one in found])
+    with threadpool_limits(limits=1, user_api="blas"):
+        expected = _fitted(state).output.predict(points)[0]
+    return found[int(np.argmin(expected))]
+
+
 def front(state: State) -> tuple[Measured, ...]:
     """The settings on the Pareto front of mean output against mean cost, cheapest first."""
     found = measured(state)
@@ -127,19 +144,24 @@ def _generator(state: State, suggestion: int, purpose: int) -> np.random.Generat
 
 def _models(state: State) -> Models | None:
     """Fitted to all that came back, given drawn outcomes for the rest; None without a success."""
-    seen = state.observations
-    if all(observation.failed for observation in seen):
+    if all(observation.failed for observation in state.observations):
         return None
-    models = fit_models(
+    models = _fitted(state)
+    for suggestion in state.pending:
+        models = _imputed(models, state, suggestion)
+    return models
+
+
+def _fitted(state: State) -> Models:
+    """Fitted to what came back, some of which must have succeeded."""
+    seen = state.observations
+    return fit_models(
         points=np.array([state.space.to_basic(state.suggestions[o.id].params) for o in seen]),
         outputs=np.array([o.output if o.output is not None else np.nan for o in seen]),
         costs=np.array([o.cost for o in seen]),
         failed=np.array([o.failed for o in seen]),
         tolerance=state.config.cost_tolerance,
     )
-    for suggestion in state.pending:
-        models = _imputed(models, state, suggestion)
-    return models
 
 
 def _imputed(models: Models, state: State, suggestion: Suggestion) -> Models:

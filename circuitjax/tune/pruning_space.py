@@ -2,9 +2,9 @@
 
 Centres are the published ones, but for k_coef, whose useful value goes as one over the number of
 nodes N: 18 / N is the published 1e-4 times the N it was published for. They suit long runs; a study of
-few rounds and short runs may start from the defaults instead, of larger lr and smaller k_coef. A basic
-unit is a decade; bounds lie where a run cannot be told from one that does nothing, or that destroys
-everything at once.
+few rounds and short runs may start from the larger lr of the defaults instead. A basic unit is a
+decade; bounds lie where a run cannot be told from one that does nothing, or that destroys everything
+at once.
 """
 
 from typing import Literal, get_args
@@ -16,10 +16,10 @@ __all__ = ["CENTRES", "Centre", "pruning_space"]
 
 Centre = Literal["published", "default"]
 CENTRES: tuple[Centre, ...] = get_args(Centre)
-# Where they differ; k_coef in multiples of 18 / N. The default has no warm-up, which has no logit.
+# Where they differ. The default has no warm-up, which has no logit.
 _CHOSEN: dict[Centre, dict[str, float]] = {
-    "published": {"k_coef": 1.0, "lr": 3e-3, "lr_warmup_frac": 5e-2},
-    "default": {"k_coef": 0.5, "lr": 1e-2, "lr_warmup_frac": 1e-2},
+    "published": {"lr": 3e-3, "lr_warmup_frac": 5e-2},
+    "default": {"lr": 1e-2, "lr_warmup_frac": 1e-2},
 }
 
 
@@ -34,9 +34,7 @@ def pruning_space(num_nodes: int, centre: Centre = "published") -> Space:
     chosen, published = _CHOSEN[centre], float(default_hyper(num_nodes).k_coef)
     return Space(
         (
-            Dimension(
-                "k_coef", "log", published * chosen["k_coef"], published / 100, published * 100
-            ),
+            Dimension("k_coef", "log", published, published / 100, published * 100),
             Dimension("init_noise_scale", "log", 1e-2, 1e-4, 1.0),
             Dimension("init_noise_bias", "log", 1e-1, 1e-3, 1.0),
             Dimension("wd", "log", 1e-3, 1e-6, 1.0),

@@ -165,12 +165,12 @@ def run_study(
 
 
 def winner(study: Study, state: carbs.State) -> tuple[Hyper, carbs.Measured]:
-    """The best setting as hyperparameters, and what was seen of it.
+    """The setting expected to be best as hyperparameters, and what was seen of it.
 
     Raises:
       ValueError: no run met the target.
     """
-    found = carbs.best(state)
+    found = carbs.expected_best(state)
     if found is None:
         raise ValueError(
             f"none of {len(state.observations)} runs of task {study.task.name!r} met the target of "

@@ -78,6 +78,14 @@ def test_a_study_and_its_winner(folder):
     reached = [row["edges"] for row in rows if not row["failed"]]
     assert result["fewest_edges"] == min(reached)
     assert result["runs"] == 9
+    fresh, again = result["fresh_seeds_edges"], result["best_runs_edges"]
+    assert len(again) == 2
+    circuit = json.loads((folder / "study/winner/report.json").read_text())
+    jobs = circuit["jobs"]
+    best = sorted((row for row in rows if not row["failed"]), key=lambda row: row["edges"])[:2]
+    assert [job["seed"] for job in jobs[len(fresh) :]] == [row["seed"] for row in best]
+    cut = [e for e, rough in zip([*fresh, *again], result["rough"], strict=True) if e and not rough]
+    assert circuit["edges"] == result["circuit_edges"] == min(cut)
     assert result["failed"] == 9 - len(reached)
     report = json.loads((folder / "study/winner/report.json").read_text())
     seeds = [job["seed"] for job in report["jobs"]]

@@ -12,6 +12,7 @@ from circuitjax.tune.carbs import (
     Observation,
     ask,
     best,
+    expected_best,
     from_json,
     front,
     start,
@@ -247,13 +248,37 @@ def test_best_is_the_lowest_mean():
     assert [one.ids for one in front(state)] == [(1,), (0, 4)]
 
 
+def test_the_expected_best_is_not_fooled_by_luck():
+    """The luckiest of many noisy runs near a poor setting, against a cluster of good ones."""
+    space = Space((Dimension("x", "linear", 0.0, -2.0, 2.0),))
+    rng = np.random.default_rng(0)
+    state, s = ask(start(CarbsConfig(), space, 0), 40)
+    places = np.concatenate([rng.normal(-1, 0.1, 20), rng.normal(1, 0.1, 20)])
+    s = tuple(
+        dataclasses.replace(one, params={"x": float(x)}) for one, x in zip(s, places, strict=True)
+    )
+    outputs = np.where(places < 0, 3.0, 2.0) + 0.3 * rng.normal(size=40)
+    outputs[7] = 0.5
+    state = dataclasses.replace(state, suggestions=s)
+    state = tell(state, [Observation(i, float(y), 1.0) for i, y in enumerate(outputs)])
+    assert best(state).ids == (7,)
+    assert expected_best(state).params["x"] > 0
+
+
+def test_without_noise_the_expected_best_is_the_best():
+    state = search(FLAT, 4, output=quadratic)
+    low = best(state).output
+    assert low <= quadratic(expected_best(state).params) <= low + 0.02 * quadratic(FLAT.centre)
+    assert expected_best(start(CarbsConfig(), FLAT, 0)) is None
+
+
 def test_a_setting_that_mostly_fails_is_not_the_best():
     state, s = ask(start(CarbsConfig(), FLAT, 0), 4)
     again = tuple(dataclasses.replace(one, params=s[0].params) for one in s[:3])
     state = dataclasses.replace(state, suggestions=(*again, s[3]))
     state = tell(state, [Observation(0, -9.0, 1.0), Observation(3, 5.0, 1.0)])
     state = tell(state, [Observation(i, None, 1.0, failed=True) for i in (1, 2)])
-    assert best(state).ids == (3,)
+    assert best(state).ids == expected_best(state).ids == (3,)
 
 
 @pytest.mark.parametrize(
