@@ -78,19 +78,19 @@ def test_a_study_and_its_winner(folder):
     reached = [row["edges"] for row in rows if not row["failed"]]
     assert result["fewest_edges"] == min(reached)
     assert result["runs"] == 9
-    fresh, again = result["fresh_seeds_edges"], result["best_runs_edges"]
-    assert len(again) == 2
-    circuit = json.loads((folder / "study/winner/report.json").read_text())
-    jobs = circuit["jobs"]
-    best = sorted((row for row in rows if not row["failed"]), key=lambda row: row["edges"])[:2]
-    assert [job["seed"] for job in jobs[len(fresh) :]] == [row["seed"] for row in best]
-    cut = [e for e, rough in zip([*fresh, *again], result["rough"], strict=True) if e and not rough]
-    assert circuit["edges"] == result["circuit_edges"] == min(cut)
     assert result["failed"] == 9 - len(reached)
     report = json.loads((folder / "study/winner/report.json").read_text())
-    seeds = [job["seed"] for job in report["jobs"]]
-    assert len(set(seeds)) == 3
-    assert not set(seeds) & {row["seed"] for row in rows}
-    for job in report["jobs"]:
+    fresh, again = report["jobs"][:3], report["jobs"][3:]
+    assert not {job["seed"] for job in fresh} & {row["seed"] for row in rows}
+    assert len({job["seed"] for job in fresh}) == 3
+    for job in fresh:
         assert job["hyper"] == pytest.approx(result["winner"], rel=1e-6)
+    best = sorted((row for row in rows if not row["failed"]), key=lambda row: row["edges"])[:2]
+    for job, row in zip(again, best, strict=True):
+        assert job["seed"] == row["seed"]
+        assert job["hyper"] == pytest.approx(row["params"], rel=1e-6)
+    edges = [job["edges"] if job["reached"] else None for job in report["jobs"]]
+    assert (result["fresh_seeds_edges"], result["best_runs_edges"]) == (edges[:3], edges[3:])
+    whole = [e for e, rough in zip(edges, result["rough"], strict=True) if e and not rough]
+    assert report["edges"] == result["circuit_edges"] == min(whole)
     assert (folder / "study/progress.png").stat().st_size > 1000
