@@ -3,7 +3,8 @@
 Training and selection leave nodes whose removal costs nothing, or helps. One round closes the cheapest
 parts by themselves (of many, first-order estimates say which) and sorts them by what that costs; the
 longest run of cheapest ones that can go together goes; when not even one can, the next few are tried
-alone, and when none of these can go either, the costs of many are asked anew, twice at most.
+alone, one after another, and when none of these can go either, the costs of many are asked anew, twice
+at most.
 
     estimated -> screened on a few validation pairs -> decided on all of them -> reported on test pairs
 
@@ -72,7 +73,8 @@ def thin(
       is then returned as it is. It may have gates that could still be closed: `_ROUNDS` and `_LOOKS`
       bound the search, and what `screen` puts a fifth above the target is not tried.
 
-    A gate whose closing costs more than twice the target is taken to be needed from then on.
+    A gate whose closing costs more than twice the target on the few data, or misses it on all, is taken
+    to be needed from then on: with others gone it is worth more, mostly.
     """
     now = np.array(opened, bool)
     held = float(decide(now[None])[0])
@@ -98,9 +100,10 @@ def thin(
         worth &= ~known | (cost <= _HOPELESS * target)
         order = np.flatnonzero(worth)
         order = order[np.argsort(cost[order], kind="stable")]
-        gone, held, gap = _cheapest(
+        gone, missed, held, gap = _cheapest(
             now, order, cost[order], (held, gap), screen, decide, target, tries
         )
+        worth[missed] = False
         if not len(gone) and (everything or not spare):
             break
         now[gone] = worth[gone] = False
@@ -118,8 +121,8 @@ def _cheapest(
     decide: Losses,
     target: float,
     tries: int,
-) -> tuple[np.ndarray, float, float]:
-    """Gates that can go together, or one that can go; maybe none.
+) -> tuple[np.ndarray, list[int], float, float]:
+    """Gates that can go together, or one that can go, maybe none; and those that cannot go alone.
 
     Together goes the longest run from the cheapest on that takes but a part of the room left to the
     target: in small steps, what is removed early is worth little.
@@ -135,24 +138,16 @@ def _cheapest(
         losses = screen(_without(now, [order[:count] for count in counts]))
         return int(np.max(np.where(losses + gap <= held + _STRIDE * (target - held), counts, 0)))
 
-    count = foreseen(2 ** np.arange(len(order).bit_length()))
-    if not count and len(order) and cost[0] + gap <= _NEARLY * target:
-        count = 1
-    while count:
-        closed = _without(now, [order[:count]])
+    count, missed = foreseen(2 ** np.arange(len(order).bit_length())), list[int]()
+    together = [order[: count >> halved] for halved in range(count.bit_length() - 1)]
+    singly = order[:tries][cost[:tries] + gap <= _NEARLY * target]
+    for gone in (*together, *(singly[i : i + 1] for i in range(len(singly)))):
+        closed = _without(now, [gone])
         loss = float(decide(closed)[0])
         if loss <= target:
-            return order[:count], loss, loss - float(screen(closed)[0])
-        count //= 2
-    alone = order[1:tries][cost[1:tries] + gap <= _NEARLY * target]
-    if len(alone):
-        rows = _without(now, [[place] for place in alone])
-        losses = decide(rows)
-        best = int(np.argmin(losses))
-        loss = float(losses[best])
-        if loss <= target:
-            return alone[best : best + 1], loss, loss - float(screen(rows[best : best + 1])[0])
-    return order[:0], held, gap
+            return gone, missed, loss, loss - float(screen(closed)[0])
+        missed += gone.tolist() if len(gone) == 1 else []
+    return order[:0], missed, held, gap
 
 
 def _without(now: np.ndarray, closings: list) -> np.ndarray:
