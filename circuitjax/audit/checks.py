@@ -212,7 +212,7 @@ def _minimality(audit: Mapping[str, Any], add: Any) -> None:
     add("minimality", "nodes that polish removes", removed, 0.1, unit="share", note=note)
     add(
         "minimality",
-        "test loss that polish adds",
+        "test loss after polish, above target and circuit",
         held,
         (_SLACK - 1) * audit["target_loss"],
         note=note,

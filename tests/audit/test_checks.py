@@ -96,7 +96,7 @@ def test_the_verdict_reads_every_figure():
     assert not checks["loss on its worst template"].passed
     assert checks["templates held out from a search of its own"].note == "one template"
     assert checks["nodes that polish removes"].figure == pytest.approx(0.2)
-    assert checks["test loss that polish adds"].figure == pytest.approx(0.0)
+    assert checks["test loss after polish, above target and circuit"].figure == pytest.approx(0.0)
     assert checks["random supersets, worst mean over fractions"].figure == pytest.approx(0.3)
     assert not checks["adversarial superset"].passed
     assert checks["size of nonsense task, of the task's"].figure == 1.5
