@@ -181,6 +181,22 @@ def test_thin_asks_about_few_gates_twice():
     assert guessed.sum() <= kept.sum() + 5
 
 
+def test_thin_decides_on_a_gate_that_missed_alone_only_once():
+    worth = np.linspace(0.02, 0.2, 12)  # the few data hold all to be cheap, all data do not
+    asked = []
+
+    def decide(rows):
+        asked.extend(row.tobytes() for row in rows)
+        return (~rows) @ worth + 0.1
+
+    start = np.ones(12, bool)
+    kept = thin(start, lambda rows: (~rows) @ (worth / 100) + 0.1, decide, 0.15)
+    assert (~kept) @ worth + 0.1 <= 0.15
+    assert not kept.all()
+    # Only what was decided on in company may be decided on once more, alone.
+    assert len(asked) - len(set(asked)) <= 1
+
+
 def test_an_empty_circuit_cannot_be_polished():
     with pytest.raises(ValueError, match="there is nothing to polish"):
         polish(planted_problem(), circuit_of(()))
