@@ -40,6 +40,9 @@ _ASK_AFTER = flags.DEFINE_list(
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
+    for flag in (_SEEDS, _ROUNDS, _PROCESSES):
+        if flag.value < 1:
+            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
     if _ASK_AFTER.value is not None:
         if not all(text.isdecimal() for text in _ASK_AFTER.value):
             raise ValueError(
@@ -52,9 +55,6 @@ def main(argv: list[str]) -> None:
                 f"({min(took):.2f} to {max(took):.2f}, {len(took)} seeds)"
             )
         return
-    for flag in (_SEEDS, _ROUNDS, _PROCESSES):
-        if flag.value < 1:
-            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
     if any(name.startswith("Optuna") for name in _TUNERS.value):
         try:
             import optuna  # noqa: F401

@@ -1,6 +1,6 @@
-"""One setting for many tasks, from the studies of all of them: how the default settings were chosen.
+"""One setting for many tasks, from the studies of all of them.
 
-    python -m experiments.suite --rounds=3 --steps=100 --batch_size=16
+    python -m experiments.suite --rounds=2 --centre=default
     python -m experiments.consensus --suite=runs/suite/tiny-python-tuned
 
 Reads every run of every study of the suite (or of directories made by experiments.tune), fits one
@@ -14,6 +14,7 @@ import pathlib
 from absl import app, flags
 
 from circuitjax.tune.consensus import consensus
+from circuitjax.tune.observations import read_rounds
 from circuitjax.tune.space import Space
 from experiments.command import exit_on_bad_input
 
@@ -43,8 +44,8 @@ def main(argv: list[str]) -> None:
                     "name a directory whose studies differ in the task only"
                 )
     studies = [
-        [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-        for file in files
+        [row for rows in read_rounds(file, identity["jobs"], mend=False) for row in rows]
+        for file, identity in zip(files, identities, strict=True)
     ]
     found = consensus(Space.from_dict(first["space"]), studies, _SEED.value)
     print(f"{found.tasks} tasks, {found.runs} runs of {first['prune']['steps']} steps")

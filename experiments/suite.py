@@ -51,7 +51,7 @@ _ROUNDS = flags.DEFINE_integer(
     "rounds",
     None,
     "Method nodes: tune every cell in so many rounds (see experiments.tune), and run the winner "
-    "with --num_seeds fresh seeds. Default: fixed settings.",
+    "with --num_seeds fresh seeds and the two best runs again. Default: fixed settings.",
 )
 _ROUND_SIZE = flags.DEFINE_integer("round_size", 8, "Runs of a round, as jobs of one program.")
 _SEARCH_PAIRS = flags.DEFINE_integer(

@@ -1,27 +1,19 @@
 """What follows a search: its winner with fresh seeds and its best runs once more, figures, picture."""
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from circuitjax.circuit.find import Job
 from circuitjax.core.checkpoints import write_json
-from circuitjax.prune.config import Hyper
 from circuitjax.report.prune_run import PruneRun
 from circuitjax.report.run_directory import run_pruning, versions
 from circuitjax.report.study_report import plot_study, study_figures
 from circuitjax.tune import carbs
 from circuitjax.tune.observations import read_rounds
-from circuitjax.tune.study import Study, job_seed, winner
+from circuitjax.tune.study import Study, best_runs, job_seed, winner
 
 __all__ = ["run_winner"]
 
 _AGAIN = 2  # runs of the search that are done once more
-
-
-def _best_runs(rows: Sequence[Mapping[str, Any]]) -> list[Job]:
-    """Seeds and settings of the runs of fewest edges, as they were."""
-    reached = sorted((row for row in rows if not row["failed"]), key=lambda row: row["edges"])
-    return [Job(row["seed"], Hyper(**row["params"])) for row in reached[:_AGAIN]]
 
 
 def run_winner(
@@ -48,7 +40,7 @@ def run_winner(
     rounds = read_rounds(study.directory / "observations.jsonl", study.jobs)
     rows = [row for round_ in rounds for row in round_]
     jobs = [Job(job_seed(study, first + index), hyper) for index in range(fresh_seeds)]
-    jobs += _best_runs(rows)
+    jobs += best_runs(rows, _AGAIN)
     report = run_pruning(
         PruneRun(study.model, study.task, study.prune, jobs, study.directory / "winner"),
         overwrite=True,

@@ -22,8 +22,14 @@ def append_round(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
         os.fsync(file.fileno())
 
 
-def read_rounds(path: pathlib.Path, size: int) -> list[list[dict[str, Any]]]:
-    """Whole rounds of `size` observations each; a cut one at the end is taken off the file.
+def read_rounds(path: pathlib.Path, size: int, *, mend: bool = True) -> list[list[dict[str, Any]]]:
+    """Whole rounds of `size` observations each.
+
+    Args:
+      path: of the file; there may be none yet.
+      size: observations of a round.
+      mend: take a cut round at the end off the file. False: leave the file alone, which may be
+        another process's.
 
     Raises:
       ValueError: a broken line that is not the last, or lines out of order.
@@ -46,7 +52,7 @@ def read_rounds(path: pathlib.Path, size: int) -> list[list[dict[str, Any]]]:
         rows.append(row)
     whole = len(rows) - len(rows) % size
     kept = sum(len(line) + 1 for line in lines[:whole])
-    if kept < len(raw):
+    if mend and kept < len(raw):
         with path.open("r+b") as file:
             file.truncate(kept)
             file.flush()

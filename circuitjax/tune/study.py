@@ -40,7 +40,7 @@ from circuitjax.tune.observations import append_round, read_rounds
 from circuitjax.tune.pruning_space import Centre, pruning_space
 from circuitjax.tune.space import Space
 
-__all__ = ["Progress", "Study", "job_seed", "run_study", "winner"]
+__all__ = ["Progress", "Study", "best_runs", "job_seed", "run_study", "winner"]
 
 
 class Progress(Protocol):
@@ -177,6 +177,12 @@ def winner(study: Study, state: carbs.State) -> tuple[Hyper, carbs.Measured]:
             f"{study.prune.target_loss} nats: raise --target_loss or give more --steps"
         )
     return Hyper(**found.params), found
+
+
+def best_runs(rows: Sequence[Mapping[str, Any]], count: int) -> list[Job]:
+    """Of observations, the runs of fewest edges that met the target, as jobs that repeat them."""
+    reached = sorted((row for row in rows if not row["failed"]), key=lambda row: row["edges"])
+    return [Job(row["seed"], Hyper(**row["params"])) for row in reached[:count]]
 
 
 def _check(study: Study) -> bool:

@@ -15,7 +15,7 @@ def study(directory, size, steps=100, seed=0):
     """Runs that do better the larger lr is."""
     rng = np.random.default_rng(seed)
     directory.mkdir(parents=True)
-    identity = {"model_hash": "x", "space": SPACE.to_dict(), "prune": {"steps": steps}}
+    identity = {"model_hash": "x", "space": SPACE.to_dict(), "prune": {"steps": steps}, "jobs": 8}
     (directory / "study.json").write_text(json.dumps(identity))
     lines = []
     for number in range(16):

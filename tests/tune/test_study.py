@@ -17,7 +17,7 @@ from circuitjax.core.host import alone_in
 from circuitjax.prune.config import Hyper
 from circuitjax.tune import carbs
 from circuitjax.tune.observations import append_round, read_rounds
-from circuitjax.tune.study import run_study, winner
+from circuitjax.tune.study import best_runs, run_study, winner
 from tests.tune.planted_study import JOBS, ROUNDS, study
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -62,6 +62,19 @@ def test_the_winner_was_measured_and_is_expected_to_be_best(finished):
     assert found.output == pytest.approx(np.mean(mine))
     # A run is one draw, so it need not be the lowest; it is not among the worse half.
     assert found.output <= np.median([math.log(row["edges"]) for row in rows])
+
+
+def test_the_best_runs_are_jobs_that_repeat_them(finished):
+    directory, _ = finished
+    rows = rows_of(directory)
+    jobs = best_runs(rows, 2)
+    edges = {row["seed"]: row["edges"] for row in rows if not row["failed"]}
+    assert [edges[job.seed] for job in jobs] == sorted(edges.values())[:2]
+    ours = study(directory)
+    problem = ours.problem()
+    found = candidates_of(problem, jobs, train_masks(problem, initial_state(problem, jobs)))
+    assert [one.edges for one in found] == [edges[job.seed] for job in jobs]
+    assert best_runs([{**row, "failed": True} for row in rows], 2) == []
 
 
 def test_a_finished_study_computes_nothing(finished):
@@ -115,7 +128,9 @@ def test_a_cut_round_is_taken_off_and_whole_ones_stay(tmp_path):
     whole = path.read_bytes()
     for cut in range(len(whole)):
         path.write_bytes(whole[:cut])
-        found = read_rounds(path, 2)
+        found = read_rounds(path, 2, mend=False)
+        assert path.read_bytes() == whole[:cut]
+        assert found == read_rounds(path, 2)
         assert [row for round_ in found for row in round_] == rows[: len(found) * 2]
         assert whole.startswith(path.read_bytes())
         append_round(path, rows[len(found) * 2 :])
