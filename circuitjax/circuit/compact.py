@@ -20,9 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.model import reduced as reduction
+from circuitjax.model import reduced_forward as forward
 from circuitjax.model.config import RESIDUAL_SITES, TransformerConfig
 from circuitjax.model.record import Model
+from circuitjax.model.reduced import Reduced, reduce_model
+from circuitjax.model.reduced_layers import run_layers
 
 __all__ = ["CompactCircuit", "compact"]
 
@@ -40,7 +42,7 @@ class CompactCircuit:
       channels: the original residual channels that are carried, `[S]`.
     """
 
-    reduced: reduction.Reduced
+    reduced: Reduced
     beside: jax.Array
     channels: np.ndarray
 
@@ -72,12 +74,12 @@ class CompactCircuit:
 
 @jax.jit
 def _run(
-    reduced: reduction.Reduced,
+    reduced: Reduced,
     beside: jax.Array,
     tokens: jax.Array,
     positions: jax.Array | None,
 ) -> jax.Array:
-    x, places = reduction.embed_tokens(reduced, tokens)
+    x, places = forward.embed_tokens(reduced, tokens)
     carried = x.shape[-1] - beside.shape[-1]
     x, others = x[..., :carried], x[..., carried:]
 
@@ -93,12 +95,12 @@ def _run(
         return others, seen
 
     others, outside = jax.lax.scan(step, others, beside)
-    x = reduction.run_layers(reduced, x, places, None, positions, outside)
+    x = run_layers(reduced, x, places, None, positions, outside)
     last = tokens
     if positions is not None:
         last = jnp.take_along_axis(tokens, positions, axis=1)
         others = jnp.take_along_axis(others, positions[:, :, None], axis=1)
-    return reduction.unembed(reduced, jnp.concatenate([x, others], axis=-1), last)
+    return forward.unembed(reduced, jnp.concatenate([x, others], axis=-1), last)
 
 
 def _carried(
@@ -123,7 +125,7 @@ def compact(model: Model, circuit: Circuit) -> CompactCircuit:
         competes there, so nothing can be left out).
     """
     config, params = circuit.gated(model)
-    reduced = reduction.reduce_model(config, params, circuit.mask, circuit.fills)
+    reduced = reduce_model(config, params, circuit.mask, circuit.fills)
     carried = _carried(config, circuit.mask, reduced.stack)
     channels, others = np.flatnonzero(carried), np.flatnonzero(~carried)
     order = np.concatenate([channels, others])
@@ -154,7 +156,7 @@ def compact(model: Model, circuit: Circuit) -> CompactCircuit:
             shared[name] = value[:, order]
     beside = jnp.stack([reduced.stack[f"{block}_out_bias"][:, others] for block in _PARTS], axis=1)
     return CompactCircuit(
-        reduced=reduction.Reduced(shared=shared, stack=stack, config=config),
+        reduced=dataclasses.replace(reduced, shared=shared, stack=stack),
         beside=beside,
         channels=channels,
     )

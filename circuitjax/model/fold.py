@@ -1,4 +1,4 @@
-"""Folds closed nodes of a gated model into constants, on the host; `reduced.py` runs the result.
+"""Folds closed nodes of a gated model into constants, on the host; `reduced_layers.py` runs the result.
 
 A closed node is a constant, so what it feeds becomes part of a bias:
 
@@ -19,6 +19,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from circuitjax.model.config import TransformerConfig
+from circuitjax.model.widths import Stretch, Widths, stretches, widest
 
 __all__ = ["fold_layers"]
 
@@ -129,8 +130,12 @@ def _plan(
 
 
 def _round_up(width: int, step: int) -> int:
-    """0, or the smallest step * 2^i that is not below `width`: few shapes are ever compiled."""
-    return width and step * 2 ** max(0, (-(-width // step) - 1).bit_length())
+    """0, or the smallest of step * (1, 2, 3, 4, 6, 8, 12, ...) not below `width`: few shapes."""
+    steps = -(-width // step)
+    power = 2 ** max(0, (steps - 1).bit_length())
+    return (
+        step * (3 * power // 4 if power > 2 and steps <= 3 * power // 4 else power) if width else 0
+    )
 
 
 def _place(config: TransformerConfig, plan: _Plan, size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -147,7 +152,7 @@ def _pack(
     plan: _Plan,
     keep: Mapping[str, np.ndarray],
     fill: Mapping[str, np.ndarray],
-    widths: Mapping[str, int],
+    widths: Widths,
 ) -> dict[str, np.ndarray]:
     """One layer's folded arrays at the common widths."""
     packed: dict[str, np.ndarray] = {}
@@ -169,11 +174,14 @@ def _pack(
             matrix = np.where(present, np.take(matrix, np.maximum(index, 0), axis=axis), 0.0)
         return matrix
 
-    reads = {block: pad(plan.reads[block], widths[f"{block}.reads"]) for block in ("attn", "mlp")}
+    reads = {
+        "attn": pad(plan.reads["attn"], widths.attn_reads),
+        "mlp": pad(plan.reads["mlp"], widths.mlp_reads),
+    }
     for block, index in reads.items():
         nodes(f"{block}.act_in", f"{block}.act_in", index)
 
-    heads, channels = widths["heads"], widths["channels"]
+    heads, channels = widths.heads, widths.channels
     placed = _place(config, plan, (heads, channels))
     for name in "qkv":
         index = placed["v" if name == "v" else "qk"]
@@ -186,12 +194,12 @@ def _pack(
             packed["v.bias"][row * channels + len(kept)] = 1.0
             out[row * channels + len(kept)] = write
     packed["attn_sink"] = np.r_[plan.sinks, np.zeros(heads - len(plan.sinks))]
-    spare = widths["steady"] - len(plan.steady_sinks)
+    spare = widths.steady - len(plan.steady_sinks)
     packed["steady_sink"] = np.r_[plan.steady_sinks, np.zeros(spare)]
     packed["steady_out"] = np.r_[plan.steady_ones, np.zeros((spare, config.d_model))]
     packed["attn_out"], packed["attn_out_bias"] = out, plan.out_biases["attn"]
 
-    neurons = pad(plan.neurons, widths["neurons"])
+    neurons = pad(plan.neurons, widths.neurons)
     nodes("post_act", "mlp.post_act", neurons)
     packed["mlp_in"] = cut(plan.kernels["mlp_in"], reads["mlp"], neurons)
     packed["mlp_in_bias"] = cut(plan.biases["mlp_in"], neurons)
@@ -202,12 +210,29 @@ def _pack(
     return packed
 
 
+def _widths(plan: _Plan) -> Widths:
+    """What one layer needs, rounded up."""
+    per_head = [
+        len(kept) + (name == "v" and bool(np.any(plan.ones[row] != 0)))
+        for name, channels in plan.channels.items()
+        for row, kept in enumerate(channels)
+    ]
+    return Widths(
+        heads=_round_up(len(plan.heads), _HEAD_STEP),
+        steady=_round_up(len(plan.steady_sinks), _HEAD_STEP),
+        channels=_round_up(max([0, *per_head]), _CHANNEL_STEP),
+        neurons=_round_up(len(plan.neurons), _WIDTH_STEP),
+        attn_reads=_round_up(len(plan.reads["attn"]), _WIDTH_STEP),
+        mlp_reads=_round_up(len(plan.reads["mlp"]), _WIDTH_STEP),
+    )
+
+
 def fold_layers(
     config: TransformerConfig,
     params: Mapping[str, np.ndarray],
     keep: Mapping[str, np.ndarray],
     fills: Mapping[str, np.ndarray],
-) -> dict[str, np.ndarray]:
+) -> tuple[dict[str, np.ndarray], Widths, tuple[Stretch, ...]]:
     """The layers' arrays with everything closed folded away.
 
     Args:
@@ -217,8 +242,9 @@ def fold_layers(
       fills: {site: `[L, W]`} for every site.
 
     Returns:
-      {name: `[L, ...]`}. Kernels and biases at the reduced widths; for each site also `.index` (the
-      original node of each padded place), `.real` (whether an open node stands there) and `.fill`.
+      {name: `[L, ...]`}. Kernels and biases at the widest layer's widths; for each site also `.index`
+      (the original node of each padded place), `.real` (whether an open node stands there) and
+      `.fill`. Then these widths, and those at which the layers can run.
     """
     stacked = {k: np.asarray(v, np.float64) for k, v in params.items()}
     opens, fillings, plans = [], [], []
@@ -228,23 +254,8 @@ def fold_layers(
         own = {name: value[layer] for name, value in stacked.items()}
         plans.append(_plan(config, own, opens[-1], fillings[-1]))
 
-    def most(sizes: list[int], step: int) -> int:
-        return _round_up(max([0, *sizes]), step)
-
-    per_head = [
-        len(kept) + (name == "v" and bool(np.any(plan.ones[row] != 0)))
-        for plan in plans
-        for name, channels in plan.channels.items()
-        for row, kept in enumerate(channels)
-    ]
-    widths = {
-        "heads": most([len(plan.heads) for plan in plans], _HEAD_STEP),
-        "steady": most([len(plan.steady_sinks) for plan in plans], _HEAD_STEP),
-        "channels": most(per_head, _CHANNEL_STEP),
-        "neurons": most([len(plan.neurons) for plan in plans], _WIDTH_STEP),
-        "attn.reads": most([len(plan.reads["attn"]) for plan in plans], _WIDTH_STEP),
-        "mlp.reads": most([len(plan.reads["mlp"]) for plan in plans], _WIDTH_STEP),
-    }
+    each = [_widths(plan) for plan in plans]
+    widths = widest(each)
     packed = [
         _pack(config, *parts, widths=widths) for parts in zip(plans, opens, fillings, strict=True)
     ]
@@ -253,4 +264,5 @@ def fold_layers(
         array = np.stack([layer[name] for layer in packed])
         # In the device's types: there every shape's conversion would be a program to compile.
         stack[name] = array.astype({"f": np.float32, "i": np.int32}.get(array.dtype.kind, bool))
-    return stack | {k: v.astype(np.float32) for k, v in stacked.items() if "norm" in k}
+    norms = {k: v.astype(np.float32) for k, v in stacked.items() if "norm" in k}
+    return stack | norms, widths, stretches(each)

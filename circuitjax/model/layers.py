@@ -20,6 +20,7 @@ __all__ = [
     "keep_largest",
     "linear",
     "norm_factor",
+    "norm_params",
     "normalise",
     "replace_closed",
     "take_positions",
@@ -40,6 +41,12 @@ def linear(
         out = jnp.matmul(rows, kernel, precision=lax.Precision.HIGHEST)
     out = out.reshape(*x.shape[:-1], kernel.shape[-1])
     return out if bias is None else out + jnp.expand_dims(bias, range(out.ndim - 1))
+
+
+def norm_params(params: Mapping[str, jax.Array], name: str) -> dict[str, jax.Array]:
+    """What `normalise` takes, of `<name>_scale` and `<name>_bias`, as far as there are any."""
+    found = {part: params.get(f"{name}_{part}") for part in ("scale", "bias")}
+    return {part: value for part, value in found.items() if value is not None}
 
 
 def norm_factor(config: TransformerConfig, x: jax.Array) -> jax.Array:

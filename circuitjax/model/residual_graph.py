@@ -16,7 +16,6 @@ a scan would multiply by the absent ones. Axis letters as in `layers.py`, and W 
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 
 import flax.struct
 import jax
@@ -167,11 +166,6 @@ def residual_graph(config: TransformerConfig) -> Graph:
     return Graph(tuple(writers), tuple(readers), tuple(edges))
 
 
-def _norm(params: Mapping[str, jax.Array], name: str) -> dict[str, jax.Array]:
-    parts = {part: params.get(f"{name}_{part}") for part in ("scale", "bias")}
-    return {part: value for part, value in parts.items() if value is not None}
-
-
 def _first(config: TransformerConfig, params: Params, tokens: jax.Array) -> jax.Array:
     embedded = jnp.asarray(params["embed"])[tokens][None]
     if config.position != "learned":
@@ -187,7 +181,7 @@ def _extra(
     if config.position != "concatenated":
         return None
     places = params["positions"][None, None, :length]
-    return layers.normalise(config, places, _norm(layer, f"{block}_position_norm"))
+    return layers.normalise(config, places, layers.norm_params(layer, f"{block}_position_norm"))
 
 
 def _read(
@@ -198,7 +192,7 @@ def _read(
     extra: jax.Array | None,
 ) -> jax.Array:
     """x `[R, B, T, D]` as R readers see it: normalised, positions appended, AbsTopK."""
-    x = layers.normalise(config, x, _norm(layer, f"{block}_norm"))
+    x = layers.normalise(config, x, layers.norm_params(layer, f"{block}_norm"))
     if extra is not None:
         x = jnp.concatenate([x, jnp.broadcast_to(extra, (*x.shape[:3], extra.shape[-1]))], axis=-1)
     return layers.keep_largest(config, x, f"{block}.act_in")
@@ -361,7 +355,7 @@ def _logits(
     tokens: jax.Array,
     positions: jax.Array,
 ) -> jax.Array:
-    x = layers.normalise(config, x, _norm(params, "final_norm"))
+    x = layers.normalise(config, x, layers.norm_params(params, "final_norm"))
     kernel = params["embed"].T if config.tied_unembedding else params["unembed"]
     logits = layers.linear(config, x, kernel)
     if config.final_bias:

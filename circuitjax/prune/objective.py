@@ -17,7 +17,8 @@ import numpy as np
 
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.layout import Layout
-from circuitjax.model.reduced import Reduced, apply_reduced
+from circuitjax.model.reduced import Reduced
+from circuitjax.model.reduced_forward import apply_reduced
 from circuitjax.model.transformer import Fills, Gates, Params, apply
 from circuitjax.prune.config import Hyper, PruneConfig
 from circuitjax.prune.gates import Tau, gates_of, open_nodes

@@ -60,6 +60,27 @@ def test_equals_the_gated_model(draw, name, density):
     np.testing.assert_allclose(found / scale, expected[rows, draw.positions] / scale, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", VARIANTS)
+def test_equals_the_gated_model_where_only_the_first_layer_attends(draw, name):
+    config = draw.config(**VARIANTS[name])
+    rng = np.random.default_rng(3)
+    model = Model("tiny", config, draw.params(config, rng))
+    mask = draw.mask(config, rng, 0.4)
+    for site in ("attn.q", "attn.k", "attn.v"):
+        mask[site][1:] = False
+    circuit = _circuit(model, mask, draw.fills(config, rng))
+    small = compact(model, circuit)
+    everywhere = np.asarray(small.logits(draw.tokens))
+    found = small.logits(draw.tokens, jnp.asarray(draw.positions))
+    expected = transformer.apply(
+        config, model.params, draw.tokens, circuit.gates(), circuit.fills
+    ).logits
+    scale = max(1.0, float(np.max(np.abs(expected))))
+    np.testing.assert_allclose(everywhere / scale, expected / scale, atol=1e-5)
+    rows = np.arange(len(draw.tokens))[:, None]
+    np.testing.assert_allclose(found / scale, expected[rows, draw.positions] / scale, atol=1e-5)
+
+
 def test_only_channels_that_matter_are_carried(draw):
     config = draw.config()
     model = Model("tiny", config, draw.params(config, np.random.default_rng(1), density=1.0))

@@ -10,8 +10,10 @@ import pytest
 
 from circuitjax.model import transformer
 from circuitjax.model.config import SITES, TransformerConfig
-from circuitjax.model.reduced import apply_reduced, can_reduce, reduce_model
+from circuitjax.model.reduced import can_reduce, reduce_model
+from circuitjax.model.reduced_forward import apply_reduced
 from circuitjax.model.sites import shapes
+from circuitjax.model.widths import Stretch, Widths
 
 BASE = TransformerConfig(
     num_layers=3, d_model=16, num_heads=3, d_head=4, d_mlp=20, vocab_size=17, context_length=9
@@ -126,14 +128,15 @@ def test_padding_follows_what_is_kept():
     config = dataclasses.replace(BASE, attention_sinks=True)
     params = _params(config, np.random.default_rng(2), 1.0)
     keep = {site: np.zeros(shape, bool) for site, shape in shapes(config).items()}
-    assert set(reduce_model(config, params, keep).widths.values()) == {0}
+    assert set(reduce_model(config, params, keep).widths) == {0}
     # One neuron that reads one channel and writes one; a second neuron that writes nowhere.
     keep["mlp.act_in"][1, 3] = keep["mlp.post_act"][1, 7] = keep["mlp.resid_delta"][1, 2] = True
     keep["mlp.post_act"][0, 4] = True
-    widths = reduce_model(config, params, keep).widths
-    assert widths == {
-        "heads": 0, "steady": 0, "channels": 0, "neurons": 8, "attn.reads": 0, "mlp.reads": 8
-    }  # fmt: skip
+    reduced = reduce_model(config, params, keep)
+    some = Widths(heads=0, steady=0, channels=0, neurons=8, attn_reads=0, mlp_reads=8)
+    none = Widths(0, 0, 0, 0, 0, 0)
+    assert reduced.widths == some
+    assert reduced.stretches == (Stretch(0, 1, none), Stretch(1, 2, some), Stretch(2, 3, none))
 
 
 @pytest.mark.parametrize("causal", [True, False])
@@ -149,12 +152,30 @@ def test_heads_of_constant_scores_and_values_do_not_attend(causal):
     # Open queries against constant keys: what a sink gets still depends on the token.
     keep["attn.q"][0, 8:] = True
     reduced = reduce_model(config, params, keep, fills)
-    assert (reduced.widths["heads"], reduced.widths["steady"]) == (2, 4)
+    assert reduced.widths[:2] == (2, 4)
     expected = transformer.apply(config, params, TOKENS, _floats(keep), fills).logits
     np.testing.assert_allclose(run_reduced(reduced, TOKENS), expected, rtol=1e-4, atol=1e-4)
     rows = np.arange(len(TOKENS))[:, None]
     found = run_reduced(reduced, TOKENS, positions=POSITIONS)
     np.testing.assert_allclose(found, expected[rows, POSITIONS], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_above_the_last_attention_only_the_tokens_asked_for_are_worked_out(name):
+    config = dataclasses.replace(BASE, **VARIANTS[name])
+    rng = np.random.default_rng(5)
+    params, fills = _params(config, rng, 1.0), _fills(config, rng)
+    for attending in range(3):  # layers, from the first on
+        keep = _masks(config, rng, 0.6)
+        keep["attn.v"][attending:] = keep["attn.q"][attending:] = False
+        keep["attn.k"][attending:] = False
+        reduced = reduce_model(config, params, keep, fills)
+        expected = transformer.apply(config, params, TOKENS, _floats(keep), fills).logits
+        rows = np.arange(len(TOKENS))[:, None]
+        found = run_reduced(reduced, TOKENS, positions=POSITIONS)
+        np.testing.assert_allclose(found, expected[rows, POSITIONS], rtol=1e-4, atol=1e-4)
+        ends = [s.stop for s in reduced.stretches if s.widths.heads]
+        assert max([0, *ends]) == attending
 
 
 def test_top_k_at_a_node_site_is_refused():
