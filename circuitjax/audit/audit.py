@@ -201,7 +201,7 @@ def audit_circuit(
     polished = None
     if config.polish:
         with stage("polish", "polishing"):
-            polished = polish(problem, circuit)
+            polished = polish(problem, circuit, alone=alone)
     else:
         skipped["polish"] = "not asked for"
     around = None

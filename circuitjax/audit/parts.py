@@ -63,7 +63,9 @@ class Parts:
         params = jax.tree.map(np.asarray, dict(gated.params))
         self._index = weight_index(config, params, circuit.mask)
         if can_reduce(config):
-            data = reduce_weights(config, params, circuit.fills, circuit.mask, self._index)
+            data = reduce_weights(
+                config, params, circuit.fills, circuit.mask, self._index, own_widths=True
+            )
         else:
             data = whole_weights(gated.params, circuit.fills, circuit.mask, self._index)
         self._data = data

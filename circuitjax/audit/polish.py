@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from circuitjax.audit.evidence import gated_problem
-from circuitjax.audit.parts import Parts
+from circuitjax.audit.parts import Effects, Parts
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
 from circuitjax.circuit.edge_circuit import EdgeCircuit
@@ -158,7 +158,9 @@ def _without(now: np.ndarray, closings: list) -> np.ndarray:
     return rows
 
 
-def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circuit:
+def polish(
+    problem: Problem, circuit: Circuit, *, tries: int = _TRIES, alone: Effects | None = None
+) -> Circuit:
     """Removes what a circuit of nodes or of weights does not need.
 
     A node circuit loses nodes; one of weights loses nodes and then single weights. What is left is
@@ -168,6 +170,7 @@ def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circui
       problem: model, data, target. Its replacement values are not used; the circuit's are.
       circuit: of that model.
       tries: see `thin`.
+      alone: effects of the circuit's nodes and edges, where they are known: they say which to try first.
 
     Returns:
       The smaller circuit. `provenance["polish"]` holds nodes, edges, validation and test loss before and
@@ -197,7 +200,12 @@ def polish(problem: Problem, circuit: Circuit, *, tries: int = _TRIES) -> Circui
 
     scale, shift = (circuit.scale, circuit.shift) if calibrates else (1.0, 0.0)
     of_node = of_edge = None
-    if max(parts.mask.sum(), parts.edges.sum() if circuit.weights is not None else 0) > _MOST:
+    if alone is not None:
+        of_node, of_edge = np.zeros(parts.mask.size), np.zeros(parts.edges.size)
+        of_node[parts.mask] = [alone.loss + rise for rise in alone.nodes.values()]
+        if circuit.weights is not None:
+            of_edge[parts.edges] = [alone.loss + rise for rise in alone.edges.values()]
+    elif max(parts.mask.sum(), parts.edges.sum() if circuit.weights is not None else 0) > _MOST:
         now = float(of_nodes(few, parts.mask[None])[0])
         of_node, of_edge = (now + rises for rises in parts.slopes(few, scale, shift))
     nodes = thin(

@@ -125,7 +125,7 @@ def compact(model: Model, circuit: Circuit) -> CompactCircuit:
         competes there, so nothing can be left out).
     """
     config, params = circuit.gated(model)
-    reduced = reduce_model(config, params, circuit.mask, circuit.fills)
+    reduced = reduce_model(config, params, circuit.mask, circuit.fills, own_widths=True)
     carried = _carried(config, circuit.mask, reduced.stack)
     channels, others = np.flatnonzero(carried), np.flatnonzero(~carried)
     order = np.concatenate([channels, others])

@@ -122,7 +122,7 @@ def weight_problem(
         raise ValueError("there is no nonzero weight between kept nodes: nothing can be pruned")
     nodes = sum(int(kept.sum()) for kept in mask.values())
     if can_reduce(config) and 2 * nodes < config.num_nodes:
-        data = reduce_weights(config, params, fills, mask, index)
+        data = reduce_weights(config, params, fills, mask, index, own_widths=True)
     else:
         data = whole_weights(problem.params, fills, mask, index)
     objective = WeightMasks(config, problem.prune, index.total, gate, control, node_gates)

@@ -129,13 +129,13 @@ def _plan(
     )
 
 
-def _round_up(width: int, step: int) -> int:
-    """0, or the smallest of step * (1, 2, 3, 4, 6, 8, 12, ...) not below `width`: few shapes."""
+def _round_up(width: int, step: int, finely: bool = False) -> int:
+    """0, or the smallest step * 2^i that is not below `width`; finely, 3/4 of that if it is enough."""
     steps = -(-width // step)
     power = 2 ** max(0, (steps - 1).bit_length())
-    return (
-        step * (3 * power // 4 if power > 2 and steps <= 3 * power // 4 else power) if width else 0
-    )
+    if finely and power > 2 and steps <= 3 * power // 4:
+        power = 3 * power // 4
+    return step * power if width else 0
 
 
 def _place(config: TransformerConfig, plan: _Plan, size: tuple[int, int]) -> dict[str, np.ndarray]:
@@ -210,7 +210,7 @@ def _pack(
     return packed
 
 
-def _widths(plan: _Plan) -> Widths:
+def _widths(plan: _Plan, finely: bool) -> Widths:
     """What one layer needs, rounded up."""
     per_head = [
         len(kept) + (name == "v" and bool(np.any(plan.ones[row] != 0)))
@@ -218,12 +218,12 @@ def _widths(plan: _Plan) -> Widths:
         for row, kept in enumerate(channels)
     ]
     return Widths(
-        heads=_round_up(len(plan.heads), _HEAD_STEP),
-        steady=_round_up(len(plan.steady_sinks), _HEAD_STEP),
-        channels=_round_up(max([0, *per_head]), _CHANNEL_STEP),
-        neurons=_round_up(len(plan.neurons), _WIDTH_STEP),
-        attn_reads=_round_up(len(plan.reads["attn"]), _WIDTH_STEP),
-        mlp_reads=_round_up(len(plan.reads["mlp"]), _WIDTH_STEP),
+        heads=_round_up(len(plan.heads), _HEAD_STEP, finely),
+        steady=_round_up(len(plan.steady_sinks), _HEAD_STEP, finely),
+        channels=_round_up(max([0, *per_head]), _CHANNEL_STEP, finely),
+        neurons=_round_up(len(plan.neurons), _WIDTH_STEP, finely),
+        attn_reads=_round_up(len(plan.reads["attn"]), _WIDTH_STEP, finely),
+        mlp_reads=_round_up(len(plan.reads["mlp"]), _WIDTH_STEP, finely),
     )
 
 
@@ -232,6 +232,7 @@ def fold_layers(
     params: Mapping[str, np.ndarray],
     keep: Mapping[str, np.ndarray],
     fills: Mapping[str, np.ndarray],
+    own_widths: bool = False,
 ) -> tuple[dict[str, np.ndarray], Widths, tuple[Stretch, ...]]:
     """The layers' arrays with everything closed folded away.
 
@@ -240,6 +241,7 @@ def fold_layers(
       params: the stacked layers, `[L, ...]` each.
       keep: {site: bool `[L, W]`} for every site.
       fills: {site: `[L, W]`} for every site.
+      own_widths: whether layers are to run at their own widths, rather than all at one.
 
     Returns:
       {name: `[L, ...]`}. Kernels and biases at the widest layer's widths; for each site also `.index`
@@ -254,7 +256,7 @@ def fold_layers(
         own = {name: value[layer] for name, value in stacked.items()}
         plans.append(_plan(config, own, opens[-1], fillings[-1]))
 
-    each = [_widths(plan) for plan in plans]
+    each = [_widths(plan, own_widths) for plan in plans]
     widths = widest(each)
     packed = [
         _pack(config, *parts, widths=widths) for parts in zip(plans, opens, fillings, strict=True)
@@ -265,4 +267,4 @@ def fold_layers(
         # In the device's types: there every shape's conversion would be a program to compile.
         stack[name] = array.astype({"f": np.float32, "i": np.int32}.get(array.dtype.kind, bool))
     norms = {k: v.astype(np.float32) for k, v in stacked.items() if "norm" in k}
-    return stack | norms, widths, stretches(each)
+    return stack | norms, widths, stretches(each) if own_widths else stretches(each, 1)

@@ -1,7 +1,7 @@
 """A gated model without the work for what is closed: the same function, smaller matrices.
 
 `fold.py` turns closed nodes into biases on the host, once; `reduced_layers.py` runs what remains, each
-layer at about its own widths (`widths.py`), and `reduced_forward.py` gives its logits. The residual
+layer at its own widths if asked (`widths.py`), and `reduced_forward.py` gives its logits. The residual
 stream keeps its full width, because every norm needs its sum of squares; who knows what the other
 channels hold may pass their moments (`reduced_layers.Outside`) and run the layers on fewer.
 
@@ -58,6 +58,8 @@ def reduce_model(
     params: Params,
     keep: Mapping[str, np.ndarray],
     fills: Mapping[str, np.ndarray] | None = None,
+    *,
+    own_widths: bool = False,
 ) -> Reduced:
     """Folds closed nodes away; `apply_reduced` then equals the gated model to float32 rounding.
 
@@ -67,6 +69,9 @@ def reduce_model(
       keep: {site: bool `[L, W]`} of the nodes that stay, a superset of what later gates open; an
         absent site stays whole.
       fills: {site: `[L, W]`} replacements, constant over tokens; an absent site's are zero.
+      own_widths: whether each layer runs at about its own widths, rather than all at the widest's, one
+        of few: two to ten times faster for a small circuit, but a program that few others share, for
+        a reduced model that answers many times.
 
     Raises:
       ValueError: AbsTopK acts at a node site; an unknown site; or a wrong shape.
@@ -88,7 +93,7 @@ def reduce_model(
             if value.shape != shape:
                 raise ValueError(f"{name} of {site} is shaped {value.shape}; it must be {shape}")
 
-    stack, widths, stretches = fold_layers(config, params["layers"], opened, filled)
+    stack, widths, stretches = fold_layers(config, params["layers"], opened, filled, own_widths)
     shared = {name: value for name, value in params.items() if name != "layers"}
     return Reduced(
         shared={name: jnp.asarray(value) for name, value in shared.items()},

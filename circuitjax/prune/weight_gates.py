@@ -293,6 +293,8 @@ def reduce_weights(
     mask: Mapping[str, np.ndarray],
     index: WeightIndex,
     opened: np.ndarray | None = None,
+    *,
+    own_widths: bool = False,
 ) -> WeightData:
     """Folds everything outside of a node mask, and weights that no gate will open, away.
 
@@ -302,10 +304,11 @@ def reduce_weights(
       mask: {site: bool `[L, W]`}, nodes that later gates may open.
       index: of the whole model's weights, none of which stays closed but what `opened` leaves out.
       opened: bool `[E]`, weights that later gates may open, all between nodes of `mask`; None: all.
+      own_widths: see `reduce_model`.
     """
     if opened is not None:
         config, params = close_weights(config, params, fills, index.opened(config, opened))
-    reduced = reduce_model(config, params, mask, fills)
+    reduced = reduce_model(config, params, mask, fills, own_widths=own_widths)
 
     def place(site: str, nodes: np.ndarray) -> np.ndarray:
         """Where nodes `[E_f]` lie within their layer of the reduced model; -1 for nowhere."""

@@ -92,7 +92,7 @@ def test_equals_the_gated_model(name, sparsity, density):
     expected, further = np.asarray(
         jax.jit(jax.vmap(full))({site: jnp.stack([gates[site], both[site]]) for site in SITES})
     )
-    reduced = reduce_model(config, params, keep, fills)
+    reduced = reduce_model(config, params, keep, fills, own_widths=sparsity == 1)
     rows, at, few = np.arange(len(TOKENS))[:, None], POSITIONS, CANDIDATES
     np.testing.assert_allclose(run_reduced(reduced, TOKENS), expected, rtol=1e-4, atol=1e-4)
     found = run_reduced(reduced, TOKENS, more, positions=at, candidates=few)
@@ -132,10 +132,11 @@ def test_padding_follows_what_is_kept():
     # One neuron that reads one channel and writes one; a second neuron that writes nowhere.
     keep["mlp.act_in"][1, 3] = keep["mlp.post_act"][1, 7] = keep["mlp.resid_delta"][1, 2] = True
     keep["mlp.post_act"][0, 4] = True
-    reduced = reduce_model(config, params, keep)
+    reduced = reduce_model(config, params, keep, own_widths=True)
     some = Widths(heads=0, steady=0, channels=0, neurons=8, attn_reads=0, mlp_reads=8)
     none = Widths(0, 0, 0, 0, 0, 0)
     assert reduced.widths == some
+    assert reduce_model(config, params, keep).stretches == (Stretch(0, 3, some),)
     assert reduced.stretches == (Stretch(0, 1, none), Stretch(1, 2, some), Stretch(2, 3, none))
 
 
@@ -169,7 +170,7 @@ def test_above_the_last_attention_only_the_tokens_asked_for_are_worked_out(name)
         keep = _masks(config, rng, 0.6)
         keep["attn.v"][attending:] = keep["attn.q"][attending:] = False
         keep["attn.k"][attending:] = False
-        reduced = reduce_model(config, params, keep, fills)
+        reduced = reduce_model(config, params, keep, fills, own_widths=True)
         expected = transformer.apply(config, params, TOKENS, _floats(keep), fills).logits
         rows = np.arange(len(TOKENS))[:, None]
         found = run_reduced(reduced, TOKENS, positions=POSITIONS)
