@@ -10,10 +10,12 @@ what it does not need). The same command again shows what is finished.
 import dataclasses
 import json
 import pathlib
+import typing
 
 from absl import app, flags
 
 from circuitjax.audit.audit import AuditConfig, hyper_of, settings_of
+from circuitjax.audit.polish import PolishAt
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.load import load_circuit
 from circuitjax.core.host import cache_compilations, keep_freed_memory
@@ -36,6 +38,12 @@ _TASK = flags.DEFINE_string(
 _OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/audit/<model>/<task>.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another audit in --out.")
 _POLISH = flags.DEFINE_bool("polish", True, "Remove what is not needed; writes polished/.")
+_POLISH_AT = flags.DEFINE_enum(
+    "polish_at",
+    _D.polish_at,
+    typing.get_args(PolishAt),
+    "What the loss may rise to: the target, or no further than the circuit's own.",
+)
 _SEARCH = flags.DEFINE_bool("search", True, "Repeat the search: other seeds and the controls.")
 _SEEDS = flags.DEFINE_integer("num_seeds", _D.seeds, "Seeds of the stability test, 5 or more.")
 _BATCH = flags.DEFINE_integer(
@@ -102,6 +110,7 @@ def main(argv: list[str]) -> None:
         seed=_SEED.value,
         search=_SEARCH.value,
         polish=_POLISH.value,
+        polish_at=_POLISH_AT.value,  # type: ignore[arg-type]  # the flag admits no other
         batch_size=_D.batch_size if _BATCH.value is None else _BATCH.value or None,
     )
     circuit = _circuit()

@@ -21,7 +21,7 @@ from circuitjax.audit.agreement import agreement
 from circuitjax.audit.checks import full_checks
 from circuitjax.audit.evidence import baseline, evidence, gated_problem
 from circuitjax.audit.parts import Effects, Parts, effects
-from circuitjax.audit.polish import polish
+from circuitjax.audit.polish import PolishAt, polish
 from circuitjax.audit.reruns import run_worlds, stability
 from circuitjax.audit.supersets import FRACTIONS, supersets
 from circuitjax.audit.worlds import make_worlds
@@ -54,6 +54,7 @@ class AuditConfig:
       search_steps: gradient steps of the adversarial superset, from each of two starts.
       search: run the searches at all.
       polish: polish at all.
+      polish_at: see `polish`.
       seed: of everything random.
     """
 
@@ -67,6 +68,7 @@ class AuditConfig:
     search_steps: int = 12
     search: bool = True
     polish: bool = True
+    polish_at: PolishAt = "target"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -201,7 +203,7 @@ def audit_circuit(
     polished = None
     if config.polish:
         with stage("polish", "polishing"):
-            polished = polish(problem, circuit, alone=alone)
+            polished = polish(problem, circuit, at=config.polish_at, alone=alone)
     else:
         skipped["polish"] = "not asked for"
     around = None

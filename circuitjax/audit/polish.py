@@ -13,7 +13,7 @@ The paper removed such nodes by hand (Gao et al. 2025, section 2.2).
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -33,8 +33,9 @@ from circuitjax.prune.residual_paths import connected
 from circuitjax.prune.residual_problem import EdgeProblem
 from circuitjax.prune.residual_select import EdgeAnswers, edge_answers
 
-__all__ = ["polish", "polish_edges", "thin"]
+__all__ = ["PolishAt", "polish", "polish_edges", "thin"]
 
+PolishAt = Literal["target", "own"]
 Losses = Callable[[np.ndarray], np.ndarray]
 
 _TRIES = 8  # cheapest parts tried alone before it ends
@@ -159,7 +160,12 @@ def _without(now: np.ndarray, closings: list) -> np.ndarray:
 
 
 def polish(
-    problem: Problem, circuit: Circuit, *, tries: int = _TRIES, alone: Effects | None = None
+    problem: Problem,
+    circuit: Circuit,
+    *,
+    at: PolishAt = "target",
+    tries: int = _TRIES,
+    alone: Effects | None = None,
 ) -> Circuit:
     """Removes what a circuit of nodes or of weights does not need.
 
@@ -169,6 +175,8 @@ def polish(
     Args:
       problem: model, data, target. Its replacement values are not used; the circuit's are.
       circuit: of that model.
+      at: what the loss on validation pairs may rise to: the problem's target, or the circuit's own loss,
+        so that what goes costs nothing; a circuit above the target is left as it is in either case.
       tries: see `thin`.
       alone: effects of the circuit's nodes and edges, where they are known: they say which to try first.
 
@@ -198,6 +206,8 @@ def polish(
     def of_nodes(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
         return np.asarray(fit(parts.differences(pairs, rows)).loss)
 
+    if at == "own":
+        target = min(target, float(of_nodes(whole, parts.mask[None])[0]))
     scale, shift = (circuit.scale, circuit.shift) if calibrates else (1.0, 0.0)
     of_node = of_edge = None
     if alone is not None:

@@ -113,6 +113,29 @@ def test_polish_removes_exactly_the_distractors():
     assert polished.provenance["task"]
 
 
+def test_polish_at_the_own_loss_removes_what_costs_nothing():
+    """At the target a distractor that helps a little goes too, at the own loss only what does not."""
+    problem = plain(planted_problem())
+    circuit = circuit_of((*PLANTED, *DISTRACTORS))
+    facts = polish(problem, circuit, at="own").provenance["polish"]
+    assert facts["loss_validation_after"] <= facts["loss_validation_before"] < PRUNE.target_loss
+    assert facts["target_loss"] == pytest.approx(facts["loss_validation_before"], abs=1e-6)
+    assert set(PLANTED) <= set(circuit.nodes) - set(facts["removed"])
+    # Every node that is left is needed for that loss.
+    polished = polish(problem, circuit, at="own")
+    alone = effects(Parts(problem, polished), polished, problem.validation, calibrated=False)
+    assert min(alone.nodes.values()) > 0
+    broken = circuit_of([n for n in PLANTED if n != "1.mlp.post_act.0"])
+    assert not polish(problem, broken, at="own").provenance["polish"]["reached"]
+
+
+def test_polish_that_knows_the_effects_removes_the_same():
+    problem = plain(planted_problem())
+    circuit = circuit_of((*PLANTED, *DISTRACTORS))
+    alone = effects(Parts(problem, circuit), circuit, problem.validation, calibrated=False)
+    assert sorted(polish(problem, circuit, alone=alone).nodes) == sorted(PLANTED)
+
+
 def test_under_calibration_one_of_the_two_neurons_is_enough():
     polished = polish(planted_problem(), circuit_of((*PLANTED, *DISTRACTORS)))
     assert len(polished.nodes) == 6
