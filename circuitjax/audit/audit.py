@@ -30,7 +30,7 @@ from circuitjax.model.record import Model
 from circuitjax.model.sites import flatten
 from circuitjax.prune.config import LIMITS, Hyper, PruneConfig, check_limits, default_hyper
 from circuitjax.prune.evaluate import answers
-from circuitjax.prune.objective import Pairs
+from circuitjax.prune.packing import some_of
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.splits import draw_pairs
@@ -180,8 +180,9 @@ def audit_circuit(
         tokenizer = Tokenizer.from_json(model.tokenizer_json)
         size = None if task.pool else prune.test_pairs
         names = [pair.template for pair in draw_pairs(task, tokenizer, "test", size, 0)]
-    test = _first(problem.test, config.pairs)
-    few = _first(problem.validation, max(1, config.pairs // 2))
+    causal = model.config.causal
+    test = some_of(problem.test, causal, config.pairs)
+    few = some_of(problem.validation, causal, max(1, config.pairs // 2))
     with stage("evidence", "sufficiency, necessity, faithfulness"):
         base = baseline(problem)
         figures = evidence(problem, circuit, config.seed)
@@ -196,7 +197,9 @@ def audit_circuit(
             problem, circuit, test, few, means=model.means, seed=config.seed
         )
         templates = replacement.by_template(differences, names, scale, shift)
-        inside = agreement(problem, circuit, _first(problem.test, max(1, config.pairs // 2)))
+        inside = agreement(
+            problem, circuit, some_of(problem.test, causal, max(1, config.pairs // 2))
+        )
     parts = Parts(gated, circuit)
     with stage("effects", "each node and edge by itself"):
         alone = effects(parts, circuit, few, calibrated=calibrated)
@@ -259,10 +262,6 @@ def audit_circuit(
     }
     found["checks"] = [check.to_dict() for check in full_checks(found)]
     return Audit(found, polished, (of_model, differences), alone)
-
-
-def _first(pairs: Pairs, count: int) -> Pairs:
-    return pairs.take(np.arange(min(count, pairs.size)))
 
 
 def _no_search(circuit: Circuit, config: AuditConfig) -> str | None:

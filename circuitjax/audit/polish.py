@@ -1,10 +1,7 @@
 """Polish: removes from a circuit what is not needed, greedily, while it still does the task.
 
-Training and selection leave nodes whose removal costs nothing, or helps. One round closes the cheapest
-parts by themselves (of many, first-order estimates say which) and sorts them by what that costs; the
-longest run of cheapest ones that can go together goes; when not even one can, the next few are tried
-alone, one after another, and when none of these can go either, the costs of many are asked anew, twice
-at most.
+Training and selection leave nodes whose removal costs nothing, or helps. `thin.py` says in which order
+they are tried; here is what they are tried on.
 
     estimated -> screened on a few validation pairs -> decided on all of them -> reported on test pairs
 
@@ -20,6 +17,7 @@ import numpy as np
 
 from circuitjax.audit.evidence import gated_problem
 from circuitjax.audit.parts import Effects, Parts
+from circuitjax.audit.thin import MANY, TRIES, Losses, thin
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
 from circuitjax.circuit.edge_circuit import EdgeCircuit
@@ -27,136 +25,19 @@ from circuitjax.model.sites import unflatten
 from circuitjax.prune.calibrate import Calibration, calibrate
 from circuitjax.prune.evaluate import mean_binary_loss
 from circuitjax.prune.objective import Pairs, calibrated_differences
+from circuitjax.prune.packing import by_row
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.residual import active_edges
 from circuitjax.prune.residual_paths import connected
 from circuitjax.prune.residual_problem import EdgeProblem
 from circuitjax.prune.residual_select import EdgeAnswers, edge_answers
 
-__all__ = ["PolishAt", "polish", "polish_edges", "thin"]
+__all__ = ["PolishAt", "polish", "polish_edges"]
 
 PolishAt = Literal["target", "own"]
-Losses = Callable[[np.ndarray], np.ndarray]
 
-_TRIES = 8  # cheapest parts tried alone before it ends
 _SCREENED = 64  # validation pairs, or examples, that parts are sorted on
-_HOPELESS = 2.0  # times the target: a part whose closing costs so much is not tried again
-_STRIDE = 1 / 4  # of the room left to the target: what gates that go together may take
-_NEARLY = 1.2  # times the target: what is foreseen to cost more is not decided on
-_ANEW = 16  # gates that a round screens again
-_MOST = 256  # gates that a round screens again when all else has failed
-_LOOKS = 2  # such rounds
-_ROUNDS = 64  # in all: what a large circuit loses later is little
-_CHUNK = 64  # variants made at a time: rows of all gates are long
-
-
-def thin(
-    opened: np.ndarray,
-    screen: Losses,
-    decide: Losses,
-    target: float,
-    *,
-    tries: int = _TRIES,
-    guess: np.ndarray | None = None,
-) -> np.ndarray:
-    """Closes open gates while the loss stays at or below a target.
-
-    Args:
-      opened: bool `[U]`, gates to start from; those closed stay closed.
-      screen: bool `[K, U]` -> losses `[K]` in nats, cheap; it orders the gates.
-      decide: the same, on all the data that count.
-      target: nats.
-      tries: how many of the cheapest gates are tried alone before giving up.
-      guess: `[U]`, what each gate would cost; without it all are screened to begin with.
-
-    Returns:
-      bool `[U]`, a subset of `opened`: at `decide` it meets the target, unless `opened` did not, which
-      is then returned as it is. It may have gates that could still be closed: `_ROUNDS` and `_LOOKS`
-      bound the search, and what `screen` puts a fifth above the target is not tried.
-
-    A gate whose closing costs more than twice the target on the few data, or misses it on all, is taken
-    to be needed from then on: with others gone it is worth more, mostly.
-    """
-    now = np.array(opened, bool)
-    held = float(decide(now[None])[0])
-    if held > target:
-        return now
-    gap = held - float(screen(now[None])[0])
-    worth, known, everything, spare = now.copy(), np.zeros(now.size, bool), False, _LOOKS
-    cost = np.zeros(now.size) if guess is None else np.array(guess, float)
-
-    def ask(places: np.ndarray) -> None:
-        for start in range(0, len(places), _CHUNK):
-            some = places[start : start + _CHUNK]
-            cost[some] = screen(_without(now, [[place] for place in some]))
-        known[places] = True
-
-    if guess is None:
-        ask(np.flatnonzero(now))
-    for _ in range(_ROUNDS):
-        # What a gate costs changes little as others close, so a round asks anew for the cheapest only.
-        places = np.flatnonzero(worth)
-        order = places[np.argsort(cost[places], kind="stable")]
-        ask(order[: _MOST if everything else _ANEW])
-        worth &= ~known | (cost <= _HOPELESS * target)
-        order = np.flatnonzero(worth)
-        order = order[np.argsort(cost[order], kind="stable")]
-        gone, missed, held, gap = _cheapest(
-            now, order, cost[order], (held, gap), screen, decide, target, tries
-        )
-        worth[missed] = False
-        if not len(gone) and (everything or not spare):
-            break
-        now[gone] = worth[gone] = False
-        everything = not len(gone)
-        spare -= everything
-    return now
-
-
-def _cheapest(
-    now: np.ndarray,
-    order: np.ndarray,
-    cost: np.ndarray,
-    at: tuple[float, float],
-    screen: Losses,
-    decide: Losses,
-    target: float,
-    tries: int,
-) -> tuple[np.ndarray, list[int], float, float]:
-    """Gates that can go together, or one that can go, maybe none; and those that cannot go alone.
-
-    Together goes the longest run from the cheapest on that takes but a part of the room left to the
-    target: in small steps, what is removed early is worth little.
-    `at` is the loss on all the data at `now`, and how much more that is than the few say; both are
-    returned as they are after what goes.
-    """
-    held, gap = at
-
-    def foreseen(counts: np.ndarray) -> int:
-        """The largest count whose closing the few data allow; 0 where there is none."""
-        if not len(counts):
-            return 0
-        losses = screen(_without(now, [order[:count] for count in counts]))
-        return int(np.max(np.where(losses + gap <= held + _STRIDE * (target - held), counts, 0)))
-
-    count, missed = foreseen(2 ** np.arange(len(order).bit_length())), list[int]()
-    together = [order[: count >> halved] for halved in range(count.bit_length() - 1)]
-    singly = order[:tries][cost[:tries] + gap <= _NEARLY * target]
-    for gone in (*together, *(singly[i : i + 1] for i in range(len(singly)))):
-        closed = _without(now, [gone])
-        loss = float(decide(closed)[0])
-        if loss <= target:
-            return gone, missed, loss, loss - float(screen(closed)[0])
-        missed += gone.tolist() if len(gone) == 1 else []
-    return order[:0], missed, held, gap
-
-
-def _without(now: np.ndarray, closings: list) -> np.ndarray:
-    """bool `[K, U]`: `now` with each set of gates closed."""
-    rows = np.broadcast_to(now, (len(closings), now.size)).copy()
-    for row, places in zip(rows, closings, strict=True):
-        row[places] = False
-    return rows
+_SIEVED = 256  # validation pairs on which most of what misses the target is seen to
 
 
 def polish(
@@ -164,7 +45,7 @@ def polish(
     circuit: Circuit,
     *,
     at: PolishAt = "target",
-    tries: int = _TRIES,
+    tries: int = TRIES,
     alone: Effects | None = None,
 ) -> Circuit:
     """Removes what a circuit of nodes or of weights does not need.
@@ -195,7 +76,10 @@ def polish(
     parts, target = Parts(gated_problem(problem, circuit), circuit), problem.prune.target_loss
     calibrates = problem.prune.calibrate != "off"
     whole = problem.validation
-    few = whole.take(np.arange(min(_SCREENED, whole.size)))
+    order = by_row(whole, problem.config.causal)
+    few, part, rest = (
+        whole.take(order[a:b]) for a, b in ((0, _SCREENED), (0, _SIEVED), (_SIEVED, whole.size))
+    )
 
     def fit(found: np.ndarray) -> Calibration:
         if calibrates:
@@ -203,11 +87,32 @@ def polish(
         ones = np.ones(found.shape[:-2])
         return Calibration(ones, np.zeros_like(ones), mean_binary_loss(found))
 
-    def of_nodes(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
-        return np.asarray(fit(parts.differences(pairs, rows)).loss)
+    def losses(differences: Callable[[Pairs, np.ndarray], np.ndarray]) -> dict[str, Losses]:
+        """On few, on a part, and on all validation pairs; the part's are worked out once for both."""
+        known: dict[bytes, np.ndarray] = {}
 
+        def of_part(rows: np.ndarray) -> np.ndarray:
+            key = rows.tobytes()
+            if key not in known:
+                known.clear()
+                known[key] = differences(part, rows)
+            return known[key]
+
+        def of_all(rows: np.ndarray) -> np.ndarray:
+            found = of_part(rows)
+            if rest.size:
+                found = np.concatenate([found, differences(rest, rows)], axis=1)
+            return np.asarray(fit(found).loss)
+
+        return {
+            "screen": lambda rows: np.asarray(fit(differences(few, rows)).loss),
+            "sieve": lambda rows: np.asarray(fit(of_part(rows)).loss),
+            "decide": of_all,
+        }
+
+    by_nodes = losses(parts.differences)
     if at == "own":
-        target = min(target, float(of_nodes(whole, parts.mask[None])[0]))
+        target = min(target, float(by_nodes["decide"](parts.mask[None])[0]))
     scale, shift = (circuit.scale, circuit.shift) if calibrates else (1.0, 0.0)
     of_node = of_edge = None
     if alone is not None:
@@ -215,33 +120,20 @@ def polish(
         of_node[parts.mask] = [alone.loss + rise for rise in alone.nodes.values()]
         if circuit.weights is not None:
             of_edge[parts.edges] = [alone.loss + rise for rise in alone.edges.values()]
-    elif max(parts.mask.sum(), parts.edges.sum() if circuit.weights is not None else 0) > _MOST:
-        now = float(of_nodes(few, parts.mask[None])[0])
+    elif max(parts.mask.sum(), parts.edges.sum() if circuit.weights is not None else 0) > MANY:
+        now = float(by_nodes["screen"](parts.mask[None])[0])
         of_node, of_edge = (now + rises for rises in parts.slopes(few, scale, shift))
-    nodes = thin(
-        parts.mask,
-        lambda r: of_nodes(few, r),
-        lambda r: of_nodes(whole, r),
-        target,
-        tries=tries,
-        guess=of_node,
-    )
+    nodes = thin(parts.mask, target=target, tries=tries, guess=of_node, **by_nodes)
     edges, weights = parts.edges, circuit.weights
     if weights is not None:
         between = parts.between(nodes)
 
         def of_edges(pairs: Pairs, rows: np.ndarray) -> np.ndarray:
             same = np.broadcast_to(nodes, (len(rows), nodes.size))
-            return np.asarray(fit(parts.differences(pairs, same, rows | ~between)).loss)
+            return parts.differences(pairs, same, rows | ~between)
 
-        kept = thin(
-            between,
-            lambda r: of_edges(few, r),
-            lambda r: of_edges(whole, r),
-            target,
-            tries=tries,
-            guess=of_edge,
-        )
+        by_edges = losses(of_edges)
+        kept = thin(between, target=target, tries=tries, guess=of_edge, **by_edges)
         edges = kept | (edges & ~between)
         weights = {name: w & weights[name] for name, w in parts.open_weights(edges).items()}
     smaller = dataclasses.replace(circuit, mask=unflatten(circuit.config, nodes), weights=weights)
@@ -280,7 +172,7 @@ def polish(
     )
 
 
-def polish_edges(problem: EdgeProblem, circuit: EdgeCircuit, *, tries: int = _TRIES) -> EdgeCircuit:
+def polish_edges(problem: EdgeProblem, circuit: EdgeCircuit, *, tries: int = TRIES) -> EdgeCircuit:
     """Removes what a circuit of residual edges does not need; see `polish`.
 
     Raises:

@@ -21,6 +21,7 @@ from circuitjax.prune.config import Hyper
 from circuitjax.prune.evaluate import Prober, answers, attribution, mean_binary_loss
 from circuitjax.prune.gates import flatten_units, gates_from_ranks, num_units
 from circuitjax.prune.objective import Pairs, calibrated_differences
+from circuitjax.prune.packing import some_of
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.select import bisect, rank_nodes
 from circuitjax.prune.train import Job, MaskState, run_chunks, start_jobs
@@ -127,7 +128,9 @@ def _train(
 def _cut(world: World, seed: int, state: MaskState, count: int) -> Rerun:
     problem, config = world.problem, world.problem.config
     tied = problem.prune.tie_qk
-    validation, test = (_first(p, count) for p in (problem.validation, problem.test))
+    validation, test = (
+        some_of(p, config.causal, count) for p in (problem.validation, problem.test)
+    )
     scores = np.nan_to_num(np.asarray(flatten_units(state.tau)), nan=-1.0)
     ranks = rank_nodes(scores, attribution(problem, state, validation))
 
@@ -156,10 +159,6 @@ def _cut(world: World, seed: int, state: MaskState, count: int) -> Rerun:
         loss=chosen.loss,
         loss_test=float(fitted_losses(problem, [mask], validation, test)[0]),
     )
-
-
-def _first(pairs: Pairs, count: int) -> Pairs:
-    return pairs.take(np.arange(min(count, pairs.size)))
 
 
 def fitted_losses(
@@ -219,7 +218,9 @@ def stability(
     matrix = [[jaccard(a, b) for b in every] for a in every]
     between = [matrix[i][j] for i in range(1, len(every)) for j in range(1, i)]
     core = np.logical_and.reduce(sets)
-    validation, test = (_first(p, pairs) for p in (problem.validation, problem.test))
+    validation, test = (
+        some_of(p, problem.config.causal, pairs) for p in (problem.validation, problem.test)
+    )
     smallest = min(int(s.sum()) for s in sets)
     return {
         "seeds": [run.seed for run in runs],

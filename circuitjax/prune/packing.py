@@ -22,9 +22,11 @@ from circuitjax.prune.objective import Pairs, Prompts, slices_of
 __all__ = [
     "Packed",
     "Rows",
+    "by_row",
     "pack",
     "packed_batches",
     "row_length",
+    "some_of",
     "training_rows",
     "uneven_batches",
 ]
@@ -122,6 +124,22 @@ def packed_batches(pairs: Pairs, causal: bool, size: int = _BATCH) -> tuple[list
     starts = range(0, len(rows.tokens), each)
     batches = [jax.device_put(rows.take(np.arange(s, s + each))) for s in starts]
     return batches, places[: pairs.size]
+
+
+def by_row(pairs: Pairs, causal: bool) -> np.ndarray:
+    """Numbers of all pairs, int `[M]`, those that share a row beside each other.
+
+    The first so many, an even number, make rows no longer than those of all, and fit their programs.
+    """
+    if not pairs.row_length:
+        return np.arange(pairs.size)
+    lengths = _counts(pairs, causal)[1].sum(axis=1)
+    return _partners(lengths, _group(pairs.size, 2)).reshape(-1)
+
+
+def some_of(pairs: Pairs, causal: bool, count: int) -> Pairs:
+    """`count` of the pairs, or all if there are no more; rows as in `by_row`."""
+    return pairs if count >= pairs.size else pairs.take(by_row(pairs, causal)[:count])
 
 
 def uneven_batches(pairs: Pairs, causal: bool, size: int = _BATCH) -> Iterator[Rows]:

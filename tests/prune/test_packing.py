@@ -11,7 +11,14 @@ from circuitjax.model.config import SITES
 from circuitjax.model.reduced import can_reduce, reduce_model
 from circuitjax.model.sites import shapes
 from circuitjax.prune.objective import Pairs, answer_logits, reduced_logits
-from circuitjax.prune.packing import pack, packed_batches, row_length, training_rows
+from circuitjax.prune.packing import (
+    by_row,
+    pack,
+    packed_batches,
+    row_length,
+    some_of,
+    training_rows,
+)
 from tests.model.test_reference import VARIANTS, variant
 
 LONGEST = 11
@@ -177,3 +184,22 @@ def test_training_rows_are_drawn_by_pairs():
     assert {tuple(row) for row in np.asarray(drawn.answers)} <= known
     assert training_rows(pairs, True, 5).draw(jax.random.key(0), 5).size == 5
     assert training_rows(made_pairs(7), True, 4).draw(jax.random.key(0), 4).size == 4
+
+
+def test_some_pairs_fit_the_rows_of_all():
+    pairs = made_pairs(64, seed=4)
+    pairs = dataclasses.replace(pairs, row_length=row_length(variant("plain")[0], pairs))
+    assert pairs.row_length
+    order = by_row(pairs, causal=True)
+    assert sorted(order.tolist()) == list(range(64))
+    whole = packed_batches(pairs, True, size=16)[0][0].tokens.shape
+    for count in (16, 32, 48):
+        some = some_of(pairs, True, count)
+        np.testing.assert_array_equal(some.tokens, np.asarray(pairs.tokens)[order[:count]])
+        assert {b.tokens.shape for b in packed_batches(some, True, size=16)[0]} == {whole}
+    assert some_of(pairs, True, 64) is pairs
+    # The first so many as they come would need longer rows: three of the longest among them.
+    longest = pairs.take(np.argsort(-np.asarray(pairs.last)[:, 0], kind="stable"))
+    longest_first = packed_batches(longest.take(np.arange(16)), True, size=16)[0][0].tokens.shape
+    assert longest_first[1] > whole[1]
+    assert packed_batches(some_of(longest, True, 16), True, size=16)[0][0].tokens.shape == whole
