@@ -18,9 +18,9 @@ __all__ = ["MANY", "TRIES", "Losses", "thin"]
 Losses = Callable[[np.ndarray], np.ndarray]
 
 TRIES = 8  # cheapest parts tried alone before it ends
-_CLEAR = 1.02  # times the target: what is foreseen there to cost more is not decided on all
+_CLEAR = 1.06  # times the target: what is foreseen there to cost more is not decided on all
 _HOPELESS = 2.0  # times the target: a part whose closing costs so much is not tried again
-_STRIDE = 1 / 4  # of the room left to the target: what gates that go together may take
+_STRIDE = 1 / 2  # of the room left to the target: what gates that go together may take
 _NEARLY = 1.2  # times the target: what is foreseen to cost more is not decided on
 _ANEW = 16  # gates that a round screens again
 MANY = 256  # gates that a round screens again when all else has failed
