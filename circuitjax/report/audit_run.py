@@ -30,6 +30,7 @@ _OURS = (
     "polished",
     *(f"{name}.{suffix}" for name in PICTURES for suffix in ("png", "svg")),
 )
+_ASTRAY = 10  # times the nodes of the smallest: no circuit of that search
 
 
 def _check(directory: pathlib.Path, identity: Mapping[str, Any], overwrite: bool) -> bool:
@@ -179,10 +180,28 @@ def _searches(figures: Mapping[str, Any]) -> list[str]:
         "control is compared with the task's own seeds, not with the audited circuit.",
         markdown_table(["search", "seed", "nodes", "edges", "reached", "validation", "test"], rows),
         "\n".join(f"- {note}" for note in notes),
+        *_astray(figures),
         f"Seeds share {stable['core']} nodes, {100 * stable['core_share']:.0f}% of the smallest "
         f"circuit; {stable['core_in_circuit']} of them are in the audited one. The core alone: "
         f"{stable['core_loss']:.3f} nats. Jaccard with the audited circuit: "
         f"{stable['with_circuit']:.2f}.",
+    ]
+
+
+def _astray(figures: Mapping[str, Any]) -> list[str]:
+    """Says which seeds closed nearly everything and came back with a circuit out of proportion."""
+    mine = [run for run in figures["runs"] if run["world"] == "task"]
+    least = min(run["nodes"] for run in mine)
+    seeds = [str(run["seed"]) for run in mine if run["nodes"] > _ASTRAY * max(least, 1)]
+    if not seeds:
+        return []
+    given = figures["settings"]["audit"]["batch_size"]
+    own = figures["settings"]["prune"]["batch_size"]
+    mend = f"`--batch_size=0` searches with {own} pairs a step; " if given and given < own else ""
+    return [
+        f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)} went astray: more than {_ASTRAY} times "
+        f"the nodes of the smallest. With k_coef={figures['settings']['hyper']['k_coef']:.3g} the search is "
+        f"at the edge of closing everything: {mend}a circuit found with a smaller k_coef is steadier."
     ]
 
 

@@ -78,6 +78,23 @@ def test_the_report_for_people_has_every_check(finished):
     assert len(lines.splitlines()) == len(figures["checks"])
 
 
+def test_the_report_names_seeds_that_went_astray(finished):
+    _, figures = finished
+
+    def told(sizes):
+        runs = [dict(run) for run in figures["runs"]]
+        for run, nodes in zip(runs, sizes, strict=False):  # of the task, then of the controls
+            run["nodes"] = nodes
+        return audit_run.audit_markdown({**figures, "runs": runs})
+
+    assert "astray" not in told([7, 70, 9, 8, 7, 1000])
+    found = told([7, 71, 9, 1000, 70])
+    assert "Seeds 1, 3 went astray: more than 10 times the nodes of the smallest" in found
+    assert "With k_coef=0.01" in found
+    own, given = PRUNE.batch_size, figures["settings"]["audit"]["batch_size"]
+    assert (f"`--batch_size=0` searches with {own} pairs" in found) == (given < own)
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_pictures_show_something(finished, name):
     pixels = image.imread(finished[0] / f"{name}.png")
