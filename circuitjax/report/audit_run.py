@@ -196,11 +196,12 @@ def _astray(figures: Mapping[str, Any]) -> list[str]:
     if not seeds:
         return []
     given = figures["settings"]["audit"]["batch_size"]
+    k_coef = figures["settings"]["hyper"]["k_coef"]
     own = figures["settings"]["prune"]["batch_size"]
     mend = f"`--batch_size=0` searches with {own} pairs a step; " if given and given < own else ""
     return [
         f"Seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)} went astray: more than {_ASTRAY} times "
-        f"the nodes of the smallest. With k_coef={figures['settings']['hyper']['k_coef']:.3g} the search is "
+        f"the nodes of the smallest. With k_coef={k_coef:.3g} the search is "
         f"at the edge of closing everything: {mend}a circuit found with a smaller k_coef is steadier."
     ]
 
