@@ -194,7 +194,7 @@ def audit_circuit(
     scale, shift = (circuit.scale, circuit.shift) if calibrated else (1.0, 0.0)
     with stage("replacement", "other replacements, frozen norms, templates"):
         enough = replacement.sufficiency(
-            problem, circuit, test, few, means=model.means, seed=config.seed
+            problem, circuit, test, means=model.means, seed=config.seed
         )
         templates = replacement.by_template(differences, names, scale, shift)
         inside = agreement(

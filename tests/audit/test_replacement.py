@@ -30,7 +30,7 @@ def found():
     problem = planted_problem()
     means = {s: np.zeros(shape, np.float32) for s, shape in shapes(CONFIG).items()}
     return {
-        name: sufficiency(problem, circuit, problem.test, problem.validation, means=means)
+        name: sufficiency(problem, circuit, problem.test, means=means)
         for name, circuit in {
             "planted": circuit_of(PLANTED),
             "whole": dataclasses.replace(
@@ -62,6 +62,24 @@ def test_what_is_replaced_decides_only_where_the_circuit_is_not_whole(found):
     # Without its second reader the answer comes from another prompt, or from nowhere.
     assert found["half"]["zero"]["free"]["loss"] > 0.6
     assert found["half"]["resample"]["free"]["loss_uncalibrated"] > 1.0
+
+
+def test_a_loss_is_that_of_the_best_calibration_on_its_own_pairs(found):
+    """No scale and shift do better, and a circuit that knows nothing is at chance, never above."""
+    problem, circuit = planted_problem(), circuit_of([*PLANTED[:3], *PLANTED[4:]])
+    zeros = {s: np.zeros(shape, np.float32) for s, shape in shapes(CONFIG).items()}
+    values = np.asarray(answers(problem, problem.test, [circuit.mask], zeros).differences[0])
+    signed = np.array([-1.0, 1.0])
+    grid = [
+        np.mean(np.logaddexp(0, signed * (scale * values + shift)))
+        for scale in np.geomspace(1e-3, 10, 25)
+        for shift in np.linspace(-2, 2, 21)
+    ]
+    loss = found["half"]["zero"]["free"]["loss"]
+    assert loss <= min(grid) + 1e-4
+    for norms in (norms for kinds in found.values() for norms in kinds.values()):
+        for losses in norms.values():
+            assert losses["loss"] <= min(losses["loss_uncalibrated"], np.log(2)) + 1e-5
 
 
 def test_a_template_has_the_loss_of_its_own_pairs():
