@@ -10,7 +10,7 @@ The paper removed such nodes by hand (Gao et al. 2025, section 2.2).
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import numpy as np
@@ -67,12 +67,14 @@ def polish(
       removed.
 
     Raises:
-      ValueError: an empty circuit, or a loss over the whole vocabulary.
+      ValueError: an empty circuit, a loss over the whole vocabulary, or an unknown `at`.
     """
     if circuit.num_nodes == 0:
         raise ValueError("the circuit keeps no node: there is nothing to polish")
     if problem.prune.loss != "binary":
         raise ValueError("polish needs loss='binary'")
+    if at not in get_args(PolishAt):
+        raise ValueError(f"at is {at!r}; choose from {', '.join(get_args(PolishAt))}")
     parts, target = Parts(gated_problem(problem, circuit), circuit), problem.prune.target_loss
     calibrates = problem.prune.calibrate != "off"
     whole = problem.validation

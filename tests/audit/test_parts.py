@@ -165,6 +165,11 @@ def test_weights_are_polished_too():
     assert polished.provenance["polish"]["loss_test_after"] <= PRUNE.target_loss
 
 
+def test_polish_at_anything_else_is_refused():
+    with pytest.raises(ValueError, match="at is 'mine'; choose from target, own"):
+        polish(planted_problem(), circuit_of(PLANTED), at="mine")
+
+
 def test_an_empty_circuit_cannot_be_polished():
     with pytest.raises(ValueError, match="there is nothing to polish"):
         polish(planted_problem(), circuit_of(()))
