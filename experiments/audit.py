@@ -65,7 +65,7 @@ def _circuit() -> Circuit:
         raise ValueError(f"--circuit={root} is no directory: find a circuit first, with `prune`")
     if (root / "run.json").exists() and not (root / "circuit").exists():
         raise ValueError(f"the run in {root} is not finished: the same `prune` command goes on")
-    found = load_circuit(root / "circuit" if (root / "circuit").is_dir() else root)
+    found = load_circuit(root)
     if not isinstance(found, Circuit):
         raise ValueError(
             "an audit is for circuits of nodes or weights; this is one of residual edges: its "
@@ -113,6 +113,8 @@ def main(argv: list[str]) -> None:
         polish_at=_POLISH_AT.value,  # type: ignore[arg-type]  # the flag admits no other
         batch_size=_D.batch_size if _BATCH.value is None else _BATCH.value or None,
     )
+    if _POLISH_AT.present and not _POLISH.value:
+        raise ValueError("--polish_at has no meaning with --nopolish: leave one out")
     circuit = _circuit()
     if circuit.num_nodes == 0:
         raise ValueError(f"the circuit in {_CIRCUIT.value} keeps no node: nothing to audit")

@@ -9,7 +9,6 @@ knock-outs and the steps of polish are such runs, thousands of them.
 """
 
 import functools
-import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -45,8 +44,7 @@ def _read() -> list[tuple[str, Circuit, Problem]]:
         raise ValueError("--circuits is missing: name directories of circuits, or of finished runs")
     found = []
     for name in _CIRCUITS.value:
-        root = pathlib.Path(name)
-        circuit = load_circuit(root / "circuit" if (root / "circuit").is_dir() else root)
+        circuit = load_circuit(name)
         if not isinstance(circuit, Circuit) or not can_reduce(circuit.config):
             raise ValueError(f"{name} is no circuit of nodes or weights whose model can be folded")
         named = _TASK.value or circuit.provenance.get("task")

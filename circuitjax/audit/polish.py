@@ -3,7 +3,7 @@
 Training and selection leave nodes whose removal costs nothing, or helps. `thin.py` says in which order
 they are tried; here is what they are tried on.
 
-    estimated -> screened on a few validation pairs -> decided on all of them -> reported on test pairs
+    estimated -> screened on a few validation pairs -> sieved on more -> decided on all -> told on test
 
 The paper removed such nodes by hand (Gao et al. 2025, section 2.2).
 """

@@ -55,8 +55,8 @@ def thin(
       is then returned as it is. It may have gates that could still be closed: `_ROUNDS` and `_LOOKS`
       bound the search, and what `screen` puts a fifth above the target is not tried.
 
-    A gate whose closing costs more than twice the target on the few data, or misses it on all, is taken
-    to be needed from then on: with others gone it is worth more, mostly.
+    A gate whose closing costs more than twice the target on the few data, or misses it on all (or would,
+    by `sieve`), is taken to be needed from then on: with others gone it is worth more, mostly.
     """
     now = np.array(opened, bool)
     held = float(decide(now[None])[0])

@@ -12,13 +12,15 @@ __all__ = ["load_circuit"]
 
 
 def load_circuit(directory: str | os.PathLike[str]) -> Circuit | EdgeCircuit:
-    """Reads a circuit of nodes, of single weights or of residual edges.
+    """Reads a circuit of nodes, of single weights or of residual edges; a run's directory holds its own.
 
     Raises:
       ValueError: no circuit there, a foreign or truncated one, or arrays that are not those of its
         record: one line.
     """
     root = pathlib.Path(directory)
+    if (root / "circuit" / "circuit.json").exists():
+        root = root / "circuit"
     try:
         record = json.loads((root / "circuit.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

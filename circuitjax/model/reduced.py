@@ -70,7 +70,7 @@ def reduce_model(
         absent site stays whole.
       fills: {site: `[L, W]`} replacements, constant over tokens; an absent site's are zero.
       own_widths: whether each layer runs at about its own widths, rather than all at the widest's, one
-        of few: two to ten times faster for a small circuit, but a program that few others share, for
+        of few: two to six times faster for a circuit, but a program that few others share, for
         a reduced model that answers many times.
 
     Raises:

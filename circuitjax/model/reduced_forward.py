@@ -94,7 +94,8 @@ def apply_reduced(
       tokens: int32 `[B, T]`.
       gates: {site: float `[L, W]`} over the original nodes, applied on top of `keep`; a node
         closed here takes its fill as in the full model. An absent site is as `keep` says.
-      positions: int32 `[B, P]`: logits only there; the last layer works only there.
+      positions: int32 `[B, P]`: logits only there; from the last layer that attends on, no
+        other token is worked out.
       candidates: int32 `[B, Q]`, or `[B, P, Q]` for each position: the vocabulary entries whose
         logits are wanted.
       layout: where tokens stand, if a row of tokens is more than one prompt.

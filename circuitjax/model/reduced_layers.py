@@ -213,7 +213,10 @@ def run_layers(
 
     # Where answers are narrowed down to the tokens asked for: in the last layer that attends.
     turn = max([0, *(s.stop - 1 for s in reduced.stretches if s.widths.heads)])
-    for part in (p for s in reduced.stretches for p in s.split(turn)):
+    parts = reduced.stretches
+    if positions is not None:
+        parts = tuple(part for stretch in parts for part in stretch.split(turn))
+    for part in parts:
         if positions is not None and part.start == turn:
             stack, own_gates, beside = jax.tree.map(lambda leaf: leaf[0], layers_of(part))
             x = _block(config, part.widths, stack, own_gates, beside, x, around, positions)

@@ -9,9 +9,10 @@ import pytest
 
 from circuitjax.audit.parts import Parts, effects
 from circuitjax.audit.polish import polish
+from circuitjax.audit.thin import thin
 from circuitjax.circuit.graph import edge_masks
 from circuitjax.model.families import FAMILIES
-from circuitjax.model.sites import parse_address, shapes
+from circuitjax.model.sites import flatten, parse_address, shapes
 from circuitjax.prune.evaluate import answers
 from circuitjax.prune.weight_gates import close_weights
 from tests.audit.planted_audit import DISTRACTORS, circuit_of
@@ -114,14 +115,13 @@ def test_polish_removes_exactly_the_distractors():
 
 
 def test_polish_at_the_own_loss_removes_what_costs_nothing():
-    """At the target a distractor that helps a little goes too, at the own loss only what does not."""
+    """The loss does not rise, and every node that is left is needed for it."""
     problem = plain(planted_problem())
     circuit = circuit_of((*PLANTED, *DISTRACTORS))
     facts = polish(problem, circuit, at="own").provenance["polish"]
     assert facts["loss_validation_after"] <= facts["loss_validation_before"] < PRUNE.target_loss
     assert facts["target_loss"] == pytest.approx(facts["loss_validation_before"], abs=1e-6)
     assert set(PLANTED) <= set(circuit.nodes) - set(facts["removed"])
-    # Every node that is left is needed for that loss.
     polished = polish(problem, circuit, at="own")
     alone = effects(Parts(problem, polished), polished, problem.validation, calibrated=False)
     assert min(alone.nodes.values()) > 0
@@ -129,11 +129,23 @@ def test_polish_at_the_own_loss_removes_what_costs_nothing():
     assert not polish(problem, broken, at="own").provenance["polish"]["reached"]
 
 
-def test_polish_that_knows_the_effects_removes_the_same():
+def test_polish_that_knows_the_effects_starts_from_them(monkeypatch):
     problem = plain(planted_problem())
     circuit = circuit_of((*PLANTED, *DISTRACTORS))
     alone = effects(Parts(problem, circuit), circuit, problem.validation, calibrated=False)
+    guesses = []
+
+    def watched(*args, guess, **kwargs):
+        guesses.append(guess)
+        return thin(*args, guess=guess, **kwargs)
+
+    monkeypatch.setattr("circuitjax.audit.polish.thin", watched)
     assert sorted(polish(problem, circuit, alone=alone).nodes) == sorted(PLANTED)
+    for name, effect in alone.nodes.items():
+        gates = {site: np.zeros(shape) for site, shape in shapes(CONFIG).items()}
+        layer, site, index = parse_address(CONFIG, name)
+        gates[site][layer, index] = 1
+        assert guesses[0] @ np.asarray(flatten(gates)) == pytest.approx(alone.loss + effect)
 
 
 def test_under_calibration_one_of_the_two_neurons_is_enough():

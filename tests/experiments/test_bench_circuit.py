@@ -16,7 +16,7 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("bench")
     model = planted_model()
     model.save(root / "model")
-    circuit_of(PLANTED, provenance={"prune": PRUNE.to_dict()}).save(root / "circuit", model)
+    circuit_of(PLANTED, provenance={"prune": PRUNE.to_dict()}).save(root / "run" / "circuit", model)
     texts = [a + b + c for a in LETTERS[:6] for b in LETTERS[:6] for c in LETTERS[:6]]
     rows = [{"positive": f"A-{t}", "negative": f"B-{t}", **ROW} for t in texts]
     (root / "good.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
@@ -24,9 +24,7 @@ def folder(tmp_path_factory):
 
 
 def test_a_line_per_way_and_all_answer_alike(folder):
-    flags = [
-        f"--{name}={folder}/{of}" for name, of in (("circuits", "circuit"), ("model", "model"))
-    ]
+    flags = [f"--{name}={folder}/{of}" for name, of in (("circuits", "run"), ("model", "model"))]
     call = [*flags, f"--task={folder}/good.jsonl", "--pairs=16"]
     [(code, out, err)] = drive("bench_circuit", [call], folder)
     assert code == 0, err
@@ -42,7 +40,7 @@ def test_bad_input_is_one_line(folder):
     told = {
         "--circuits is missing": [],
         "holds no readable circuit": [f"--circuits={folder}/model"],
-        "give --task": [f"--circuits={folder}/circuit", f"--model={folder}/model"],
+        "give --task": [f"--circuits={folder}/run/circuit", f"--model={folder}/model"],
         "--pairs=0 must be": ["--pairs=0"],
         "is too few": ["--repeats=1"],
     }
