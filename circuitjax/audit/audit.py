@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.audit import replacement
 from circuitjax.audit.agreement import agreement
 from circuitjax.audit.checks import full_checks
-from circuitjax.audit.evidence import baseline, evidence, gated_problem
+from circuitjax.audit.evidence import baseline, compare, evidence, gated_problem
 from circuitjax.audit.parts import Effects, Parts, effects
 from circuitjax.audit.polish import PolishAt, polish
 from circuitjax.audit.reruns import run_worlds, stability
@@ -29,7 +28,6 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.record import Model
 from circuitjax.model.sites import flatten
 from circuitjax.prune.config import LIMITS, Hyper, PruneConfig, check_limits, default_hyper
-from circuitjax.prune.evaluate import answers
 from circuitjax.prune.packing import some_of
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.tasks.base import Task
@@ -55,6 +53,7 @@ class AuditConfig:
       search: run the searches at all.
       polish: polish at all.
       polish_at: see `polish`.
+      polish_rounds: likewise.
       seed: of everything random.
     """
 
@@ -69,12 +68,21 @@ class AuditConfig:
     search: bool = True
     polish: bool = True
     polish_at: PolishAt = "target"
+    polish_rounds: int = 16
     seed: int = 0
 
     def __post_init__(self) -> None:
         if self.seeds < 5:
             raise ValueError(f"seeds is {self.seeds}; it must be at least 5 to speak of stability")
-        for name in ("batch_size", "steps", "pairs", "search_pairs", "sets", "search_steps"):
+        for name in (
+            "batch_size",
+            "steps",
+            "pairs",
+            "search_pairs",
+            "sets",
+            "search_steps",
+            "polish_rounds",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -184,12 +192,10 @@ def audit_circuit(
     test = some_of(problem.test, causal, config.pairs)
     few = some_of(problem.validation, causal, max(1, config.pairs // 2))
     with stage("evidence", "sufficiency, necessity, faithfulness"):
-        base = baseline(problem)
-        figures = evidence(problem, circuit, config.seed)
-        own = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
-        differences = np.asarray(answers(gated, problem.test, [circuit.mask], own).differences[0])
-        whole = [{site: np.ones_like(mask) for site, mask in circuit.mask.items()}]
-        of_model = np.asarray(answers(problem, problem.test, whole).differences[0])
+        compared = compare(problem, circuit)
+        base = baseline(problem, compared.model)
+        figures = evidence(problem, circuit, config.seed, compared)
+        of_model, differences = (a.differences[0] for a in (compared.model, compared.circuit))
     calibrated = prune.calibrate != "off"
     scale, shift = (circuit.scale, circuit.shift) if calibrated else (1.0, 0.0)
     with stage("replacement", "other replacements, frozen norms, templates"):
@@ -206,7 +212,13 @@ def audit_circuit(
     polished = None
     if config.polish:
         with stage("polish", "polishing"):
-            polished = polish(problem, circuit, at=config.polish_at, alone=alone)
+            polished = polish(
+                problem,
+                circuit,
+                at=config.polish_at,
+                rounds=config.polish_rounds,
+                alone=alone,
+            )
     else:
         skipped["polish"] = "not asked for"
     around = None
@@ -216,7 +228,7 @@ def audit_circuit(
                 problem,
                 circuit,
                 test,
-                few,
+                some_of(problem.validation, causal, max(1, config.pairs // 4)),
                 fractions=config.fractions,
                 sets=config.sets,
                 steps=config.search_steps,
@@ -290,7 +302,9 @@ def _search(
         steps=config.steps or problem.prune.steps,
     )
     smaller = dataclasses.replace(problem, prune=prune)
-    worlds, absent = make_worlds(model, task, smaller, seed=config.seed)
+    # More than are looked at, so that they fill rows as the whole set does.
+    pairs = 4 * config.search_pairs
+    worlds, absent = make_worlds(model, task, smaller, seed=config.seed, pairs=pairs)
     skipped |= absent
     seeds = range(config.seed, config.seed + config.seeds)
     runs = run_worlds(worlds, hyper, seeds, pairs=config.search_pairs)

@@ -15,7 +15,7 @@ All losses in nats, under the circuit's own replacement values:
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,24 +25,44 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.transformer import Fills, Gates, Params
 from circuitjax.prune.calibrate import calibrate
-from circuitjax.prune.evaluate import answers, mean_binary_loss
-from circuitjax.prune.gates import all_gates
-from circuitjax.prune.objective import AnyPairs, answer_logits, calibrated_differences
+from circuitjax.prune.evaluate import Answers, Prober, answers, mean_binary_loss
+from circuitjax.prune.gates import all_gates, num_units
+from circuitjax.prune.objective import (
+    AnyPairs,
+    answer_logits,
+    calibrated_differences,
+    logit_differences,
+)
 from circuitjax.prune.packing import packed_batches
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.weight_gates import close_weights
 
 __all__ = [
+    "Compared",
     "baseline",
+    "compare",
     "correlations",
     "evidence",
-    "faithfulness",
     "gated_problem",
     "matched_random_masks",
 ]
 
-
 _CONTROL_PAIRS = 128  # test pairs of the necessity test, whose controls cost a full forward each
+
+
+class Compared(NamedTuple):
+    """What a model and a circuit of it answer to the test pairs.
+
+    Attributes:
+      model, circuit: their answers, K = 1, uncalibrated.
+      kl: KL(model || circuit) `[M, 2]` over the whole vocabulary, nats.
+      agree: bool `[M, 2]`, whether both hold the same token to be the most probable.
+    """
+
+    model: Answers
+    circuit: Answers
+    kl: np.ndarray
+    agree: np.ndarray
 
 
 def _accuracy(values: np.ndarray) -> float:
@@ -54,20 +74,27 @@ def _calibrated(problem: Problem) -> bool:
     return problem.prune.loss == "binary" and problem.prune.calibrate != "off"
 
 
-def baseline(problem: Problem) -> dict[str, float]:
-    """Test loss and accuracy of the whole model, and the calibrated loss of the empty circuit."""
-    whole, empty = all_gates(problem.config, 1.0), all_gates(problem.config, 0.0)
-    found = answers(problem, problem.test, [whole, empty])
-    losses = found.losses(problem.prune)
-    loss_empty = float(losses[1])
+def baseline(problem: Problem, whole: Answers | None = None) -> dict[str, float]:
+    """Test loss and accuracy of the whole model, and the calibrated loss of the empty circuit.
+
+    Args:
+      problem: the model and its pairs.
+      whole: what the whole model answers to the test pairs, where it is known.
+    """
+    whole = whole or answers(problem, problem.test, [all_gates(problem.config, 1.0)])
+    # The first 0 nodes of any order.
+    nothing = Prober(problem, [np.arange(num_units(problem.config, problem.prune.tie_qk))])
+    empty = nothing.answers(problem.test, 0, [0])
     if problem.prune.loss == "binary":
-        fit = calibrate(answers(problem, problem.validation, [empty]).differences)
-        fitted = calibrated_differences(found.differences[1], fit.scale[0], fit.shift[0])
+        fit = calibrate(nothing.answers(problem.validation, 0, [0]).differences)
+        fitted = calibrated_differences(empty.differences[0], fit.scale[0], fit.shift[0])
         loss_empty = float(mean_binary_loss(fitted))
+    else:
+        loss_empty = float(empty.losses(problem.prune)[0])
     return {
-        "loss_unpruned": float(losses[0]),
+        "loss_unpruned": float(whole.losses(problem.prune)[0]),
         "loss_empty": loss_empty,
-        "accuracy_unpruned": _accuracy(found.differences[0]),
+        "accuracy_unpruned": _accuracy(whole.differences[0]),
     }
 
 
@@ -85,22 +112,24 @@ def matched_random_masks(circuit: Circuit, count: int, seed: int) -> list[dict[s
     return sets
 
 
-def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any]:
+def evidence(
+    problem: Problem, circuit: Circuit, seed: int = 0, compared: Compared | None = None
+) -> dict[str, Any]:
     """Sufficiency, necessity and faithfulness of a circuit, on the test pairs.
 
     Args:
       problem: the model and the task's data; its fills replace what is removed for necessity.
       circuit: a circuit of that model.
       seed: of the random controls.
+      compared: `compare` of both, where it is known.
 
     Returns:
       JSON-able figures; see the module docstring. `beats_model` flags a circuit that does the task
       better than the model it was cut from: then it is not the model's way of doing it.
     """
     prune = problem.prune
-    own_fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
-    kept, gated = circuit.gates(), gated_problem(problem, circuit)
-    found = answers(gated, problem.test, [kept], own_fills)
+    compared = compared or compare(problem, circuit)
+    found, kept = compared.circuit, circuit.gates()
     fitted = calibrated_differences(found.differences[0], circuit.scale, circuit.shift)
     uncalibrated = float(found.losses(prune)[0])
     removed = [{site: 1 - np.asarray(m) for site, m in kept.items()}]
@@ -118,9 +147,11 @@ def evidence(problem: Problem, circuit: Circuit, seed: int = 0) -> dict[str, Any
         # Share of the random sets whose removal hurts less than the circuit's.
         "necessity_percentile": float(np.mean(np.array(random) < without[0])),
     }
-    whole = answers(problem, problem.test, [all_gates(problem.config, 1.0)])
-    figures |= correlations(whole.differences[0], found.differences[0])
-    return figures | faithfulness(problem, kept, own_fills, gated)
+    figures |= correlations(compared.model.differences[0], found.differences[0])
+    return figures | {
+        "kl_to_model": float(compared.kl.mean()),
+        "argmax_agreement": float(compared.agree.mean()),
+    }
 
 
 def correlations(model: np.ndarray, circuit: np.ndarray) -> dict[str, float | None]:
@@ -153,35 +184,28 @@ def gated_problem(problem: Problem, circuit: Circuit) -> Problem:
     return dataclasses.replace(problem, config=config, params=jax.tree.map(jnp.asarray, params))
 
 
-def faithfulness(
-    problem: Problem, gates: Gates, fills: Fills, gated: Problem | None = None
-) -> dict[str, float]:
-    """KL(model || circuit) in nats and agreement of the argmax, over the whole vocabulary.
+def compare(problem: Problem, circuit: Circuit) -> Compared:
+    """Runs a circuit and its model side by side over the test pairs.
 
     Args:
       problem: the model and its test pairs.
-      gates, fills: of the circuit's nodes.
-      gated: the model they act on, if it is another: one with closed weights.
+      circuit: of that model; what it closes holds its own fills.
     """
-    gated = gated or problem
-    gates = {site: jnp.asarray(m, jnp.float32) for site, m in gates.items()}
-    kl: list[np.ndarray] = []
-    agree: list[np.ndarray] = []
+    gated = gated_problem(problem, circuit)
+    fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
+    gates = {site: jnp.asarray(m, jnp.float32) for site, m in circuit.gates().items()}
     batches, places = packed_batches(problem.test, problem.config.causal)
-    for batch in batches:
-        parts = _faithfulness(
-            problem.config, gated.config, problem.params, gated.params, fills, batch, gates
-        )
-        for total, part in zip((kl, agree), parts, strict=True):
-            total.append(np.asarray(part))
-    return {
-        name: float(np.concatenate(values)[places].mean())
-        for name, values in (("kl_to_model", kl), ("argmax_agreement", agree))
-    }
+    parts = [
+        _compare(problem.config, gated.config, problem.params, gated.params, fills, batch, gates)
+        for batch in batches
+    ]
+    joined = [np.concatenate(part)[places] for part in zip(*jax.device_get(parts), strict=True)]
+    of_model, of_circuit = (Answers(*(part[None] for part in joined[i : i + 2])) for i in (0, 2))
+    return Compared(of_model, of_circuit, *joined[4:])
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _faithfulness(
+def _compare(
     config: TransformerConfig,
     gated_config: TransformerConfig,
     params: Params,
@@ -189,9 +213,16 @@ def _faithfulness(
     fills: Fills,
     batch: AnyPairs,
     gates: Gates,
-) -> tuple[jax.Array, jax.Array]:
-    full = jax.nn.log_softmax(answer_logits(config, params, batch, None, None))
-    logits = answer_logits(gated_config, gated_params, batch, gates, fills)
-    part = jax.nn.log_softmax(logits)
+) -> tuple[jax.Array, ...]:
+    """Differences and vocabulary losses of model and circuit, KL and agreement: `[B, 2]` each."""
+    found: list[jax.Array] = []
+    logits = (
+        answer_logits(config, params, batch, None, None),
+        answer_logits(gated_config, gated_params, batch, gates, fills),
+    )
+    full, part = (jax.nn.log_softmax(some) for some in logits)
+    for some, log_probs in zip(logits, (full, part), strict=True):
+        right = jnp.take_along_axis(log_probs, batch.answers[..., None], axis=-1)[..., 0]
+        found += [logit_differences(some, batch.answers), -right]
     kl = jnp.sum(jnp.exp(full) * (full - part), axis=-1)
-    return kl, jnp.argmax(full, axis=-1) == jnp.argmax(part, axis=-1)
+    return *found, kl, jnp.argmax(full, axis=-1) == jnp.argmax(part, axis=-1)

@@ -99,10 +99,24 @@ class Parts:
             groups.append(np.concatenate(jax.device_get(parts), axis=1)[:used, places])
         return np.concatenate(groups)
 
-    def slopes(self, pairs: Pairs, scale: float, shift: float) -> tuple[np.ndarray, np.ndarray]:
-        """To first order, the rise in nats by closing each node `[N]` and each edge `[E]`."""
-        gates = unflatten(self._config, self.mask.astype(np.float32))
-        z = self.edges.astype(np.float32)
+    def slopes(
+        self,
+        pairs: Pairs,
+        scale: float,
+        shift: float,
+        nodes: np.ndarray | None = None,
+        edges: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """To first order, the rise in nats by closing each node `[N]` and each edge `[E]`.
+
+        Args:
+          pairs: to measure on.
+          scale, shift: calibration.
+          nodes: bool `[N]`, a subset of the circuit's: where the slopes are taken; None: all of them.
+          edges: bool `[E]`, likewise.
+        """
+        gates = unflatten(self._config, (self.mask if nodes is None else nodes).astype(np.float32))
+        z = (self.edges if edges is None else edges).astype(np.float32)
         of_nodes, of_edges = np.zeros(self.mask.size), np.zeros(z.size)
         for batch in uneven_batches(pairs, self._config.causal):
             found = _slopes(self._config, self._data, batch, gates, z, scale, shift)

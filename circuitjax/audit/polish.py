@@ -9,7 +9,8 @@ The paper removed such nodes by hand (Gao et al. 2025, section 2.2).
 """
 
 import dataclasses
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, get_args
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 
 from circuitjax.audit.evidence import gated_problem
 from circuitjax.audit.parts import Effects, Parts
-from circuitjax.audit.thin import MANY, TRIES, Losses, thin
+from circuitjax.audit.thin import MANY, ROUNDS, TRIES, Estimate, Losses, thin
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
 from circuitjax.circuit.edge_circuit import EdgeCircuit
@@ -38,6 +39,8 @@ PolishAt = Literal["target", "own"]
 
 _SCREENED = 64  # validation pairs, or examples, that parts are sorted on
 _SIEVED = 256  # validation pairs on which most of what misses the target is seen to
+_REMEMBERED = 32  # variants whose answers to these are kept
+_FRESH = 256  # training pairs of an estimate, others every time
 
 
 def polish(
@@ -46,6 +49,7 @@ def polish(
     *,
     at: PolishAt = "target",
     tries: int = TRIES,
+    rounds: int = ROUNDS,
     alone: Effects | None = None,
 ) -> Circuit:
     """Removes what a circuit of nodes or of weights does not need.
@@ -58,13 +62,13 @@ def polish(
       circuit: of that model.
       at: what the loss on validation pairs may rise to: the problem's target, or the circuit's own loss,
         so that what goes costs nothing; a circuit above the target is left as it is in either case.
-      tries: see `thin`.
+      tries, rounds: see `thin`.
       alone: effects of the circuit's nodes and edges, where they are known: they say which to try first.
 
     Returns:
       The smaller circuit. `provenance["polish"]` holds nodes, edges, validation and test loss before and
-      after, and whether the target is met on validation: if the given circuit misses it, nothing is
-      removed.
+      after, whether the search ended before the rounds did, and whether the target is met on validation:
+      if the given circuit misses it, nothing is removed.
 
     Raises:
       ValueError: an empty circuit, a loss over the whole vocabulary, or an unknown `at`.
@@ -96,7 +100,8 @@ def polish(
         def of_part(rows: np.ndarray) -> np.ndarray:
             key = rows.tobytes()
             if key not in known:
-                known.clear()
+                if len(known) >= _REMEMBERED:
+                    known.clear()
                 known[key] = differences(part, rows)
             return known[key]
 
@@ -122,10 +127,27 @@ def polish(
         of_node[parts.mask] = [alone.loss + rise for rise in alone.nodes.values()]
         if circuit.weights is not None:
             of_edge[parts.edges] = [alone.loss + rise for rise in alone.edges.values()]
-    elif max(parts.mask.sum(), parts.edges.sum() if circuit.weights is not None else 0) > MANY:
-        now = float(by_nodes["screen"](parts.mask[None])[0])
-        of_node, of_edge = (now + rises for rises in parts.slopes(few, scale, shift))
-    nodes = thin(parts.mask, target=target, tries=tries, guess=of_node, **by_nodes)
+    fresh = _fresh(problem)
+
+    def estimate(*variant: np.ndarray) -> tuple[Estimate, Estimate]:
+        """What closing each node, and each edge, of a variant would add, by its slopes."""
+        found = []
+        for pairs in (next(fresh), few):
+            fitted = fit(parts.differences(pairs, *(row[None] for row in variant)))
+            by = float(fitted.scale[0]), float(fitted.shift[0])
+            found.append(parts.slopes(pairs, *by, *variant))
+        of_nodes, of_edges = (Estimate(*both) for both in zip(*found, strict=True))
+        return of_nodes, of_edges
+
+    nodes, finished = thin(
+        parts.mask,
+        target=target,
+        tries=tries,
+        rounds=rounds,
+        guess=of_node,
+        estimate=(lambda row: estimate(row)[0]) if parts.mask.sum() > MANY else None,
+        **by_nodes,
+    )
     edges, weights = parts.edges, circuit.weights
     if weights is not None:
         between = parts.between(nodes)
@@ -135,7 +157,18 @@ def polish(
             return parts.differences(pairs, same, rows | ~between)
 
         by_edges = losses(of_edges)
-        kept = thin(between, target=target, tries=tries, guess=of_edge, **by_edges)
+        kept, edges_finished = thin(
+            between,
+            target=target,
+            tries=tries,
+            rounds=rounds,
+            guess=of_edge,
+            estimate=(lambda row: estimate(nodes, row | ~between)[1])
+            if between.sum() > MANY
+            else None,
+            **by_edges,
+        )
+        finished &= edges_finished
         edges = kept | (edges & ~between)
         weights = {name: w & weights[name] for name, w in parts.open_weights(edges).items()}
     smaller = dataclasses.replace(circuit, mask=unflatten(circuit.config, nodes), weights=weights)
@@ -164,6 +197,7 @@ def polish(
         "loss_test_after": after,
         "target_loss": target,
         "reached": bool(fitted.loss[0] <= target),
+        "finished": finished,
         "removed": sorted(set(circuit.nodes) - set(smaller.nodes)),
     }
     return dataclasses.replace(
@@ -174,7 +208,16 @@ def polish(
     )
 
 
-def polish_edges(problem: EdgeProblem, circuit: EdgeCircuit, *, tries: int = TRIES) -> EdgeCircuit:
+def _fresh(problem: Problem) -> Iterator[Pairs]:
+    """Training pairs, other ones every time, in turn."""
+    order = by_row(problem.train, problem.config.causal)
+    for turn in itertools.count():
+        yield problem.train.take(order[(turn * _FRESH + np.arange(_FRESH)) % len(order)])
+
+
+def polish_edges(
+    problem: EdgeProblem, circuit: EdgeCircuit, *, tries: int = TRIES, rounds: int = ROUNDS
+) -> EdgeCircuit:
     """Removes what a circuit of residual edges does not need; see `polish`.
 
     Raises:
@@ -199,12 +242,13 @@ def polish_edges(problem: EdgeProblem, circuit: EdgeCircuit, *, tries: int = TRI
         return found.task_losses()
 
     few = problem.validation.take(np.arange(min(_SCREENED, problem.validation.size)))
-    kept = thin(
+    kept, finished = thin(
         circuit.kept,
         lambda rows: losses(answered(rows, few)),
         lambda rows: losses(answered(rows, problem.validation)),
         settings.target_value,
         tries=tries,
+        rounds=rounds,
     )
     kept = connected(problem.config, kept & ~idle, settings.ablation)
     both = np.stack([circuit.kept, kept])
@@ -233,6 +277,7 @@ def polish_edges(problem: EdgeProblem, circuit: EdgeCircuit, *, tries: int = TRI
         "loss_test_after": after,
         "target_loss": settings.target_value,
         "reached": bool(validation[0] <= settings.target_value),
+        "finished": finished,
     }
     return dataclasses.replace(
         circuit,

@@ -136,8 +136,11 @@ def _cut(world: World, seed: int, state: MaskState, count: int) -> Rerun:
 
     prober = Prober(problem, [ranks])
 
+    def of(pairs: Pairs, ks: Any) -> np.ndarray:
+        return prober.answers(pairs, 0, [int(k) for k in ks]).differences
+
     def loss_at(ks: np.ndarray) -> np.ndarray:
-        return _fitted(problem, prober.answers(validation, 0, [int(k) for k in ks]).differences)
+        return _fitted(problem, of(validation, ks))
 
     units = num_units(config, tied)
     trained = int(np.sum(scores > 0))
@@ -157,7 +160,7 @@ def _cut(world: World, seed: int, state: MaskState, count: int) -> Rerun:
         edges=report.edges_after,
         reached=chosen.reached,
         loss=chosen.loss,
-        loss_test=float(fitted_losses(problem, [mask], validation, test)[0]),
+        loss_test=float(_fitted(problem, of(validation, [chosen.k]), of(test, [chosen.k]))[0]),
     )
 
 

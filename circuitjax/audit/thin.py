@@ -1,10 +1,13 @@
 """Thinning: closes gates greedily while a loss stays at or below a target.
 
 One round closes the cheapest gates by themselves and sorts them by what that costs; the longest run of
-cheapest ones that can go together goes; when not even two can, the next few are tried one after another,
-and when none of these can go either, the costs of many are asked anew, twice at most.
+cheapest ones that can go together goes; when not even two can, the next few are tried together or one
+after another, and when none of these can go either, the costs of many are asked anew.
 
-    guessed -> screened on few data -> sieved on a part -> decided on all
+    guessed or estimated -> screened on few data -> sieved on a part -> decided on all
+
+Among many gates those that look cheapest on some data look so by chance too, most of all on these data.
+So where estimates can be had, they are of data that decide nothing, and of others in every round.
 """
 
 import dataclasses
@@ -13,20 +16,45 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["MANY", "TRIES", "Losses", "thin"]
+__all__ = ["MANY", "ROUNDS", "TRIES", "Estimate", "Losses", "Thinned", "thin"]
 
 Losses = Callable[[np.ndarray], np.ndarray]
 
 TRIES = 8  # cheapest parts tried alone before it ends
-_CLEAR = 1.06  # times the target: what is foreseen there to cost more is not decided on all
-_HOPELESS = 2.0  # times the target: a part whose closing costs so much is not tried again
-_STRIDE = 1 / 2  # of the room left to the target: what gates that go together may take
-_NEARLY = 1.2  # times the target: what is foreseen to cost more is not decided on
-_ANEW = 16  # gates that a round screens again
+ROUNDS = 64  # at most: what a large circuit loses later is little
 MANY = 256  # gates that a round screens again when all else has failed
 _LOOKS = 2  # such rounds
-_ROUNDS = 64  # in all: what a large circuit loses later is little
+_ANEW = 16  # gates that any other round screens again
+_MORE = 32  # with estimates, gates screened when all else has failed
+_CLEAR = 1.06  # times the target: a run of gates foreseen there to cost more is not decided on all
+_HOPELESS = 2.0  # times the target: a part whose closing costs so much is not tried again
+_STRIDE = 1 / 2  # of the room left to the target: what gates that go together may take
+_NEARLY = 1.15  # times the target: what is screened to cost more is not tried
 _CHUNK = 64  # variants made at a time: rows of all gates are long
+
+
+class Estimate(NamedTuple):
+    """What closing each gate would add to the loss, to first order: `[U]` in nats, on two sets of data.
+
+    Attributes:
+      fresh: on data that have no say in what is decided.
+      few: on those that `screen` uses: what its answers correct the first order by.
+    """
+
+    fresh: np.ndarray
+    few: np.ndarray
+
+
+class Thinned(NamedTuple):
+    """What is left.
+
+    Attributes:
+      gates: bool `[U]`.
+      finished: False where the rounds ended before the search did.
+    """
+
+    gates: np.ndarray
+    finished: bool
 
 
 def thin(
@@ -37,8 +65,10 @@ def thin(
     *,
     sieve: Losses | None = None,
     tries: int = TRIES,
+    rounds: int = ROUNDS,
     guess: np.ndarray | None = None,
-) -> np.ndarray:
+    estimate: Callable[[np.ndarray], Estimate] | None = None,
+) -> Thinned:
     """Closes open gates while the loss stays at or below a target.
 
     Args:
@@ -46,14 +76,18 @@ def thin(
       screen: bool `[K, U]` -> losses `[K]` in nats, cheap; it orders the gates.
       decide: the same, on all the data that count.
       target: nats.
-      sieve: as `decide`, on a part of these data: what is clearly above the target there is not decided.
-      tries: how many of the cheapest gates are tried alone before giving up.
-      guess: `[U]`, what each gate would cost; without it all are screened to begin with.
+      sieve: as `decide`, on a part of these data: what misses the target there is not decided.
+      tries: how many of the cheapest gates are tried alone in a round.
+      rounds: at most.
+      guess: `[U]`, what the loss would be with each gate closed; without it all are screened to begin
+        with, unless they are estimated.
+      estimate: of open gates `[U]`, what closing each would add, roughly and at once: asked in every
+        round, on other data each time.
 
     Returns:
-      bool `[U]`, a subset of `opened`: at `decide` it meets the target, unless `opened` did not, which
-      is then returned as it is. It may have gates that could still be closed: `_ROUNDS` and `_LOOKS`
-      bound the search, and what `screen` puts a fifth above the target is not tried.
+      Gates, a subset of `opened`: at `decide` they meet the target, unless `opened` did not, which
+      is then returned as it is. There may be some that could still be closed: `rounds` bounds the
+      search, without estimates `_LOOKS` does, and what is screened 15% above the target is not tried.
 
     A gate whose closing costs more than twice the target on the few data, or misses it on all (or would,
     by `sieve`), is taken to be needed from then on: with others gone it is worth more, mostly.
@@ -61,36 +95,44 @@ def thin(
     now = np.array(opened, bool)
     held = float(decide(now[None])[0])
     if held > target:
-        return now
+        return Thinned(now, True)
     judge = _Judge(screen, sieve, decide, target)
     at = judge.at(now[None], held)
-    worth, known, everything, spare = now.copy(), np.zeros(now.size, bool), False, _LOOKS
+    worth, known, stuck, spare = now.copy(), np.zeros(now.size, bool), False, _LOOKS
     cost = np.zeros(now.size) if guess is None else np.array(guess, float)
+
+    def cheapest() -> np.ndarray:
+        places = np.flatnonzero(worth)
+        return places[np.argsort(cost[places], kind="stable")]
 
     def ask(places: np.ndarray) -> None:
         for start in range(0, len(places), _CHUNK):
             some = places[start : start + _CHUNK]
-            cost[some] = screen(_without(now, [[place] for place in some]))
+            cost[some] = screen(_without(now, [[place] for place in some])) + at.over_screen
         known[places] = True
 
-    if guess is None:
+    if guess is None and estimate is None:
         ask(np.flatnonzero(now))
-    for _ in range(_ROUNDS):
-        # What a gate costs changes little as others close, so a round asks anew for the cheapest only.
-        places = np.flatnonzero(worth)
-        order = places[np.argsort(cost[places], kind="stable")]
-        ask(order[: MANY if everything else _ANEW])
+    for _ in range(rounds):
+        if estimate is None:
+            # What a gate costs changes little as others close: most of what was known will do.
+            ask(cheapest()[: MANY if stuck else _ANEW])
+        else:
+            rises = estimate(now)
+            cost = at.held + rises.fresh
+            asked = cheapest()[: _MORE if stuck else _ANEW]
+            ask(asked)
+            cost[asked] += (rises.fresh - rises.few)[asked]
         worth &= ~known | (cost <= _HOPELESS * target)
-        order = np.flatnonzero(worth)
-        order = order[np.argsort(cost[order], kind="stable")]
+        order = cheapest()
         gone, missed, at = _cheapest(now, order, cost[order], at, judge, tries)
         worth[missed] = False
-        if not len(gone) and (everything or not spare):
-            break
+        if not len(gone) and (stuck or not spare):
+            return Thinned(now, True)
         now[gone] = worth[gone] = False
-        everything = not len(gone)
-        spare -= everything
-    return now
+        stuck = not len(gone)
+        spare -= stuck and estimate is None
+    return Thinned(now, False)
 
 
 class _At(NamedTuple):
@@ -107,19 +149,25 @@ class _Judge:
     sieve: Losses | None
     decide: Losses
     target: float
+    decided: dict[bytes, float] = dataclasses.field(default_factory=dict)
 
     def at(self, row: np.ndarray, held: float) -> _At:
         """Of gates `[1, U]` whose loss on all the data is known."""
         sieved = held if self.sieve is None else float(self.sieve(row)[0])
         return _At(held, held - float(self.screen(row)[0]), held - sieved)
 
-    def loss(self, row: np.ndarray, at: _At) -> float:
-        """On all the data; infinite where a part of them makes it clear, by what it was at `at`."""
-        if self.sieve is not None:
-            foreseen = float(self.sieve(row)[0]) + at.over_sieve
-            if foreseen > _CLEAR * self.target:
-                return np.inf
-        return float(self.decide(row)[0])
+    def foreseen(self, row: np.ndarray, at: _At) -> float:
+        """What all the data will say of gates `[1, U]`, by a part of them and what it was at `at`."""
+        if self.sieve is None:
+            return self.loss(row)
+        return float(self.sieve(row)[0]) + at.over_sieve
+
+    def loss(self, row: np.ndarray) -> float:
+        """On all the data; asked once."""
+        key = row.tobytes()
+        if key not in self.decided:
+            self.decided[key] = float(self.decide(row)[0])
+        return self.decided[key]
 
 
 def _cheapest(
@@ -133,7 +181,7 @@ def _cheapest(
     """
     target = judge.target
 
-    def foreseen(counts: np.ndarray) -> int:
+    def within(counts: np.ndarray) -> int:
         """The largest count whose closing the few data allow; 0 where there is none."""
         if not len(counts):
             return 0
@@ -141,24 +189,41 @@ def _cheapest(
         most = at.held + _STRIDE * (target - at.held)
         return int(np.max(np.where(losses + at.over_screen <= most, counts, 0)))
 
-    count, missed = foreseen(2 ** np.arange(len(order).bit_length())), list[int]()
-    together = [order[: count >> halved] for halved in range(count.bit_length() - 1)]
-    singly = order[:tries][cost[:tries] + at.over_screen <= _NEARLY * target]
-    for gone in together:
-        closed = _without(now, [gone])
-        loss = judge.loss(closed, at)
-        if loss <= target:
-            return gone, missed, judge.at(closed, loss)
-    gone = order[:0]
-    for i in range(len(singly)):
-        more = np.append(gone, singly[i])
-        closed = _without(now, [more])
-        loss = judge.loss(closed, at)
-        if loss <= target:
-            gone, at = more, judge.at(closed, loss)
+    count = within(2 ** np.arange(len(order).bit_length()))
+    for halved in range(count.bit_length() - 1):
+        closed = _without(now, [order[: count >> halved]])
+        if judge.foreseen(closed, at) <= _CLEAR * target:
+            loss = judge.loss(closed)
+            if loss <= target:
+                return order[: count >> halved], [], judge.at(closed, loss)
+    gone = order[:tries][cost[:tries] <= _NEARLY * target]
+    missed: list[int] = []
+    if len(gone) and judge.foreseen(_without(now, [gone]), at) > target:
+        singly, gone = gone, gone[:0]
+        for gate in singly:
+            if judge.foreseen(_without(now, [np.append(gone, gate)]), at) <= target:
+                gone = np.append(gone, gate)
+            else:
+                missed.append(int(gate))
+    return _confirmed(now, gone, missed, at, judge)
+
+
+def _confirmed(
+    now: np.ndarray, gone: np.ndarray, missed: list[int], at: _At, judge: _Judge
+) -> tuple[np.ndarray, list[int], _At]:
+    """The longest beginning of `gone` that all the data let go, found by halving; see `_cheapest`."""
+    known, low, high = at, 0, len(gone) + 1  # so many go; so many do not
+    while low + 1 < high:
+        # All at first: mostly the sieve is right.
+        count = high - 1 if high > len(gone) else (low + high) // 2
+        closed = _without(now, [gone[:count]])
+        loss = judge.loss(closed)
+        if loss <= judge.target:
+            low, known = count, judge.at(closed, loss)
         else:
-            missed.append(int(singly[i]))
-    return gone, missed, at
+            high = count
+    more = [int(gone[low])] if low < len(gone) else []
+    return gone[:low], missed + more, known
 
 
 def _without(now: np.ndarray, closings: list) -> np.ndarray:

@@ -174,15 +174,20 @@ def held_out_templates(task: Task) -> tuple[str, ...]:
     return task.templates[1::3]
 
 
-def _template_world(model: Model, task: Task, problem: Problem, data_seed: int) -> World:
+def _template_world(
+    model: Model, task: Task, problem: Problem, data_seed: int, pairs: int | None
+) -> World:
     out = held_out_templates(task)
     if not out:
         raise ValueError("the task has one template only: its strings are held out, no template is")
     rest = tuple(name for name in task.templates if name not in out)
     tokenizer = Tokenizer.from_json(model.tokenizer_json)
     sets: dict[str, Any] = {}
+    most = dict.fromkeys(SPLITS, pairs) | {
+        "train": pairs and 2 * problem.prune.steps * problem.prune.batch_size
+    }
     for split in SPLITS:
-        size = None if task.pool else getattr(problem, split).size
+        size = None if task.pool else min(getattr(problem, split).size, most[split] or 2**31)
         absent = rest if split == "test" else out
         found = draw(task, tokenizer, split, size, data_seed, absent)
         length = max(found.tokens.shape[-1], problem.train.tokens.shape[-1])
@@ -282,7 +287,13 @@ def _prompt_means(config: TransformerConfig, params: Params, pairs: Pairs) -> di
 
 
 def make_worlds(
-    model: Model, task: Task, problem: Problem, *, seed: int = 0, data_seed: int = 0
+    model: Model,
+    task: Task,
+    problem: Problem,
+    *,
+    seed: int = 0,
+    data_seed: int = 0,
+    pairs: int | None = None,
 ) -> tuple[list[World], dict[str, str]]:
     """The task itself and every control that can be made of it.
 
@@ -291,6 +302,8 @@ def make_worlds(
       problem: of both; its settings are every world's.
       seed: of what the controls draw.
       data_seed: that of the problem's sets.
+      pairs: validation and test pairs that are needed, so that a world of other pairs draws no more, and
+        for training no more than twice what its steps take; None: as many as the problem has.
 
     Returns:
       Worlds, the task first; and, for those that cannot be, {name: why}.
@@ -298,7 +311,7 @@ def make_worlds(
     rng = np.random.default_rng([seed, 77])
     worlds, absent = [World("task", problem)], {}
     makers = {
-        "templates": lambda: _template_world(model, task, problem, data_seed),
+        "templates": lambda: _template_world(model, task, problem, data_seed, pairs),
         "nonsense": lambda: _nonsense_world(problem, model, rng),
         "shuffled": lambda: _shuffled_world(problem, rng),
         "weights": lambda: _random_world(problem, rng),

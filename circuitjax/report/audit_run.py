@@ -30,6 +30,10 @@ _OURS = (
     "polished",
     *(f"{name}.{suffix}" for name in PICTURES for suffix in ("png", "svg")),
 )
+_UNFINISHED = (
+    " An audit polishes for a limited number of rounds, and there was more to try: `cj.polish` on the "
+    "circuit in polished/ goes on."
+)
 _ASTRAY = 10  # times the nodes of the smallest: no circuit of that search
 
 
@@ -230,6 +234,7 @@ def _details(figures: Mapping[str, Any]) -> list[str]:
             "## Polish",
             f"Nodes {polish['nodes_before']} -> {polish['nodes_after']}, edges "
             f"{polish['edges_before']} -> {polish['edges_after']}; test loss "
-            f"{polish['loss_test_before']:.3f} -> {polish['loss_test_after']:.3f}.",
+            f"{polish['loss_test_before']:.3f} -> {polish['loss_test_after']:.3f}."
+            + ("" if polish["finished"] else _UNFINISHED),
         ]
     return parts

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from circuitjax.audit.thin import thin
+from circuitjax.audit.thin import Estimate, thin
 
 
 def test_thin_finds_the_needed_set_and_stops():
@@ -15,13 +15,14 @@ def test_thin_finds_the_needed_set_and_stops():
         missing = np.sum(needed & ~rows, axis=1)
         return 0.1 + missing - 0.001 * np.sum(~needed & ~rows, axis=1)
 
-    kept = thin(np.ones(32, bool), losses, losses, 0.2)
+    kept = thin(np.ones(32, bool), losses, losses, 0.2).gates
     np.testing.assert_array_equal(kept, needed)
     start = np.ones(32, bool)
     start[0] = False  # the target is missed: nothing is touched
-    np.testing.assert_array_equal(thin(start, losses, losses, 0.2), start)
+    np.testing.assert_array_equal(thin(start, losses, losses, 0.2).gates, start)
     nothing = thin(np.ones(4, bool), lambda r: np.zeros(len(r)), lambda r: np.zeros(len(r)), 0.2)
-    assert not nothing.any()
+    assert not nothing.gates.any()
+    assert nothing.finished
 
 
 def test_thin_asks_about_few_gates_twice():
@@ -34,12 +35,13 @@ def test_thin_asks_about_few_gates_twice():
         asked.append(len(rows))
         return 0.1 + np.sum(worth * ~rows, axis=1)
 
-    kept = thin(np.ones(600, bool), losses, losses, 0.13)
+    kept = thin(np.ones(600, bool), losses, losses, 0.13).gates
     assert sum(asked) < 3 * 600
     np.testing.assert_array_equal(kept, worth > 1e-3)
     unguessed = sum(asked)
     asked.clear()
-    guessed = thin(np.ones(600, bool), losses, losses, 0.13, guess=worth + rng.normal(0, 0.01, 600))
+    guess = worth + rng.normal(0, 0.01, 600)
+    guessed = thin(np.ones(600, bool), losses, losses, 0.13, guess=guess).gates
     assert sum(asked) < unguessed - 400  # most are never asked about one by one
     assert np.all(guessed[worth > 1e-3])
     assert guessed.sum() <= kept.sum() + 5
@@ -54,10 +56,10 @@ def test_thin_decides_on_a_gate_that_missed_alone_only_once():
         return (~rows) @ worth + 0.1
 
     start = np.ones(12, bool)
-    kept = thin(start, lambda rows: (~rows) @ (worth / 100) + 0.1, decide, 0.15)
+    kept = thin(start, lambda rows: (~rows) @ (worth / 100) + 0.1, decide, 0.15).gates
     assert (~kept) @ worth + 0.1 <= 0.15
     assert not kept.all()
-    # Only what was decided on in company may be decided on once more, alone.
+    # All gates open are decided on before there is anything to remember.
     assert len(asked) - len(set(asked)) <= 1
 
 
@@ -81,7 +83,78 @@ def test_what_the_sieve_rules_out_is_not_decided(bias):
         return exact(rows) + bias
 
     every = np.ones(16, bool)
-    kept = thin(every, blind, decide, 0.13, sieve=sieve, tries=16)
-    np.testing.assert_array_equal(kept, thin(every, blind, exact, 0.13, tries=16))
+    kept = thin(every, blind, decide, 0.13, sieve=sieve, tries=16).gates
+    np.testing.assert_array_equal(kept, thin(every, blind, exact, 0.13, tries=16).gates)
     assert exact(kept[None])[0] <= 0.13
     assert all(loss <= 0.13 * 1.05 for loss in decided)
+
+
+def noisy(size, rng):
+    """Worth of gates, most of them nothing, and losses `[K]` on any number of data points."""
+    worth = np.where(rng.random(size) < 0.1, rng.uniform(0.01, 0.1, size), 0.0)
+    noise = rng.normal(0, 0.05, (1024, size))
+
+    def losses(data):
+        return lambda rows: 0.1 + (~rows) @ (worth + noise[data].mean(axis=0))
+
+    return worth, noise, losses
+
+
+def test_estimates_take_the_place_of_asking_about_every_gate():
+    rng = np.random.default_rng(1)
+    worth, noise, losses = noisy(500, rng)
+    asked = []
+
+    def screen(rows):
+        asked.append(len(rows))
+        return losses(slice(0, 64))(rows)
+
+    def estimate(row):
+        del row
+        fresh = worth + noise[rng.choice(1024, 256)].mean(axis=0)
+        return Estimate(fresh, worth + noise[:64].mean(axis=0))
+
+    decide = losses(slice(0, 1024))
+    found = thin(np.ones(500, bool), screen, decide, 0.13, estimate=estimate)
+    assert decide(found.gates[None])[0] <= 0.13
+    assert np.all(found.gates[worth > 0.03])
+    assert sum(asked) < 500 * 3
+    few = thin(np.ones(500, bool), screen, decide, 0.13, estimate=estimate, rounds=1)
+    assert not few.finished
+    assert few.gates.sum() > found.gates.sum()
+
+
+def test_what_the_screen_says_corrects_an_estimate():
+    """Closing a gate of a pair costs nothing at first order, and all of it in truth."""
+    needed = np.zeros(300, bool)
+    needed[:20] = True
+
+    def exact(rows):
+        return 0.1 + np.sum(needed & ~rows, axis=1)
+
+    def blind(row):
+        slopes = np.where(needed, -0.01, 0.0)  # to first order, the best to close
+        return Estimate(slopes, slopes)
+
+    found = thin(np.ones(300, bool), exact, exact, 0.15, estimate=blind)
+    np.testing.assert_array_equal(found.gates, needed)
+
+
+def test_what_the_sieve_lets_pass_is_taken_back_when_all_data_object():
+    worth = np.r_[np.zeros(5), 0.02, 0.02, 0.02, np.full(8, 0.5)]
+    decided = []
+
+    def exact(rows):
+        return 0.1 + np.sum(worth * ~rows, axis=1)
+
+    def decide(rows):
+        decided.append(1)
+        return exact(rows)
+
+    def blind(rows):
+        return 0.1 + np.sum((worth > 0.1) * ~rows, axis=1)
+
+    found = thin(np.ones(16, bool), blind, decide, 0.13, sieve=blind, guess=np.arange(16.0) / 1000)
+    assert exact(found.gates[None])[0] <= 0.13
+    assert (~found.gates).sum() == 6  # the five that cost nothing, and one of the three
+    assert len(decided) < 16
