@@ -24,7 +24,7 @@ from circuitjax.prune.objective import binary_losses, calibrated_differences
 __all__ = ["STEPS", "Calibration", "calibrate", "calibrated_loss"]
 
 STEPS = 16
-_GROUP = 16  # differences that are fitted side by side
+_GROUP = 16  # differences that are fitted by one call
 _FEW, _MANY = 128, 1024  # pairs that a fit is made for: so many, or a multiple of the second
 _PULL = 1e-3  # to scale 0 and shift 0, of a calibration within a training step
 _BOUND = 60.0  # of log scale and of shift, for differences in units of their spread
@@ -58,21 +58,35 @@ def calibrate(differences: np.ndarray | jax.Array, steps: int = STEPS) -> Calibr
     flat = np.pad(flat, ((0, 0), (0, room - pairs), (0, 0)))
     weights = np.where(np.arange(room) < pairs, 0.5 / pairs, 0.0).astype(np.float32)
     count = len(flat)
-    groups = [
-        jax.device_get(
-            _fit_all(flat[np.minimum(np.arange(start, start + _GROUP), count - 1)], weights, steps)
-        )
-        for start in range(0, count, _GROUP)
-    ]
+    side_by_side = jax.default_backend() != "cpu"
+    groups = []
+    for start in range(0, count, _GROUP):
+        some = flat[np.minimum(np.arange(start, start + _GROUP), count - 1)]
+        used = min(_GROUP, count - start)
+        groups.append(jax.device_get(_fit_all(some, weights, steps, side_by_side, used)))
     found: Calibration = jax.tree.map(
         lambda *leaves: np.concatenate(leaves)[:count].reshape(lead), *groups
     )
     return found
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def _fit_all(flat: jax.Array, weights: jax.Array, steps: int) -> Calibration:
-    return jax.vmap(lambda one: _fit(one, weights, steps))(flat)
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _fit_all(
+    flat: jax.Array, weights: jax.Array, steps: int, side_by_side: bool, used: int
+) -> Calibration:
+    """Of `[G, B, 2]`; one after another only the first `used` are fitted."""
+
+    def one(row: jax.Array | int) -> Calibration:
+        return _fit(flat[row], weights, steps)
+
+    if side_by_side:
+        return jax.vmap(one)(jnp.arange(_GROUP))
+
+    def fill(row: int, found: Calibration) -> Calibration:
+        return jax.tree.map(lambda every, own: every.at[row].set(own), found, one(row))
+
+    empty = jnp.zeros(_GROUP)
+    return lax.fori_loop(0, used, fill, Calibration(empty, empty, empty))
 
 
 def calibrated_loss(differences: jax.Array, steps: int = 10) -> jax.Array:

@@ -86,3 +86,16 @@ def test_a_batch_is_fitted_row_by_row(fitted):
     single = calibrate(jnp.asarray(chosen[1][0]))
     assert single.scale.shape == ()
     assert float(single.loss) == pytest.approx(chosen[1][3], abs=1e-6)
+
+
+def test_side_by_side_is_one_after_another(monkeypatch):
+    rng = np.random.default_rng(3)
+    differences = rng.normal(0, 2, (20, 50, 2)) + SIGN  # two calls, the second not full
+    looped = calibrate(differences)
+    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    mapped = calibrate(differences)
+    np.testing.assert_allclose(looped.loss, mapped.loss, atol=1e-6)
+    np.testing.assert_allclose(looped.scale, mapped.scale, rtol=1e-3)
+    assert looped.loss.shape == (20,)
+    one = calibrate(differences[17])
+    assert one.loss == looped.loss[17]
