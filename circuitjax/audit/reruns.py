@@ -2,7 +2,7 @@
 
 Every run is a job of one training program, with the hyperparameters of the audited circuit and a budget
 they all share, the task's own seeds included; so a control's size is compared with that of the same
-search on the task. Each ranking is cut at the smallest k, to 2%, that meets the target on validation pairs.
+search on the task. Each ranking is cut at the smallest k that meets the target on validation pairs.
 """
 
 import dataclasses
@@ -30,7 +30,6 @@ __all__ = ["Rerun", "fitted_losses", "jaccard", "run_worlds", "stability"]
 
 # Two networks lie side by side on the device if they are no larger; else the random one has its own run.
 _TOGETHER = 2**29
-_CLOSE = 1.02  # a cut ends where so many times fewer nodes miss the target
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -147,7 +146,7 @@ def _cut(world: World, seed: int, state: MaskState, count: int) -> Rerun:
     trained = int(np.sum(scores > 0))
     target = problem.prune.target_loss
     in_turn = jax.default_backend() == "cpu"
-    options: dict[str, Any] = {"refine": 1 if in_turn else 4, "upwards": in_turn, "close": _CLOSE}
+    options: dict[str, Any] = {"refine": 1 if in_turn else 4, "upwards": in_turn}
     chosen = bisect(loss_at, units, target, grid=problem.prune.grid, extra=(trained,), **options)
     gates = gates_from_ranks(config, jnp.asarray(ranks), chosen.k, tied)
     mask = {site: np.asarray(m) > 0.5 for site, m in gates.items()}
