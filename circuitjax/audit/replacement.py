@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from circuitjax.audit.evidence import gated_problem
 from circuitjax.circuit.circuit import Circuit
@@ -67,12 +68,26 @@ def _in_batches(pairs: Pairs) -> list[Pairs]:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _seen(
-    config: TransformerConfig, params: Params, tokens: jax.Array
+def _resampled(
+    config: TransformerConfig,
+    params: Params,
+    tokens: jax.Array,
+    chosen: jax.Array,
+    folded: Mapping[str, jax.Array],
+    own: Fills,
 ) -> tuple[dict[str, jax.Array], Norms]:
-    """What the whole model holds at every site, and the factors of its norms."""
+    """Fills `[L, B, T, W]`: what the whole model holds on the chosen prompts, but for what is folded.
+
+    And the factors of its norms on the prompts themselves.
+    """
     found = apply(config, params, tokens, capture=(*SITES, *_STREAMS)).captured
-    return {site: found[site] for site in SITES}, norm_factors(config, found)
+    fills = {
+        site: jnp.where(
+            folded[site][:, None, None], own[site][:, None, None], found[site][:, chosen]
+        )
+        for site in SITES
+    }
+    return fills, norm_factors(config, found)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -81,14 +96,27 @@ def _differences(
     params: Params,
     batch: Pairs,
     gates: Gates,
-    fills: Fills,
+    constant: Fills,
+    per_token: Fills,
     norms: Norms | None,
 ) -> jax.Array:
-    """Logit differences `[B, 2]` of pairs."""
+    """Logit differences `[K + 1, B, 2]` of pairs: K fills `[K, L, W]`, then one `[L, 2 B, T, W]`."""
     size, _, length = batch.tokens.shape
     tokens, last = batch.tokens.reshape(size * 2, length), batch.last.reshape(size * 2, 1)
-    logits = apply(config, params, tokens, gates, fills, positions=last, norms=norms).logits
-    return logit_differences(logits.reshape(size, 2, -1), batch.answers)
+    count = len(next(iter(constant.values())))
+
+    def one(kind: jax.Array) -> jax.Array:
+        # One program for all kinds of fills costs less to compile than one for each.
+        own = {
+            site: jnp.where(
+                kind < count, fill[jnp.minimum(kind, count - 1)][:, None, None], per_token[site]
+            )
+            for site, fill in constant.items()
+        }
+        logits = apply(config, params, tokens, gates, own, positions=last, norms=norms).logits
+        return logit_differences(logits.reshape(size, 2, -1), batch.answers)
+
+    return lax.map(one, jnp.arange(count + 1))
 
 
 def sufficiency(
@@ -122,24 +150,19 @@ def sufficiency(
         constant["mean"] = {s: np.where(folded[s], own[s], means[s]) for s in SITES}
     constant["zero"] = {s: np.where(folded[s], own[s], 0.0).astype(np.float32) for s in SITES}
 
+    kinds = (*constant, "resample")
+    stacked = {s: np.stack([fills[s] for fills in constant.values()]) for s in SITES}
+
     rng = np.random.default_rng([seed, 0])
     found: dict[tuple[str, str], list[np.ndarray]] = {}
     for batch in _in_batches(test):
         tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
         chosen = donors(np.asarray(batch.last).reshape(-1), rng)
-        seen, frozen = _seen(problem.config, problem.params, tokens)
-        per_token = {
-            site: jnp.where(
-                jnp.asarray(folded[site])[:, None, None, :],
-                jnp.asarray(own[site])[:, None, None, :],
-                seen[site][:, chosen],
-            )
-            for site in SITES
-        }
-        for kind, fills in {**constant, "resample": per_token}.items():
-            for name, norms in (("free", None), ("frozen", frozen)):
-                values = _differences(gated.config, gated.params, batch, gates, fills, norms)
-                found.setdefault((kind, name), []).append(np.asarray(values))
+        per_token, frozen = _resampled(problem.config, problem.params, tokens, chosen, folded, own)
+        for name, norms in (("free", None), ("frozen", frozen)):
+            rows = _differences(gated.config, gated.params, batch, gates, stacked, per_token, norms)
+            for kind, values in zip(kinds, np.asarray(rows), strict=True):
+                found.setdefault((kind, name), []).append(values)
     tested = {key: np.concatenate(parts)[: test.size] for key, parts in found.items()}
     losses = calibrate(np.stack(list(tested.values()))).loss
     figures: dict[str, Any] = {}

@@ -7,7 +7,7 @@ search on the task. Each ranking is cut at the smallest k that meets the target 
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from circuitjax.circuit.cleanup import cleanup
 from circuitjax.model.sites import flatten, unflatten
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import Hyper
-from circuitjax.prune.evaluate import Prober, answers, attribution, mean_binary_loss
+from circuitjax.prune.evaluate import Prober, answers, attribution, mean_binary_loss, probers
 from circuitjax.prune.gates import flatten_units, gates_from_ranks, num_units
 from circuitjax.prune.objective import Pairs, calibrated_differences
 from circuitjax.prune.packing import some_of
@@ -95,10 +95,14 @@ def run_worlds(
     for group in groups:
         mine = [n for n, (index, _) in enumerate(plan) if worlds[index].network in group]
         state = _train(worlds, group, [plan[n] for n in mine], hyper)
-        for job, number in enumerate(mine):
-            index, seed = plan[number]
-            one = jax.tree.map(lambda leaf, j=job: leaf[j], state)
-            found[number] = _cut(worlds[index], seed, one, pairs)
+        inside = [worlds[plan[n][0]] for n in mine]
+        ranked = [
+            _ranked(world, jax.tree.map(lambda leaf, j=job: leaf[j], state), pairs)
+            for job, world in enumerate(inside)
+        ]
+        looking = probers([world.problem for world in inside], [r.ranks for r in ranked])
+        for number, world, ranking, prober in zip(mine, inside, ranked, looking, strict=True):
+            found[number] = _cut(world, plan[number][1], ranking, prober, pairs)
     return [found[number] for number in range(len(plan))]
 
 
@@ -125,16 +129,26 @@ def _train(
     )
 
 
-def _cut(world: World, seed: int, state: MaskState, count: int) -> Rerun:
+class _Ranking(NamedTuple):
+    """Units by importance: `ranks` `[U]`, and how many the training left open."""
+
+    ranks: np.ndarray
+    trained: int
+
+
+def _ranked(world: World, state: MaskState, count: int) -> _Ranking:
+    validation = some_of(world.problem.validation, world.problem.config.causal, count)
+    scores = np.nan_to_num(np.asarray(flatten_units(state.tau)), nan=-1.0)
+    ranks = rank_nodes(scores, attribution(world.problem, state, validation))
+    return _Ranking(ranks, int(np.sum(scores > 0)))
+
+
+def _cut(world: World, seed: int, ranking: _Ranking, prober: Prober, count: int) -> Rerun:
     problem, config = world.problem, world.problem.config
     tied = problem.prune.tie_qk
     validation, test = (
         some_of(p, config.causal, count) for p in (problem.validation, problem.test)
     )
-    scores = np.nan_to_num(np.asarray(flatten_units(state.tau)), nan=-1.0)
-    ranks = rank_nodes(scores, attribution(problem, state, validation))
-
-    prober = Prober(problem, [ranks])
 
     def of(pairs: Pairs, ks: Any) -> np.ndarray:
         return prober.answers(pairs, 0, [int(k) for k in ks]).differences
@@ -143,12 +157,13 @@ def _cut(world: World, seed: int, state: MaskState, count: int) -> Rerun:
         return _fitted(problem, of(validation, ks))
 
     units = num_units(config, tied)
-    trained = int(np.sum(scores > 0))
     target = problem.prune.target_loss
     in_turn = jax.default_backend() == "cpu"
     options: dict[str, Any] = {"refine": 1 if in_turn else 4, "upwards": in_turn}
-    chosen = bisect(loss_at, units, target, grid=problem.prune.grid, extra=(trained,), **options)
-    gates = gates_from_ranks(config, jnp.asarray(ranks), chosen.k, tied)
+    chosen = bisect(
+        loss_at, units, target, grid=problem.prune.grid, extra=(ranking.trained,), **options
+    )
+    gates = gates_from_ranks(config, jnp.asarray(ranking.ranks), chosen.k, tied)
     mask = {site: np.asarray(m) > 0.5 for site, m in gates.items()}
     params = jax.tree.map(np.asarray, dict(problem.params))
     fills = {site: np.asarray(fill) for site, fill in problem.fills.items()}

@@ -233,6 +233,7 @@ def fold_layers(
     keep: Mapping[str, np.ndarray],
     fills: Mapping[str, np.ndarray],
     own_widths: bool = False,
+    at_least: Widths | None = None,
 ) -> tuple[dict[str, np.ndarray], Widths, tuple[Stretch, ...]]:
     """The layers' arrays with everything closed folded away.
 
@@ -242,6 +243,7 @@ def fold_layers(
       keep: {site: bool `[L, W]`} for every site.
       fills: {site: `[L, W]`} for every site.
       own_widths: whether layers are to run at their own widths, rather than all at one.
+      at_least: widths that none is to be below.
 
     Returns:
       {name: `[L, ...]`}. Kernels and biases at the widest layer's widths; for each site also `.index`
@@ -257,6 +259,8 @@ def fold_layers(
         plans.append(_plan(config, own, opens[-1], fillings[-1]))
 
     each = [_widths(plan, own_widths) for plan in plans]
+    if at_least is not None:
+        each = [widest([own, at_least]) for own in each]
     widths = widest(each)
     packed = [
         _pack(config, *parts, widths=widths) for parts in zip(plans, opens, fillings, strict=True)

@@ -60,6 +60,7 @@ def reduce_model(
     fills: Mapping[str, np.ndarray] | None = None,
     *,
     own_widths: bool = False,
+    at_least: Widths | None = None,
 ) -> Reduced:
     """Folds closed nodes away; `apply_reduced` then equals the gated model to float32 rounding.
 
@@ -72,6 +73,8 @@ def reduce_model(
       own_widths: whether each layer runs at about its own widths, rather than all at the widest's, one
         of few: two to six times faster for a circuit, but a program that few others share, for
         a reduced model that answers many times.
+      at_least: widths that none is to be below, so that several reduced models are of one shape and
+        share a program.
 
     Raises:
       ValueError: AbsTopK acts at a node site; an unknown site; or a wrong shape.
@@ -93,7 +96,9 @@ def reduce_model(
             if value.shape != shape:
                 raise ValueError(f"{name} of {site} is shaped {value.shape}; it must be {shape}")
 
-    stack, widths, stretches = fold_layers(config, params["layers"], opened, filled, own_widths)
+    stack, widths, stretches = fold_layers(
+        config, params["layers"], opened, filled, own_widths, at_least
+    )
     shared = {name: value for name, value in params.items() if name != "layers"}
     return Reduced(
         shared={name: jnp.asarray(value) for name, value in shared.items()},

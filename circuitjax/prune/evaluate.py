@@ -6,7 +6,7 @@ accuracy, calibration) is arithmetic on the cached answers.
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +16,7 @@ import numpy as np
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
 from circuitjax.model.transformer import Fills, Gates, Params
+from circuitjax.model.widths import Widths, widest
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.config import PruneConfig
 from circuitjax.prune.gates import Tau, flatten_units, gates_from_ranks, gates_of, num_units, tie
@@ -38,6 +39,7 @@ __all__ = [
     "attribution",
     "gate_gradient",
     "mean_binary_loss",
+    "probers",
 ]
 
 _MASKS = 8  # masks side by side on an accelerator
@@ -142,6 +144,7 @@ class Prober:
         *,
         reduce: bool | None = None,
         memory: AnswerMemory | None = None,
+        room: Callable[[int], Widths] | None = None,
     ) -> None:
         """Takes the rankings; reduced models are folded when first needed.
 
@@ -150,12 +153,14 @@ class Prober:
           rankings: each `[U]`, 0 is the most important unit.
           reduce: None reduces on CPU where an exact reduction exists; False never.
           memory: of answers under the same model and replacement values; added to.
+          room: how wide the reduced model of so many units is at least.
         """
         if reduce is None:
             reduce = jax.default_backend() == "cpu" and can_reduce(problem.config)
         reduce = reduce and problem.prune.loss == "binary"
         self._problem, self._rankings, self._memory = problem, rankings, memory
         self._reduced: dict[int, Reduced] = {}
+        self._room = room
         units = num_units(problem.config, problem.prune.tie_qk)
         self._sizes = (units // 64, units // 16, units // 4) if reduce else ()
 
@@ -169,14 +174,22 @@ class Prober:
         if size is None:
             return None
         if size not in self._reduced:
-            masks = [self._mask(index, size) for index in range(len(self._rankings))]
-            keep = {site: np.any([m[site] > 0.5 for m in masks], axis=0) for site in masks[0]}
-            params, fills = (
-                jax.tree.map(np.asarray, dict(tree))
-                for tree in (self._problem.params, self._problem.fills)
-            )
-            self._reduced[size] = reduce_model(self._problem.config, params, keep, fills)
+            room = None if self._room is None else self._room(size)
+            self._reduced[size] = self._fold(size, room)
         return self._reduced[size]
+
+    def widths(self, size: int) -> Widths:
+        """Of the reduced model of the first so many units of every ranking."""
+        return self._fold(size).widths
+
+    def _fold(self, size: int, room: Widths | None = None) -> Reduced:
+        masks = [self._mask(index, size) for index in range(len(self._rankings))]
+        keep = {site: np.any([m[site] > 0.5 for m in masks], axis=0) for site in masks[0]}
+        params, fills = (
+            jax.tree.map(np.asarray, dict(tree))
+            for tree in (self._problem.params, self._problem.fills)
+        )
+        return reduce_model(self._problem.config, params, keep, fills, at_least=room)
 
     def answers(self, pairs: Pairs, ranking: int, ks: Sequence[int]) -> Answers:
         """Answers of the first k units of a ranking to M pairs, for each k `[K]`."""
@@ -202,6 +215,21 @@ class Prober:
             parts.append(np.concatenate(rows)[None, places])
         values = np.concatenate(parts)
         return Answers(values, np.zeros_like(values))
+
+
+def probers(problems: Sequence[Problem], rankings: Sequence[np.ndarray]) -> Iterator[Prober]:
+    """One for each problem and its ranking `[U]`, in turn, in reduced models of the same few shapes.
+
+    So they share compiled programs, and none is slowed down by what only another's ranking keeps open.
+    """
+    alone = [Prober(problem, [own]) for problem, own in zip(problems, rankings, strict=True)]
+
+    @functools.cache
+    def room(size: int) -> Widths:
+        return widest([prober.widths(size) for prober in alone])
+
+    for problem, own in zip(problems, rankings, strict=True):
+        yield Prober(problem, [own], room=room)
 
 
 @jax.jit

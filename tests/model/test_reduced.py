@@ -100,6 +100,21 @@ def test_equals_the_gated_model(name, sparsity, density):
     np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("sinks", [True, False])
+def test_wider_than_it_needs_to_be_it_answers_the_same(sinks):
+    config = dataclasses.replace(BASE, attention_sinks=sinks)
+    rng = np.random.default_rng(4)
+    params = _params(config, rng, 1.0)
+    keep, fills = _masks(config, rng, 0.3), _fills(config, rng)
+    own = reduce_model(config, params, keep, fills)
+    room = Widths(*(2 * width + 4 for width in own.widths))
+    for own_widths in (False, True):
+        wide = reduce_model(config, params, keep, fills, own_widths=own_widths, at_least=room)
+        assert wide.widths == room
+        found, expected = run_reduced(wide, TOKENS), run_reduced(own, TOKENS)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
 def test_maps_over_gates_and_is_differentiable():
     config = dataclasses.replace(BASE, attention_sinks=True)
     rng = np.random.default_rng(1)

@@ -10,6 +10,7 @@ import pytest
 from circuitjax.circuit.find import Job, initial_state
 from circuitjax.model.config import SITES
 from circuitjax.model.sites import parse_address, shapes
+from circuitjax.model.widths import widest
 from circuitjax.prune import evaluate, masks, packing
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.evaluate import Prober, answers, attribution
@@ -78,6 +79,25 @@ def test_a_reduced_model_answers_as_the_whole_one(problem, tie_qk):
         np.testing.assert_allclose(found, expected, atol=1e-4)
         np.testing.assert_allclose(plain, expected, atol=1e-4)
     assert small._reduced, "no reduced model was used"
+
+
+def test_probers_of_several_rankings_share_shapes_and_answer_alike(problem, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    units = num_units(CONFIG, False)
+    rankings = [np.random.default_rng(seed).permutation(units).astype(np.int32) for seed in (1, 2)]
+    together = list(evaluate.probers([problem, problem], rankings))
+    ks, pairs = [1, units // 16, units // 4], problem.test
+    for prober, ranks in zip(together, rankings, strict=True):
+        found = prober.answers(pairs, 0, ks).differences
+        expected = Prober(problem, [ranks], reduce=False).answers(pairs, 0, ks).differences
+        np.testing.assert_allclose(found, expected, atol=2e-4)
+    size = units // 4
+    shapes_of = [
+        jax.tree.map(lambda leaf: leaf.shape, prober._model_for(size).stack) for prober in together
+    ]
+    assert shapes_of[0] == shapes_of[1]
+    own = [Prober(problem, [ranks]).widths(size) for ranks in rankings]
+    assert all(prober._model_for(size).widths == widest(own) for prober in together)
 
 
 @pytest.mark.parametrize("tie_qk", [pytest.param(False, marks=pytest.mark.slow), True])
