@@ -279,11 +279,11 @@ def _prompt_means(config: TransformerConfig, params: Params, pairs: Pairs) -> di
         return {s: jnp.sum(v * weight, axis=(1, 2)) for s, v in seen.items()}, jnp.sum(real)
 
     parts = [
-        sums(pairs.take(np.arange(start, min(start + 16, pairs.size))))
+        jax.device_get(sums(pairs.take(np.arange(start, min(start + 16, pairs.size)))))
         for start in range(0, pairs.size, 16)
     ]
     tokens = sum(int(count) for _, count in parts)
-    return {s: sum(found[s] for found, _ in parts) / tokens for s in SITES}  # type: ignore[misc]
+    return {s: jnp.asarray(sum(found[s] for found, _ in parts) / tokens) for s in SITES}
 
 
 def make_worlds(
