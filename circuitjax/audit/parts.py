@@ -41,7 +41,7 @@ from circuitjax.prune.weight_paths import real_gates
 __all__ = ["Effects", "Parts", "effects"]
 
 _ROOM = 64  # variants per call of the compiled program
-_MOST = 256  # parts of one kind that are closed one by one; beyond, the rest is estimated
+_MOST = 192  # parts of one kind that are closed one by one; beyond, the rest is estimated
 
 
 class Parts:

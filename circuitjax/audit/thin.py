@@ -22,7 +22,7 @@ Losses = Callable[[np.ndarray], np.ndarray]
 
 TRIES = 8  # cheapest parts tried alone before it ends
 ROUNDS = 64  # at most: what a large circuit loses later is little
-MANY = 256  # gates that a round screens again when all else has failed
+MANY = 192  # gates that a round screens again when all else has failed
 _LOOKS = 2  # such rounds
 _ANEW = 16  # gates that any other round screens again
 _MORE = 32  # with estimates, gates screened when all else has failed

@@ -28,7 +28,7 @@ from circuitjax.prune.config import Hyper, PruneConfig
 from circuitjax.prune.gates import Tau
 from circuitjax.prune.nodes import NodeMasks
 from circuitjax.prune.objective import AnyPairs, OnPairs, Pairs
-from circuitjax.prune.packing import Rows, training_rows
+from circuitjax.prune.packing import Packed, Rows, training_rows
 from circuitjax.prune.problem import Problem, to_pairs
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.splits import SPLITS, draw
@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 _MEAN_PAIRS = 64  # training pairs whose tokens a random network's means are over
+_LEFT_OUT = 0.05  # of a world's training rows, at most, for the sake of shorter ones
 _KEPT = (
     "bigram",
     "final_bias",
@@ -116,6 +117,10 @@ class WorldMasks(OnPairs):
         """As `NodeMasks`: the same seed gives the same start in every world."""
         return self._plain.init(key, hyper.hyper)
 
+    def data_of(self, hyper: WorldHyper, data: Any) -> Any:
+        """The job's network."""
+        return _picked(data, hyper.network, 0)
+
     def loss(
         self,
         tau: Tau,
@@ -126,15 +131,8 @@ class WorldMasks(OnPairs):
         batch: AnyPairs,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """That of `NodeMasks` in the job's world."""
-
-        def picked(tree: Any, index: jax.Array, axis: int) -> Any:
-            index = index.astype(jnp.int32)
-            return jax.tree.map(
-                lambda leaf: lax.dynamic_index_in_dim(leaf, index, axis, keepdims=False), tree
-            )
-
-        own, network = picked(batch, hyper.world, 1), picked(data, hyper.network, 0)
-        return self._plain.loss(tau, multipliers, hyper.hyper, at, network, own)
+        own = _picked(batch, hyper.world, 1)
+        return self._plain.loss(tau, multipliers, hyper.hyper, at, data, own)
 
     def rate(self, hyper: WorldHyper, step: jax.Array) -> jax.Array:
         """Of the hyperparameters."""
@@ -150,8 +148,19 @@ class WorldMasks(OnPairs):
         return multipliers
 
 
+def _picked(tree: Any, index: jax.Array, axis: int) -> Any:
+    index = index.astype(jnp.int32)
+    return jax.tree.map(
+        lambda leaf: lax.dynamic_index_in_dim(leaf, index, axis, keepdims=False), tree
+    )
+
+
 def stack_worlds(sets: Sequence[Pairs], causal: bool, batch_size: int) -> Rows:
-    """Training rows of K worlds as one: leaves `[R, K, ...]`; shorter sets are gone through again."""
+    """Training rows of K worlds as one: leaves `[R, K, ...]`; shorter sets are gone through again.
+
+    All rows are as long as the longest, so where only a few of another world's are longer than the
+    first's, these are left out.
+    """
     size = max(pairs.size for pairs in sets)
     length = max(pairs.tokens.shape[-1] for pairs in sets)
     row = max(pairs.row_length for pairs in sets) if all(pairs.row_length for pairs in sets) else 0
@@ -164,9 +173,27 @@ def stack_worlds(sets: Sequence[Pairs], causal: bool, batch_size: int) -> Rows:
         pairs = dataclasses.replace(pairs, tokens=tokens, row_length=row)
         return training_rows(pairs, causal, batch_size, least)
 
-    slots = max(fitted(pairs, 0).tokens.shape[-1] for pairs in sets)
-    rows = [fitted(pairs, slots) for pairs in sets]
+    plain = [fitted(pairs, 0) for pairs in sets]
+    own = plain[0].tokens.shape[-1]
+    short = [_shortened(rows, own) for rows in plain]
+    slots = max(rows.tokens.shape[-1] for rows in short)
+    rows = [
+        few if few.tokens.shape[-1] == slots else fitted(pairs, slots)
+        for few, pairs in zip(short, sets, strict=True)
+    ]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *rows)
+
+
+def _shortened(rows: Rows, slots: int) -> Rows:
+    """As many rows of so many slots, those that need more left out; unchanged if these are many."""
+    if not isinstance(rows, Packed) or rows.tokens.shape[-1] <= slots:
+        return rows
+    fits = np.flatnonzero(np.max(np.asarray(rows.ends), axis=1) < slots)
+    if len(fits) < (1 - _LEFT_OUT) * len(rows.ends):
+        return rows
+    kept = rows.take(np.resize(fits, len(rows.ends)))
+    layout = jax.tree.map(lambda leaf: leaf[:, :slots], kept.layout)
+    return dataclasses.replace(kept, tokens=kept.tokens[:, :slots], layout=layout)
 
 
 def held_out_templates(task: Task) -> tuple[str, ...]:

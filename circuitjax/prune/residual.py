@@ -237,6 +237,11 @@ class ResidualMasks:
             chance = chance * expected(self.settings.gate, tau["nodes"], hyper)[graph.sources]
         return chance
 
+    def data_of(self, hyper: GateHyper, data: Any) -> Any:
+        """All jobs share one model."""
+        del hyper
+        return data
+
     def loss(
         self,
         tau: dict[str, jax.Array],

@@ -94,6 +94,9 @@ class Objective(Protocol):
     def init(self, key: jax.Array, hyper: Any) -> tuple[Any, Any]:
         """Gate parameters and multipliers before the first step."""
 
+    def data_of(self, hyper: Any, data: Any) -> Any:
+        """What of the data that all jobs share is a job's own: picked once, not in every step."""
+
     def loss(
         self,
         tau: Any,
@@ -105,7 +108,7 @@ class Objective(Protocol):
     ) -> tuple[jax.Array, Metrics]:
         """What is minimised over tau and maximised over the multipliers, and figures to record.
 
-        `at` is (random key of the step, step); `data` what all jobs share, `batch` some training items.
+        `at` is (random key of the step, step); `data` as from `data_of`, `batch` some training items.
         """
 
     def rate(self, hyper: Any, step: jax.Array) -> jax.Array:
@@ -196,7 +199,8 @@ def make_train_chunk(objective: Objective) -> Callable[..., tuple[MaskState, Met
 
     def chunk(state: MaskState, length: int, data: Any, items: Any) -> tuple[MaskState, Metrics]:
         def job(job_state: MaskState) -> tuple[MaskState, Metrics]:
-            return scan_steps(lambda s: one_step(s, data, items), job_state, length)
+            own = objective.data_of(job_state.hyper, data)
+            return scan_steps(lambda s: one_step(s, own, items), job_state, length)
 
         return map_jobs(job)(state)
 

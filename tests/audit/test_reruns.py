@@ -125,6 +125,26 @@ def test_stacked_worlds_have_equal_shapes():
     assert packed.draw(jax.random.key(0), 4).completions.shape == (2, 2, 2, 2)
 
 
+@pytest.mark.parametrize(("longer", "slots"), [(1, 8), (8, 16)])
+def test_a_few_longer_rows_of_another_world_are_left_out(longer, slots):
+    def pairs(lengths, value):
+        tokens = jnp.full((len(lengths), 2, 8), value, jnp.int32).at[:, :, 0].set(9)
+        last = jnp.asarray(lengths, jnp.int32)[:, None].repeat(2, axis=1) - 1
+        found = Pairs(tokens, last, jnp.full((len(lengths), 2), value))
+        return dataclasses.replace(found, row_length=8)
+
+    # Both prompts alike: of n tokens a pair takes n + 1 slots.
+    sets = [pairs([3] * 40, 1), pairs([8] * longer + [3] * (40 - longer), 2)]
+    stacked = stack_worlds(sets, True, 4)
+    assert stacked.tokens.shape == (20, 2, slots)
+    for world in (0, 1):
+        rows = jax.tree.map(lambda leaf, w=world: leaf[:, w], stacked)
+        assert np.all(np.asarray(rows.ends) < slots)
+        # Every prompt ends with its own world's token.
+        ends = np.take_along_axis(np.asarray(rows.tokens), np.asarray(rows.ends), axis=1)
+        np.testing.assert_array_equal(ends, world + 1)
+
+
 def test_some_templates_are_held_out_where_there_are_several():
     def sampler(name):
         def sample(rng):
