@@ -148,6 +148,32 @@ def test_polish_that_knows_the_effects_starts_from_them(monkeypatch):
         assert guesses[0] @ np.asarray(flatten(gates)) == pytest.approx(alone.loss + effect)
 
 
+def test_many_parts_are_estimated_on_training_pairs(monkeypatch):
+    """Slopes of every round are taken on training pairs, and lead to the same circuit."""
+    problem = plain(planted_problem())
+    circuit = circuit_of((*PLANTED, *DISTRACTORS))
+    rounds: list[list] = []
+
+    def watched(self, pairs, *args):
+        rounds.append([pairs.size, args[2].sum()])
+        return slopes(self, pairs, *args)
+
+    slopes = Parts.slopes
+    monkeypatch.setattr(Parts, "slopes", watched)
+    monkeypatch.setattr("circuitjax.audit.polish.MANY", 4)
+    polished = polish(problem, circuit)
+    assert sorted(polished.nodes) == sorted(PLANTED)
+    assert polished.provenance["polish"]["finished"]
+    sizes, opened = np.array(rounds).T
+    assert list(sizes[:2]) == [256, problem.validation.size]
+    assert opened[0] == 12  # at what is left, not at the whole circuit
+    assert opened[-1] == 7
+    weights = {f.name: np.ones(f.shape(CONFIG), bool) for f in FAMILIES}
+    both = polish(problem, dataclasses.replace(circuit, weights=weights))
+    assert sorted(both.nodes) == sorted(PLANTED)
+    assert not polish(problem, circuit, rounds=1).provenance["polish"]["finished"]
+
+
 def test_under_calibration_one_of_the_two_neurons_is_enough():
     polished = polish(planted_problem(), circuit_of((*PLANTED, *DISTRACTORS)))
     assert len(polished.nodes) == 6

@@ -95,6 +95,13 @@ def test_the_report_names_seeds_that_went_astray(finished):
     assert (f"`--batch_size=0` searches with {own} pairs" in found) == (given < own)
 
 
+def test_the_report_says_that_polish_was_cut_short(finished):
+    _, figures = finished
+    assert "there was more to try" not in audit_run.audit_markdown(figures)
+    cut = {**figures, "polish": {**figures["polish"], "finished": False}}
+    assert "there was more to try" in audit_run.audit_markdown(cut)
+
+
 @pytest.mark.parametrize("name", PICTURES)
 def test_the_pictures_show_something(finished, name):
     pixels = image.imread(finished[0] / f"{name}.png")
