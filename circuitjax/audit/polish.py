@@ -81,43 +81,8 @@ def polish(
         raise ValueError(f"at is {at!r}; choose from {', '.join(get_args(PolishAt))}")
     parts, target = Parts(gated_problem(problem, circuit), circuit), problem.prune.target_loss
     calibrates = problem.prune.calibrate != "off"
-    whole = problem.validation
-    order = by_row(whole, problem.config.causal)
-    few, part, rest = (
-        whole.take(order[a:b]) for a, b in ((0, _SCREENED), (0, _SIEVED), (_SIEVED, whole.size))
-    )
-
-    def fit(found: np.ndarray) -> Calibration:
-        if calibrates:
-            return calibrate(found)
-        ones = np.ones(found.shape[:-2])
-        return Calibration(ones, np.zeros_like(ones), mean_binary_loss(found))
-
-    def losses(differences: Callable[[Pairs, np.ndarray], np.ndarray]) -> dict[str, Losses]:
-        """On few, on a part, and on all validation pairs; the part's are worked out once for both."""
-        known: dict[bytes, np.ndarray] = {}
-
-        def of_part(rows: np.ndarray) -> np.ndarray:
-            key = rows.tobytes()
-            if key not in known:
-                if len(known) >= _REMEMBERED:
-                    known.clear()
-                known[key] = differences(part, rows)
-            return known[key]
-
-        def of_all(rows: np.ndarray) -> np.ndarray:
-            found = of_part(rows)
-            if rest.size:
-                found = np.concatenate([found, differences(rest, rows)], axis=1)
-            return np.asarray(fit(found).loss)
-
-        return {
-            "screen": lambda rows: np.asarray(fit(differences(few, rows)).loss),
-            "sieve": lambda rows: np.asarray(fit(of_part(rows)).loss),
-            "decide": of_all,
-        }
-
-    by_nodes = losses(parts.differences)
+    measure = _Measure(problem, parts)
+    by_nodes = measure.losses(parts.differences)
     if at == "own":
         target = min(target, float(by_nodes["decide"](parts.mask[None])[0]))
     scale, shift = (circuit.scale, circuit.shift) if calibrates else (1.0, 0.0)
@@ -127,25 +92,13 @@ def polish(
         of_node[parts.mask] = [alone.loss + rise for rise in alone.nodes.values()]
         if circuit.weights is not None:
             of_edge[parts.edges] = [alone.loss + rise for rise in alone.edges.values()]
-    fresh = _fresh(problem)
-
-    def estimate(*variant: np.ndarray) -> tuple[Estimate, Estimate]:
-        """What closing each node, and each edge, of a variant would add, by its slopes."""
-        found = []
-        for pairs in (next(fresh), few):
-            fitted = fit(parts.differences(pairs, *(row[None] for row in variant)))
-            by = float(fitted.scale[0]), float(fitted.shift[0])
-            found.append(parts.slopes(pairs, *by, *variant))
-        of_nodes, of_edges = (Estimate(*both) for both in zip(*found, strict=True))
-        return of_nodes, of_edges
-
     nodes, finished = thin(
         parts.mask,
         target=target,
         tries=tries,
         rounds=rounds,
         guess=of_node,
-        estimate=(lambda row: estimate(row)[0]) if parts.mask.sum() > MANY else None,
+        estimate=(lambda row: measure.estimate(row)[0]) if parts.mask.sum() > MANY else None,
         **by_nodes,
     )
     edges, weights = parts.edges, circuit.weights
@@ -156,14 +109,14 @@ def polish(
             same = np.broadcast_to(nodes, (len(rows), nodes.size))
             return parts.differences(pairs, same, rows | ~between)
 
-        by_edges = losses(of_edges)
+        by_edges = measure.losses(of_edges)
         kept, edges_finished = thin(
             between,
             target=target,
             tries=tries,
             rounds=rounds,
             guess=of_edge,
-            estimate=(lambda row: estimate(nodes, row | ~between)[1])
+            estimate=(lambda row: measure.estimate(nodes, row | ~between)[1])
             if between.sum() > MANY
             else None,
             **by_edges,
@@ -179,8 +132,10 @@ def polish(
 
     # Clean-up changes no answer, so the parts of the given circuit answer for the smaller one too.
     both = np.stack([parts.mask, nodes]), np.stack([parts.edges, edges])
-    validated, tested = (parts.differences(pairs, *both) for pairs in (whole, problem.test))
-    fitted = fit(validated)
+    validated, tested = (
+        parts.differences(pairs, *both) for pairs in (problem.validation, problem.test)
+    )
+    fitted = measure.fit(validated)
     stored, (scale, shift) = (scale, shift), (float(fitted.scale[1]), float(fitted.shift[1]))
     before, after = (
         float(mean_binary_loss(calibrated_differences(found, *by)))
@@ -206,6 +161,66 @@ def polish(
         shift=shift,
         provenance={**circuit.provenance, "polish": facts},
     )
+
+
+class _Measure:
+    """Losses of a circuit's variants on validation pairs, and slopes on training pairs."""
+
+    def __init__(self, problem: Problem, parts: Parts) -> None:
+        """Divides the validation pairs."""
+        self._parts = parts
+        self._calibrates = problem.prune.calibrate != "off"
+        whole = problem.validation
+        order = by_row(whole, problem.config.causal)
+        self._few, self._part, self._rest = (
+            whole.take(order[a:b]) for a, b in ((0, _SCREENED), (0, _SIEVED), (_SIEVED, whole.size))
+        )
+        self._fresh = _fresh(problem)
+
+    def fit(self, found: np.ndarray) -> Calibration:
+        """Of differences `[K, M, 2]`: their calibrations, or none where the settings want none."""
+        if self._calibrates:
+            return calibrate(found)
+        ones = np.ones(found.shape[:-2])
+        return Calibration(ones, np.zeros_like(ones), mean_binary_loss(found))
+
+    def losses(self, differences: Callable[[Pairs, np.ndarray], np.ndarray]) -> dict[str, Losses]:
+        """On few, on a part, and on all validation pairs; the part's are worked out once for both."""
+        known: dict[bytes, np.ndarray] = {}
+
+        def of_part(rows: np.ndarray) -> np.ndarray:
+            key = rows.tobytes()
+            if key not in known:
+                if len(known) >= _REMEMBERED:
+                    known.clear()
+                known[key] = differences(self._part, rows)
+            return known[key]
+
+        def of_all(rows: np.ndarray) -> np.ndarray:
+            found = of_part(rows)
+            if self._rest.size:
+                found = np.concatenate([found, differences(self._rest, rows)], axis=1)
+            return np.asarray(self.fit(found).loss)
+
+        return {
+            "screen": lambda rows: np.asarray(self.fit(differences(self._few, rows)).loss),
+            "sieve": lambda rows: np.asarray(self.fit(of_part(rows)).loss),
+            "decide": of_all,
+        }
+
+    def estimate(self, *variant: np.ndarray) -> tuple[Estimate, Estimate]:
+        """What closing each node, and each edge, of a variant would add, by its slopes.
+
+        Args:
+          variant: nodes bool `[N]` that are left, and maybe edges bool `[E]`.
+        """
+        found = []
+        for pairs in (next(self._fresh), self._few):
+            fitted = self.fit(self._parts.differences(pairs, *(row[None] for row in variant)))
+            by = float(fitted.scale[0]), float(fitted.shift[0])
+            found.append(self._parts.slopes(pairs, *by, *variant))
+        of_nodes, of_edges = (Estimate(*both) for both in zip(*found, strict=True))
+        return of_nodes, of_edges
 
 
 def _fresh(problem: Problem) -> Iterator[Pairs]:
