@@ -45,7 +45,8 @@ class AuditConfig:
       seeds: of the stability test, counted from `seed`.
       batch_size: pairs per step of every search (seeds and controls); None: as the circuit's own.
       steps: of every search; None: as the circuit's own.
-      pairs: test pairs, and validation pairs, of every figure but the headline's.
+      pairs: test pairs, and validation pairs, of every figure but the headline's; each part's effect and
+        agreement inside take half of them, the adversary searches on a quarter.
       search_pairs: validation pairs that a search's k is chosen on, and test pairs it is judged by.
       fractions: of the rest that is left in by random supersets.
       sets: random supersets per fraction.

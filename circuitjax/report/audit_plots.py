@@ -142,7 +142,8 @@ def _searches(figures: Mapping[str, Any]) -> Figure:
         text = f" {run['nodes']} nodes, {run['edges']} edges"
         if not run["reached"]:
             text = f" never solved: {run['loss']:.2f} nats at best"
-        left.text(size, place, text, va="center", fontsize=7)
+        over_the_line = {"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.85}
+        left.text(size * 1.07, place, text, va="center", fontsize=7, bbox=over_the_line)
     left.axvline(figures["nodes"], color="black", linewidth=1, linestyle=":")
     left.set_yticks(range(len(names)), names, fontsize=7)
     left.invert_yaxis()
