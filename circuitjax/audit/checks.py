@@ -14,6 +14,7 @@ from typing import Any
 __all__ = ["Check", "full_checks", "loose_loss", "short_checks"]
 
 _CHANCE = math.log(2)
+_REMOVED = 0.1  # share of the nodes that polish may remove
 _SLACK = (
     1.25  # times the target: what a test set differs from the validation set that k was chosen on
 )
@@ -209,7 +210,10 @@ def _minimality(audit: Mapping[str, Any], add: Any) -> None:
         held = polish["loss_test_after"] - max(polish["loss_test_before"], polish["target_loss"])
         if not polish["reached"]:
             note = "the circuit misses the target on validation: nothing was removed"
-    add("minimality", "nodes that polish removes", removed, 0.1, unit="share", note=note)
+        elif not polish["finished"]:
+            note = f"polish was cut short: at least {100 * removed:.0f}%, and there was more to try"
+            removed = removed if removed > _REMOVED else None
+    add("minimality", "nodes that polish removes", removed, _REMOVED, unit="share", note=note)
     add(
         "minimality",
         "test loss after polish, above target and circuit",

@@ -40,7 +40,7 @@ PolishAt = Literal["target", "own"]
 _SCREENED = 64  # validation pairs, or examples, that parts are sorted on
 _SIEVED = 256  # validation pairs on which most of what misses the target is seen to
 _REMEMBERED = 32  # variants whose answers to these are kept
-_FRESH = 256  # training pairs of an estimate, others every time
+_FRESH = 256  # training pairs of an estimate
 
 
 def polish(
@@ -63,7 +63,8 @@ def polish(
       at: what the loss on validation pairs may rise to: the problem's target, or the circuit's own loss,
         so that what goes costs nothing; a circuit above the target is left as it is in either case.
       tries, rounds: see `thin`.
-      alone: effects of the circuit's nodes and edges, where they are known: they say which to try first.
+      alone: effects of the circuit's nodes and edges, where they are known: they say which to try first,
+        unless there are so many that slopes do (`thin.MANY`).
 
     Returns:
       The smaller circuit. `provenance["polish"]` holds nodes, edges, validation and test loss before and
@@ -224,10 +225,11 @@ class _Measure:
 
 
 def _fresh(problem: Problem) -> Iterator[Pairs]:
-    """Training pairs, other ones every time, in turn."""
+    """Training pairs in turn, other ones every time as long as there are any."""
     order = by_row(problem.train, problem.config.causal)
+    count = min(_FRESH, len(order) // 2 * 2 or 1)
     for turn in itertools.count():
-        yield problem.train.take(order[(turn * _FRESH + np.arange(_FRESH)) % len(order)])
+        yield problem.train.take(order[(turn * count + np.arange(count)) % len(order)])
 
 
 def polish_edges(

@@ -80,7 +80,7 @@ def thin(
       tries: how many of the cheapest gates are tried alone in a round.
       rounds: at most.
       guess: `[U]`, what the loss would be with each gate closed; without it all are screened to begin
-        with, unless they are estimated.
+        with. Of no use where gates are estimated.
       estimate: of open gates `[U]`, what closing each would add, roughly and at once: asked in every
         round, on other data each time.
 
@@ -98,7 +98,7 @@ def thin(
         return Thinned(now, True)
     judge = _Judge(screen, sieve, decide, target)
     at = judge.at(now[None], held)
-    worth, known, stuck, spare = now.copy(), np.zeros(now.size, bool), False, _LOOKS
+    worth, stuck, spare = now.copy(), False, _LOOKS
     cost = np.zeros(now.size) if guess is None else np.array(guess, float)
 
     def cheapest() -> np.ndarray:
@@ -109,7 +109,7 @@ def thin(
         for start in range(0, len(places), _CHUNK):
             some = places[start : start + _CHUNK]
             cost[some] = screen(_without(now, [[place] for place in some])) + at.over_screen
-        known[places] = True
+        worth[places] &= cost[places] <= _HOPELESS * target
 
     if guess is None and estimate is None:
         ask(np.flatnonzero(now))
@@ -123,7 +123,6 @@ def thin(
             asked = cheapest()[: _MORE if stuck else _ANEW]
             ask(asked)
             cost[asked] += (rises.fresh - rises.few)[asked]
-        worth &= ~known | (cost <= _HOPELESS * target)
         order = cheapest()
         gone, missed, at = _cheapest(now, order, cost[order], at, judge, tries)
         worth[missed] = False
@@ -164,7 +163,7 @@ class _Judge:
 
     def loss(self, row: np.ndarray) -> float:
         """On all the data; asked once."""
-        key = row.tobytes()
+        key = np.packbits(row).tobytes()
         if key not in self.decided:
             self.decided[key] = float(self.decide(row)[0])
         return self.decided[key]

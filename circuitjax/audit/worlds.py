@@ -119,6 +119,8 @@ class WorldMasks(OnPairs):
 
     def data_of(self, hyper: WorldHyper, data: Any) -> Any:
         """The job's network."""
+        if len(jax.tree.leaves(data)[0]) == 1:
+            return jax.tree.map(lambda leaf: leaf[0], data)  # jobs side by side share it
         return _picked(data, hyper.network, 0)
 
     def loss(
@@ -178,7 +180,7 @@ def stack_worlds(sets: Sequence[Pairs], causal: bool, batch_size: int) -> Rows:
     short = [_shortened(rows, own) for rows in plain]
     slots = max(rows.tokens.shape[-1] for rows in short)
     rows = [
-        few if few.tokens.shape[-1] == slots else fitted(pairs, slots)
+        few if few.tokens.shape[-1] == slots else _shortened(fitted(pairs, slots), slots)
         for few, pairs in zip(short, sets, strict=True)
     ]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *rows)
@@ -330,7 +332,7 @@ def make_worlds(
       seed: of what the controls draw.
       data_seed: that of the problem's sets.
       pairs: validation and test pairs that are needed, so that a world of other pairs draws no more, and
-        for training no more than twice what its steps take; None: as many as the problem has.
+        for training no more than twice what its steps take; None, or a task with a pool: all there are.
 
     Returns:
       Worlds, the task first; and, for those that cannot be, {name: why}.

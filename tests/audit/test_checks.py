@@ -39,6 +39,7 @@ def audit(**changes):
             "loss_test_after": 0.15,
             "target_loss": 0.15,
             "reached": True,
+            "finished": True,
         },
         "agreement": {"divergence": 0.1, "unexplained": [None, 0.2]},
         "supersets": {"random": [[0.1], [0.2, 0.4], [0.01]], "adversarial": 0.69},
@@ -85,6 +86,23 @@ def test_the_short_form_fails_what_the_figures_fail():
         assert sum(check.passed is False for check in checks) == 1, name
     without = short_checks({k: v for k, v in FIGURES.items() if k != "correlation_within"}, None)
     assert len(without) == len(short_checks(FIGURES, 0.15)) - 2
+
+
+@pytest.mark.parametrize(("after", "passed"), [(8, False), (95, None)])
+def test_a_polish_cut_short_shows_that_nodes_are_idle_and_not_that_none_are(after, passed):
+    polish = {
+        "nodes_before": 10 if after == 8 else 100,
+        "nodes_after": after,
+        "loss_test_before": 0.14,
+        "loss_test_after": 0.15,
+        "target_loss": 0.15,
+        "reached": True,
+        "finished": False,
+    }
+    check = audit(polish=polish)["nodes that polish removes"]
+    assert check.passed is passed
+    assert "polish was cut short: at least" in check.note
+    assert f"{20 if after == 8 else 5}%" in check.note
 
 
 def test_the_verdict_reads_every_figure():

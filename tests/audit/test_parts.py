@@ -165,13 +165,34 @@ def test_many_parts_are_estimated_on_training_pairs(monkeypatch):
     assert sorted(polished.nodes) == sorted(PLANTED)
     assert polished.provenance["polish"]["finished"]
     sizes, opened = np.array(rounds).T
-    assert list(sizes[:2]) == [256, problem.validation.size]
+    assert list(sizes[:2]) == [problem.train.size, problem.validation.size]
     assert opened[0] == 12  # at what is left, not at the whole circuit
     assert opened[-1] == 7
     weights = {f.name: np.ones(f.shape(CONFIG), bool) for f in FAMILIES}
     both = polish(problem, dataclasses.replace(circuit, weights=weights))
     assert sorted(both.nodes) == sorted(PLANTED)
     assert not polish(problem, circuit, rounds=1).provenance["polish"]["finished"]
+
+
+def test_polish_sorts_on_few_pairs_and_decides_on_all(monkeypatch):
+    """With sets that differ: sieved on a part, decided on all, estimated on others every time."""
+    problem = plain(planted_problem())
+    circuit = circuit_of((*PLANTED, *DISTRACTORS))
+    seen: list[bytes] = []
+
+    def watched(self, pairs, *args):
+        seen.append(np.asarray(pairs.tokens).tobytes())
+        return slopes(self, pairs, *args)
+
+    slopes = Parts.slopes
+    monkeypatch.setattr(Parts, "slopes", watched)
+    for name, value in (("MANY", 4), ("_SCREENED", 4), ("_SIEVED", 8), ("_FRESH", 16)):
+        monkeypatch.setattr(f"circuitjax.audit.polish.{name}", value)
+    polished = polish(problem, circuit)
+    assert sorted(polished.nodes) == sorted(PLANTED)
+    assert len(seen) >= 4
+    assert seen[0] != seen[2]  # other training pairs
+    assert seen[1] == seen[3]  # the same few
 
 
 def test_under_calibration_one_of_the_two_neurons_is_enough():

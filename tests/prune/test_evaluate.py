@@ -91,12 +91,13 @@ def test_probers_of_several_rankings_share_shapes_and_answer_alike(problem, monk
         found = prober.answers(pairs, 0, ks).differences
         expected = Prober(problem, [ranks], reduce=False).answers(pairs, 0, ks).differences
         np.testing.assert_allclose(found, expected, atol=2e-4)
-    size = units // 4
+    size = units // 16
     shapes_of = [
         jax.tree.map(lambda leaf: leaf.shape, prober._model_for(size).stack) for prober in together
     ]
     assert shapes_of[0] == shapes_of[1]
     own = [Prober(problem, [ranks]).widths(size) for ranks in rankings]
+    assert own[0] != own[1]
     assert all(prober._model_for(size).widths == widest(own) for prober in together)
 
 
