@@ -124,8 +124,7 @@ def evidence(
       compared: `compare` of both, where it is known.
 
     Returns:
-      JSON-able figures; see the module docstring. `beats_model` flags a circuit that does the task
-      better than the model it was cut from: then it is not the model's way of doing it.
+      JSON-able figures; see the module docstring.
     """
     prune = problem.prune
     compared = compared or compare(problem, circuit)
