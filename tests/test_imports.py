@@ -12,16 +12,20 @@ FLOORS = {
     "core": 0,
     "model": 1,
     "tasks": 1,
+    "gated": 2,
     "pretrain": 2,
     "importers": 2,
     "zoo": 2,
-    "prune": 3,
-    "circuit": 4,
+    "circuit": 3,
+    "prune": 4,
     "audit": 5,
     "report": 6,
     "tune": 6,
+    "export": 6,
+    "benchmarks": 6,
+    "run": 7,
 }
-ROOT_FLOOR, EXPERIMENTS_FLOOR = 7, 8
+ROOT_FLOOR, EXPERIMENTS_FLOOR = 8, 9
 MOST_LINES = 400
 
 

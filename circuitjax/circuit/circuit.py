@@ -1,13 +1,12 @@
-"""The circuit as a value: which nodes, what replaces the others, how its answer is calibrated.
+"""The circuit as a value: what is open, what replaces the rest, how its answer is calibrated.
 
-On disk a circuit is a directory: its arrays (an Orbax checkpoint) and `circuit.json`, which names
-every node and every edge for people. A circuit never holds the model: it names it by content hash
-and refuses another.
+On disk a circuit is a directory: its arrays (an Orbax checkpoint) and `circuit.json`, a sealed record
+that names every node and every edge for people. A circuit never holds the model: it names it by content
+hash and refuses another. What differs between the grains is `gated/grains.py`.
 """
 
 import dataclasses
 import hashlib
-import json
 import math
 import os
 import pathlib
@@ -18,60 +17,60 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.circuit.graph import check_mask, count_outer_weights, edge_list, total_edges
-from circuitjax.core.checkpoints import load_arrays, save_arrays, write_json
-from circuitjax.model.config import SITES, TransformerConfig
-from circuitjax.model.families import FAMILIES
+from circuitjax.circuit.record import FORMAT, CircuitRecord, read_record
+from circuitjax.core.checkpoints import load_arrays, save_arrays
+from circuitjax.core.files import write_json
+from circuitjax.core.records import seal
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.grains import Grain, grain_named
+from circuitjax.gated.protocol import ABLATIONS, PER_PROMPT, View
+from circuitjax.gated.replacement import refer
+from circuitjax.model.config import TransformerConfig
+from circuitjax.model.graph import count_outer_weights
 from circuitjax.model.record import Model
-from circuitjax.model.sites import kept_addresses, shapes
-from circuitjax.model.transformer import Params
-from circuitjax.prune.weight_gates import close_weights
 
-__all__ = ["FORMAT", "Circuit"]
+__all__ = ["Circuit", "load_circuit"]
 
-FORMAT = "circuitjax-circuit-1"
+Edge = tuple[str, str, float | None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Circuit:
-    """A circuit of one model for one task.
+    """A part of one model that does one task. Make one with `Circuit.of`.
 
     Attributes:
       model_name: for people; the hash decides.
       model_hash: content hash of the model it is a part of.
       config: the model's description.
-      mask: {site: bool `[L, W]`}, the kept nodes.
-      fills: {site: float32 `[L, W]`}, the values that closed nodes hold.
-      scale, shift: calibration. The calibrated logit difference of a pair's positive and negative
-        completion is scale * (l_pos - l_neg) + shift; scale > 0, logits in nats.
-      provenance: JSON-able facts: task, seeds of the splits, config, hyperparameters, versions.
-      weights: {family name: bool `[L, in, out]`}, the open weights; every other one contributes its
-        mean, weight times the fill of its source. None: all are open.
+      grain: `nodes`, `weights` or `edges` (of the residual graph).
+      opened: {name: bool arrays}, what is open: `mask` {site: `[L, W]`} of nodes, with `weights` {family:
+        `[L, in, out]`} at that grain; `kept` `[E]` of residual edges.
+      ablation: what the rest holds: `mean` or `zero`, constants of `held`; `resample` or `interchange`.
+      held: {site: float32 `[L, W]`}, or `[W, D]` of the writers of residual edges; None if per prompt.
+      links: (source, target, weight) of every edge; residual edges have no weight.
+      scale, shift: calibration: the logit difference of a pair's two completions becomes
+        scale * difference + shift; scale > 0, in nats.
+      provenance: JSON-able facts: task, seeds, configuration, versions.
     """
 
     model_name: str
     model_hash: str
     config: TransformerConfig
-    mask: Mapping[str, np.ndarray]
-    fills: Mapping[str, np.ndarray]
+    grain: str
+    opened: Mapping[str, Any]
+    ablation: str
+    held: Any
+    links: tuple[Edge, ...]
     scale: float = 1.0
     shift: float = 0.0
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    weights: Mapping[str, np.ndarray] | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mask", check_mask(self.config, self.mask))
-        fills = {}
-        for site, shape in shapes(self.config).items():
-            found = np.shape(self.fills[site]) if site in self.fills else None
-            if found != shape:
-                raise ValueError(f"the fills of {site} are shaped {found}; they must be {shape}")
-            fills[site] = np.asarray(self.fills[site], np.float32)
-            if not np.all(np.isfinite(fills[site])):
-                raise ValueError(f"the fills of {site} are not all finite")
-        object.__setattr__(self, "fills", fills)
-        if self.weights is not None:
-            object.__setattr__(self, "weights", _check_weights(self.config, self.weights))
+        if self.ablation not in ABLATIONS:
+            raise ValueError(f"ablation is {self.ablation!r}; it is one of {', '.join(ABLATIONS)}")
+        object.__setattr__(self, "opened", self._grain.check(self.config, self.opened))
+        object.__setattr__(self, "held", _check_held(self._grain, self))
+        object.__setattr__(self, "links", tuple(self.links))
         object.__setattr__(self, "scale", float(self.scale))
         object.__setattr__(self, "shift", float(self.shift))
         if not (0 < self.scale < math.inf and math.isfinite(self.shift)):
@@ -80,25 +79,67 @@ class Circuit:
                 "and both finite"
             )
 
+    @classmethod
+    def of(cls, model: Model, grain: str, opened: Mapping[str, Any], **fields: Any) -> "Circuit":
+        """A circuit of a model; see the class for the other fields (`ablation`, `held`, ...).
+
+        Raises:
+          ValueError: arrays that are not shaped as this model's, an unknown grain or ablation.
+        """
+        fields = {"ablation": "mean", "held": None, **fields}
+        checked = grain_named(grain).check(model.config, opened)
+        links = grain_named(grain).edges(model.config, model.params, checked, fields["held"])
+        return cls(
+            model_name=model.name,
+            model_hash=model.hash,
+            config=model.config,
+            grain=grain,
+            opened=checked,
+            links=tuple(links),
+            **fields,
+        )
+
+    def changed(self, model: Model, opened: Mapping[str, Any], **fields: Any) -> "Circuit":
+        """The same circuit with something else open, and maybe other fields.
+
+        Raises:
+          ValueError: another model's.
+        """
+        self.check_model(model)
+        kept = ("ablation", "held", "scale", "shift", "provenance")
+        return Circuit.of(
+            model, self.grain, opened, **({n: getattr(self, n) for n in kept} | fields)
+        )
+
     @property
+    def _grain(self) -> Grain:
+        return grain_named(self.grain)
+
     def nodes(self) -> list[str]:
-        """Addresses of the kept nodes, layer by layer in forward order."""
-        return kept_addresses(self.config, self.mask)
+        """Addresses of the kept nodes in forward order; at the grain of edges writers and readers' owners."""
+        return self._grain.nodes(self.config, self.opened)
+
+    def edges(self) -> list[Edge]:
+        """(source, target, weight) of every edge; the weight is None for residual edges."""
+        return list(self.links)
 
     @property
     def num_nodes(self) -> int:
-        """N of the circuit."""
-        return sum(int(kept.sum()) for kept in self.mask.values())
+        """How many nodes it keeps."""
+        return len(self.nodes())
+
+    @property
+    def num_edges(self) -> int:
+        """How many edges it has."""
+        return len(self.links)
 
     @property
     def content_hash(self) -> str:
         """Hash of the model, the arrays and the calibration: equal circuits have equal ones."""
         text = f"{self.model_hash} {self._arrays_hash()} {self.scale!r} {self.shift!r}"
+        if self.ablation in PER_PROMPT or self.grain == "edges":
+            text += f" {self.grain} {self.ablation}"
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def gates(self) -> dict[str, jax.Array]:
-        """{site: float32 `[L, W]`} of 0s and 1s, as `transformer.apply` takes them."""
-        return {site: jnp.asarray(self.mask[site], jnp.float32) for site in SITES}
 
     def check_model(self, model: Model) -> None:
         """Refuses any model but the circuit's own.
@@ -112,133 +153,178 @@ class Circuit:
                 f"{model.name!r} with hash {model.hash}: load the model it was found in"
             )
 
-    def gated(self, model: Model) -> tuple[TransformerConfig, Params]:
-        """Configuration and parameters to run with the circuit's gates and fills.
-
-        They are the model's own unless single weights are closed: those are zero there, and their
-        means are in biases.
-
-        Raises:
-          ValueError: another model's.
-        """
+    def view(self, model: Model) -> View:
+        """The circuit as open gates of its whole model; ValueError for another model."""
         self.check_model(model)
-        if self.weights is None:
-            return model.config, model.params
-        return close_weights(self.config, model.params, self.fills, self.weights)
+        return self._grain.view(self.config, model.params, self.opened, self.held, self.ablation)
 
-    def edges(self, model: Model) -> list[tuple[str, str, float]]:
-        """(source address, target address, weight) of every edge; see `graph.edge_list`.
+    def parts(self, model: Model) -> dict[str, View]:
+        """Its own nodes and edges as gates that are all open, {"nodes" or "edges": view}."""
+        self.check_model(model)
+        return self._grain.parts(self.config, model.params, self.opened, self.held, self.ablation)
+
+    def logits(
+        self,
+        model: Model,
+        tokens: Any,
+        positions: Any = None,
+        corrupted: Any = None,
+        *,
+        seed: int = 0,
+    ) -> jax.Array:
+        """Logits of the circuit, not calibrated.
+
+        Args:
+          model: the circuit's own.
+          tokens: int `[B, T]`.
+          positions: int `[B, P]`; None means everywhere.
+          corrupted: int `[B, T]`, for interchange.
+          seed: of the choice of donors, for resample.
+
+        Returns:
+          float32 `[B, P, V]`.
 
         Raises:
-          ValueError: another model's.
+          ValueError: another model, or interchange without corrupted prompts.
         """
-        return edge_list(*self.gated(model), self.mask)
+        view = self.view(model)
+        tokens = jnp.asarray(tokens, jnp.int32)
+        if self.ablation == "interchange" and corrupted is None:
+            raise ValueError("the circuit's ablation is interchange: give corrupted prompts")
+        other = tokens if corrupted is None else jnp.asarray(corrupted, jnp.int32)
+        if positions is None:
+            positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        none = jnp.zeros((len(tokens), 1), jnp.int32)
+        both = jnp.stack([tokens, other], axis=1)
+        batch = Examples(both, jnp.asarray(positions, jnp.int32), none, none)
+        held = refer(view.model, batch, jax.random.key(seed), full=False).held
+        return view.model.logits(jnp.asarray(view.gates, jnp.float32), batch, held)
 
     def save(self, directory: str | os.PathLike[str], model: Model) -> None:
         """Writes a circuit directory; `circuit.json` last and atomically.
 
         Args:
           directory: made if need be; a circuit there is replaced.
-          model: the circuit's own, for the weights of its edges.
+          model: the circuit's own.
 
         Raises:
           ValueError: another model's.
         """
-        edges = self.edges(model)
+        self.check_model(model)
         root = pathlib.Path(directory)
         # Without its record a half-replaced directory is no circuit.
         (root / "circuit.json").unlink(missing_ok=True)
-        arrays = {"mask": dict(self.mask), "fills": dict(self.fills)}
-        if self.weights is not None:
-            arrays["weights"] = dict(self.weights)
+        arrays = {"opened": dict(self.opened)}
+        if self.held is not None:
+            arrays["held"] = self.held
         save_arrays(root / "arrays", arrays)
-        record = {
-            "format": FORMAT,
-            "model": {"name": self.model_name, "hash": self.model_hash},
-            "config": self.config.to_dict(),
-            "has_weights": self.weights is not None,
-            "calibration": {"scale": self.scale, "shift": self.shift},
-            "counts": {
-                "nodes": self.num_nodes,
-                "of_nodes": self.config.num_nodes,
-                "edges": len(edges),
-                "of_edges": total_edges(self.config, model.params),
-                "outer_weights": count_outer_weights(self.config, model.params, self.mask),
-            },
-            "provenance": dict(self.provenance),
-            "arrays_hash": self._arrays_hash(),
-            "nodes": self.nodes,
-            "edges": [list(edge) for edge in edges],
+        of_nodes, of_edges = self._grain.totals(self.config, model.params)
+        counts: dict[str, Any] = {
+            "nodes": self.num_nodes,
+            "of_nodes": of_nodes,
+            "edges": self.num_edges,
+            "of_edges": of_edges,
         }
-        write_json(root / "circuit.json", record)
+        if "mask" in self.opened:
+            outer = count_outer_weights(self.config, model.params, self.opened["mask"])
+            counts["outer_weights"] = outer
+        record = CircuitRecord(
+            format=FORMAT,
+            grain=self.grain,
+            model={"name": self.model_name, "hash": self.model_hash},
+            config=self.config.to_dict(),
+            ablation=self.ablation,
+            calibration={"scale": self.scale, "shift": self.shift},
+            counts=counts,
+            provenance=dict(self.provenance),
+            arrays_hash=self._arrays_hash(),
+            nodes=self.nodes(),
+            edges=[list(edge) for edge in self.links],
+        )
+        write_json(root / "circuit.json", seal(dataclasses.asdict(record)))
 
     @classmethod
     def load(cls, directory: str | os.PathLike[str]) -> "Circuit":
-        """Reads a circuit directory.
+        """Reads a circuit directory, of this version or an earlier one.
 
         Raises:
-          ValueError: no circuit there, a foreign or truncated one, or arrays that are not those of
+          ValueError: no circuit there, a foreign, damaged or newer one, or arrays that are not those of
             its record: one line.
         """
         root = pathlib.Path(directory)
-        try:
-            record = json.loads((root / "circuit.json").read_text(encoding="utf-8"))
-            if record.get("format") != FORMAT:
-                raise ValueError(f"its format is {record.get('format')!r}, not {FORMAT!r}")
-            config = TransformerConfig.from_dict(record["config"])
-            model, calibration = record["model"], record["calibration"]
-            arrays_hash = record["arrays_hash"]
-            fields = {
-                "model_name": model["name"],
-                "model_hash": model["hash"],
-                "scale": calibration["scale"],
-                "shift": calibration["shift"],
-                "provenance": record["provenance"],
-            }
-        except KeyError as error:
-            raise ValueError(f"{root} holds no readable circuit: it lacks {error}") from error
-        except (OSError, ValueError, AttributeError, TypeError) as error:
-            raise ValueError(f"{root} holds no readable circuit: {error}") from error
-        like: dict[str, Any] = {
-            name: {
-                site: jax.ShapeDtypeStruct(shape, dtype) for site, shape in shapes(config).items()
-            }
-            for name, dtype in (("mask", np.bool_), ("fills", np.float32))
-        }
-        if record.get("has_weights"):
-            like["weights"] = {
-                family.name: jax.ShapeDtypeStruct(family.shape(config), np.bool_)
-                for family in FAMILIES
-            }
-        circuit = cls(config=config, **load_arrays(root / "arrays", like), **fields)
-        if circuit._arrays_hash() != arrays_hash:
+        record, names = read_record(root)
+        config = TransformerConfig.from_dict(record.config)
+        grain = grain_named(record.grain)
+        like: dict[str, Any] = {"opened": grain.opened(config)}
+        if record.ablation not in PER_PROMPT:
+            like["held"] = grain.held(config)
+        arrays = load_arrays(root / "arrays", names.written(like))
+        found = names.read(arrays)
+        circuit = cls(
+            model_name=record.model["name"],
+            model_hash=record.model["hash"],
+            config=config,
+            grain=record.grain,
+            opened=found["opened"],
+            ablation=record.ablation,
+            held=found.get("held"),
+            links=tuple((edge[0], edge[1], edge[2]) for edge in record.edges),
+            scale=record.calibration["scale"],
+            shift=record.calibration["shift"],
+            provenance=record.provenance,
+        )
+        if circuit._arrays_hash() != record.arrays_hash:
             raise ValueError(f"{root} is damaged: its arrays are not those circuit.json speaks of")
+        if circuit.nodes() != record.nodes or circuit.num_nodes != record.counts["nodes"]:
+            raise ValueError(f"{root} is damaged: its nodes are not those circuit.json lists")
         return circuit
 
     def _arrays_hash(self) -> str:
-        """sha256 of masks, fills and, where there are any, weights."""
+        """sha256 of what is open and of what closed parts hold."""
         digest = hashlib.sha256()
-        for site in SITES:
-            digest.update(np.ascontiguousarray(self.mask[site]).tobytes())
-            digest.update(np.ascontiguousarray(self.fills[site]).tobytes())
-        if self.weights is not None:
-            for family in FAMILIES:
-                digest.update(np.packbits(self.weights[family.name]).tobytes())
+        for site, mask in self.opened.get("mask", {}).items():
+            digest.update(np.ascontiguousarray(mask).tobytes())
+            if self.held is not None:
+                digest.update(np.ascontiguousarray(self.held[site]).tobytes())
+        for weights in self.opened.get("weights", {}).values():
+            digest.update(np.packbits(weights).tobytes())
+        if "kept" in self.opened:
+            digest.update(np.ascontiguousarray(self.opened["kept"]).tobytes())
+            if self.held is not None:
+                digest.update(np.ascontiguousarray(self.held).tobytes())
         return digest.hexdigest()
 
 
-def _check_weights(
-    config: TransformerConfig, weights: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    names = [family.name for family in FAMILIES]
-    unknown = sorted(set(weights) - set(names))
-    if unknown:
-        raise ValueError(f"the weights have an unknown family {unknown[0]!r}; choose from {names}")
+def _check_held(grain: Grain, circuit: Circuit) -> Any:
+    """Constants of the grain's shapes as float32; None where replacements are per prompt."""
+    if circuit.ablation in PER_PROMPT:
+        if circuit.held is not None:
+            raise ValueError(
+                f"under {circuit.ablation} closed parts hold no constants: leave `held` out"
+            )
+        return None
+    like = grain.held(circuit.config)
+    named = isinstance(like, dict)
+    given = circuit.held if named and circuit.held is not None else {"": circuit.held}
     checked = {}
-    for family in FAMILIES:
-        name, shape = family.name, family.shape(config)
-        found = np.shape(weights[name]) if name in weights else None
-        if found != shape:
-            raise ValueError(f"the weights of {name} are shaped {found}; this model's are {shape}")
-        checked[name] = np.asarray(weights[name], bool)
-    return checked
+    for name, wanted in (like if named else {"": like}).items():
+        value = given.get(name)
+        shape = None if value is None else np.shape(value)
+        if shape != wanted.shape:
+            what = f"fills of {name}" if named else "replacements"
+            raise ValueError(f"the {what} are shaped {shape}; they must be {wanted.shape}")
+        checked[name] = np.asarray(value, np.float32)
+        if not np.all(np.isfinite(checked[name])):
+            raise ValueError(f"the fills of {name or 'the writers'} are not all finite")
+    return checked if named else checked[""]
+
+
+def load_circuit(directory: str | os.PathLike[str]) -> Circuit:
+    """Reads a circuit of any grain; a run's directory holds its own.
+
+    Raises:
+      ValueError: see `Circuit.load`.
+    """
+    root = pathlib.Path(directory)
+    inner = root / "circuit"
+    return Circuit.load(inner if (inner / "circuit.json").exists() else root)

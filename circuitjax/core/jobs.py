@@ -11,6 +11,8 @@ from typing import Any
 import jax
 from jax import lax
 
+from circuitjax.core import policy
+
 __all__ = ["map_jobs", "scan_steps"]
 
 
@@ -23,7 +25,7 @@ def map_jobs(fn: Callable[..., Any], *, side_by_side: bool | None = None) -> Cal
     """
 
     def mapped(*args: Any) -> Any:
-        together = jax.default_backend() != "cpu" if side_by_side is None else side_by_side
+        together = policy.side_by_side() if side_by_side is None else side_by_side
         if together:
             return jax.vmap(fn)(*args)
         return lax.map(lambda packed: fn(*packed), args)

@@ -25,6 +25,7 @@ from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.layout import Layout
 
 __all__ = [
+    "ADDABLE",
     "CAPTURABLE",
     "Fills",
     "Gates",
@@ -42,8 +43,11 @@ Gates = Mapping[str, jax.Array]
 Fills = Mapping[str, jax.Array]
 Norms = Mapping[str, jax.Array]
 
-# What `capture` can name: the node sites, the residual stream, and the attention pattern.
-CAPTURABLE = (*SITES, "resid.pre", "resid.mid", "resid.post", "attn.pattern")
+# What `capture` can name: the node sites, the residual stream, the attention pattern, and the values
+# of v that it has mixed.
+CAPTURABLE = (*SITES, "resid.pre", "resid.mid", "resid.post", "attn.pattern", "attn.mixed")
+# Where `added` may act: what a linear map gives, before AbsTopK, activation function and gate.
+ADDABLE = tuple(site for site in SITES if not site.endswith("act_in"))
 
 
 @flax.struct.dataclass
@@ -104,12 +108,19 @@ class Block(nn.Module):
         positions: jax.Array | None = None,
         norms: Norms | None = None,
         visible: jax.Array | None = None,
+        added: Fills | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """x `[B, T, D]` to `[B, T, D]`, or to `[B, P, D]` at `positions` `[B, P]`.
 
         `visible` is `[B, T, T]`, of all slots.
         """
         config, seen, norms = self.config, {}, norms or {}
+
+        def plus(site: str, value: jax.Array, places: jax.Array | None) -> jax.Array:
+            if added is None or site not in added:
+                return value
+            more = added[site]
+            return value + (more if places is None else layers.take_positions(more, places))
 
         def node(site: str, value: jax.Array, places: jax.Array | None) -> jax.Array:
             value = layers.keep_largest(config, value, site)
@@ -133,16 +144,18 @@ class Block(nn.Module):
             kv_bias = None if joined is None else joined[width:]
             kv = layers.linear(config, read, jnp.concatenate(kernels[1:], axis=1), kv_bias)
             q, (k, v) = layers.linear(config, at(read), kernels[0], biases[0]), jnp.split(kv, 2, -1)
-        q = node("attn.q", q, positions)
-        k, v = node("attn.k", k, None), node("attn.v", v, None)
+        q = node("attn.q", plus("attn.q", q, positions), positions)
+        k, v = (node(s, plus(s, x, None), None) for s, x in (("attn.k", k), ("attn.v", v)))
         sinks = None
         if config.attention_sinks:
             sinks = self.param("attn_sink", nn.initializers.zeros, (config.num_heads,))
         if visible is not None:
             visible = at(visible)
         mixed, seen["attn.pattern"] = layers.attend(config, q, k, v, sinks, positions, visible)
+        seen["attn.mixed"] = mixed
         kernel = self._matrix("attn_out", width, config.d_model)
         delta = layers.linear(config, mixed, kernel, self._bias("attn_out_bias", config.d_model))
+        delta = plus("attn.resid_delta", delta, positions)
         x = self._write("attn", at(x), node("attn.resid_delta", delta, positions))
 
         seen["resid.mid"] = x
@@ -152,9 +165,11 @@ class Block(nn.Module):
         read = node("mlp.act_in", read, positions)
         kernel = self._matrix("mlp_in", config.d_in, config.d_mlp)
         hidden = layers.linear(config, read, kernel, self._bias("mlp_in_bias", config.d_mlp))
-        hidden = node("mlp.post_act", layers.activate(config, hidden), positions)
+        hidden = layers.activate(config, plus("mlp.post_act", hidden, positions))
+        hidden = node("mlp.post_act", hidden, positions)
         kernel = self._matrix("mlp_out", config.d_mlp, config.d_model)
         delta = layers.linear(config, hidden, kernel, self._bias("mlp_out_bias", config.d_model))
+        delta = plus("mlp.resid_delta", delta, positions)
         x = self._write("mlp", x, node("mlp.resid_delta", delta, positions))
         seen["resid.post"] = x
         return x, {name: seen[name] for name in self.capture}
@@ -182,6 +197,7 @@ class Transformer(nn.Module):
         capture: tuple[str, ...] = (),
         norms: Norms | None = None,
         layout: Layout | None = None,
+        added: Fills | None = None,
     ) -> Output:
         config = self.config
         normal = nn.initializers.normal
@@ -203,7 +219,7 @@ class Transformer(nn.Module):
         visible = None if layout is None else layout.visible(config.causal)
 
         def step(carry: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            params, layer_gates, layer_fills, factors = layer
+            params, layer_gates, layer_fills, factors, layer_added = layer
             result: Any = block.apply(
                 {"params": params},
                 carry,
@@ -213,12 +229,13 @@ class Transformer(nn.Module):
                 None,
                 factors,
                 visible,
+                layer_added,
             )
             return result
 
         final = dict(norms or {})
         last_factor = final.pop("final", None)
-        everything = (stacked, gates, fills, final)
+        everything = (stacked, gates, fills, final, dict(added or {}))
         if positions is None or capture or norms:
             x, captured = lax.scan(step, x, everything)
             if positions is not None:
@@ -228,7 +245,9 @@ class Transformer(nn.Module):
         else:
             # The last layer needs queries, attention output, MLP only where logits are asked for.
             x, captured = lax.scan(step, x, jax.tree.map(lambda leaf: leaf[:-1], everything))
-            params, last_gates, last_fills, _ = jax.tree.map(lambda leaf: leaf[-1], everything)
+            params, last_gates, last_fills, _, last_added = jax.tree.map(
+                lambda leaf: leaf[-1], everything
+            )
             x, _ = block.apply(
                 {"params": params},
                 x,
@@ -238,6 +257,7 @@ class Transformer(nn.Module):
                 positions,
                 None,
                 visible,
+                last_added,
             )
         if config.norm != "none":
             ones, zeros, width = nn.initializers.ones, nn.initializers.zeros, config.d_model
@@ -291,6 +311,7 @@ def apply(
     capture: Sequence[str] = (),
     norms: Norms | None = None,
     layout: Layout | None = None,
+    added: Fills | None = None,
 ) -> Output:
     """Runs the model.
 
@@ -306,12 +327,15 @@ def apply(
       norms: factors of norms to freeze: `attn` and `mlp` `[L, B, T, 1]`, `final` `[B, T, 1]`, as
         `norm_factors` of another run gives them; an absent one is worked out as usual.
       layout: where tokens stand, if a row of tokens is more than one prompt.
+      added: {site: `[L, B, T, W]`} for sites of `ADDABLE`: added to what the linear map before the
+        site gives.
 
     Raises:
       ValueError: an unknown site or capture name, a gate or fill of another shape, tokens that are
         not `[B, T]`, or more of them than the context length.
     """
-    for name, known in ((gates or {}, SITES), (fills or {}, SITES), (capture, CAPTURABLE)):
+    known_names = (gates or {}, SITES), (fills or {}, SITES), (capture, CAPTURABLE)
+    for name, known in (*known_names, (added or {}, ADDABLE)):
         unknown = sorted(set(name) - set(known))
         if unknown:
             raise ValueError(f"unknown site {unknown[0]!r}; choose from {known}")
@@ -336,6 +360,7 @@ def apply(
         capture=tuple(capture),
         norms=norms,
         layout=layout,
+        added=added,
     )
     assert isinstance(output, Output)  # Flax types it more widely
     return output

@@ -2,51 +2,48 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 
-from circuitjax.prune.objective import Pairs
+from circuitjax.gated.examples import Examples
 
 __all__ = ["AnswerMemory"]
 
-_Arrays = tuple[np.ndarray, np.ndarray]
-
 
 class AnswerMemory:
-    """What was answered, by content of the ranking, content of the pairs, and k.
+    """What was answered, by content of the ranking, content of the examples, and k.
 
     It belongs to one model under one set of replacement values: its owner sees to that.
     """
 
     def __init__(self) -> None:
         """Remembers nothing yet."""
-        self._kept: dict[tuple[bytes, bytes, int], _Arrays] = {}
+        self._kept: dict[tuple[bytes, bytes, int], tuple[np.ndarray, ...]] = {}
 
     def answers(
         self,
         ranking: np.ndarray,
-        pairs: Pairs,
+        examples: Examples,
         ks: Sequence[int],
-        look: Callable[[list[int]], Sequence[Any]],
-    ) -> _Arrays:
-        """Differences and vocabulary losses `[K, M, 2]`, each k from memory or looked up.
+        look: Callable[[list[int]], Sequence[np.ndarray]],
+    ) -> tuple[np.ndarray, ...]:
+        """What K circuits answered, each `[K, M]`, from memory or looked up.
 
         Args:
-          ranking: `[U]`, 0 is the most important unit.
-          pairs: M of them.
+          ranking: `[G]`, 0 is the most important gate.
+          examples: M of them.
           ks: K sizes.
-          look: the two arrays for the sizes that are not remembered.
+          look: the arrays for the sizes that are not remembered.
         """
-        parts = (pairs.tokens, pairs.last, pairs.answers)
+        parts = (examples.tokens, examples.positions, examples.right, examples.wrong)
         where = (_digest([ranking]), _digest([np.asarray(part) for part in parts]))
         missing = [k for k in dict.fromkeys(int(k) for k in ks) if (*where, k) not in self._kept]
         if missing:
-            arrays = [np.asarray(array) for array in look(missing)]
-            for index, k in enumerate(missing):
-                self._kept[*where, k] = (arrays[0][index], arrays[1][index])
-        rows = [self._kept[*where, int(k)] for k in ks]
-        return np.stack([row[0] for row in rows]), np.stack([row[1] for row in rows])
+            rows = zip(*(np.asarray(array) for array in look(missing)), strict=True)
+            self._kept.update(((*where, k), row) for k, row in zip(missing, rows, strict=True))
+        return tuple(
+            np.stack(c) for c in zip(*(self._kept[*where, int(k)] for k in ks), strict=True)
+        )
 
 
 def _digest(arrays: Sequence[np.ndarray]) -> bytes:

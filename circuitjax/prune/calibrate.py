@@ -1,9 +1,9 @@
 """Logit calibration: a scale > 0 and a shift per completion, by 16 steps of L-BFGS.
 
-    minimise over (a, b):   mean softplus(-(exp(a) d + b))   for positives,
-                                 softplus(+(exp(a) d + b))   for negatives
+    minimise over (a, b):   mean softplus(-(exp(a) o + b))   after the first prompts of pairs,
+                                 softplus(-(exp(a) o - b))   after the second ones
 
-where d is the difference of the two completions' logits. A shift per completion token is, for this
+where o are the log odds of what is right there. A shift per completion token is, for this
 loss, the shift b of the difference; one scalar added to every logit would change nothing. The scale is
 an exponential because a circuit that answers backwards must not count as good. The differences at a
 candidate k are cached, so calibrating every candidate costs next to nothing.
@@ -19,7 +19,8 @@ import numpy as np
 import optax
 from jax import lax
 
-from circuitjax.prune.objective import binary_losses, calibrated_differences
+from circuitjax.core.policy import side_by_side
+from circuitjax.gated.measures import calibrated_odds, task_losses
 
 __all__ = ["STEPS", "Calibration", "calibrate", "calibrated_loss"]
 
@@ -27,6 +28,7 @@ STEPS = 16
 _GROUP = 16  # differences that are fitted by one call
 _FEW, _MANY = 128, 1024  # pairs that a fit is made for: so many, or a multiple of the second
 _PULL = 1e-3  # to scale 0 and shift 0, of a calibration within a training step
+_SIDES = np.array([1.0, -1.0], np.float32)  # of the shift, after the prompts of a pair
 _BOUND = 60.0  # of log scale and of shift, for differences in units of their spread
 
 
@@ -39,31 +41,30 @@ class Calibration:
     loss: Any
 
 
-def calibrate(differences: np.ndarray | jax.Array, steps: int = STEPS) -> Calibration:
+def calibrate(odds: np.ndarray | jax.Array, steps: int = STEPS) -> Calibration:
     """Fits scale and shift.
 
     Args:
-      differences: `[..., B, 2]` logit differences (see `objective.logit_differences`); every leading
-        index is fitted by itself.
+      odds: `[..., M]` log odds of pairs, first and second prompts in turn; every leading index is fitted
+        by itself.
       steps: L-BFGS steps.
 
     Returns:
       scale, shift, loss, each `[...]`, on the host; never worse than scale 1, shift 0.
     """
-    values = np.asarray(differences, np.float32)
-    lead, (pairs, _) = values.shape[:-2], values.shape[-2:]
-    flat = values.reshape(-1, pairs, 2)
+    values = np.asarray(odds, np.float32)
+    lead, pairs = values.shape[:-1], values.shape[-1] // 2
+    flat = values.reshape(-1, pairs, 2) * _SIDES
     # Always so many of so many pairs: to trace an L-BFGS step for others costs more than any fit.
     room = _FEW if pairs <= _FEW else -(-pairs // _MANY) * _MANY
     flat = np.pad(flat, ((0, 0), (0, room - pairs), (0, 0)))
     weights = np.where(np.arange(room) < pairs, 0.5 / pairs, 0.0).astype(np.float32)
     count = len(flat)
-    side_by_side = jax.default_backend() != "cpu"
     groups = []
     for start in range(0, count, _GROUP):
         some = flat[np.minimum(np.arange(start, start + _GROUP), count - 1)]
         used = min(_GROUP, count - start)
-        groups.append(jax.device_get(_fit_all(some, weights, steps, side_by_side, used)))
+        groups.append(jax.device_get(_fit_all(some, weights, steps, side_by_side(), used)))
     found: Calibration = jax.tree.map(
         lambda *leaves: np.concatenate(leaves)[:count].reshape(lead), *groups
     )
@@ -72,14 +73,14 @@ def calibrate(differences: np.ndarray | jax.Array, steps: int = STEPS) -> Calibr
 
 @functools.partial(jax.jit, static_argnums=(2, 3))
 def _fit_all(
-    flat: jax.Array, weights: jax.Array, steps: int, side_by_side: bool, used: int
+    flat: jax.Array, weights: jax.Array, steps: int, together: bool, used: int
 ) -> Calibration:
     """Of `[G, B, 2]`; one after another only the first `used` are fitted."""
 
     def one(row: jax.Array | int) -> Calibration:
         return _fit(flat[row], weights, steps)
 
-    if side_by_side:
+    if together:
         return jax.vmap(one)(jnp.arange(_GROUP))
 
     def fill(row: int, found: Calibration) -> Calibration:
@@ -89,15 +90,16 @@ def _fit_all(
     return lax.fori_loop(0, used, fill, Calibration(empty, empty, empty))
 
 
-def calibrated_loss(differences: jax.Array, steps: int = 10) -> jax.Array:
-    """Mean binary loss in nats of differences `[B, 2]` under their own best scale and shift.
+def calibrated_loss(odds: jax.Array, steps: int = 10) -> jax.Array:
+    """Mean task loss in nats of log odds `[M]` of pairs under their own best scale and shift.
 
     For training: a few Newton steps, and a slight pull to scale 0 (in units of the spread), without
     which pairs told apart perfectly would leave no gradient. At its optimum the calibration's own
     change adds nothing to the gradient, so it is held fixed for it.
     """
+    differences = odds.reshape(-1, 2) * jnp.asarray(_SIDES)
     scale, shift = _newton(lax.stop_gradient(differences), steps)
-    return jnp.mean(binary_losses(calibrated_differences(differences, scale, shift)))
+    return jnp.mean(task_losses(calibrated_odds(odds, scale, shift)))
 
 
 def _newton(differences: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
@@ -121,6 +123,11 @@ def _newton(differences: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
     return scale, theta[1] - scale * centre
 
 
+def _losses(differences: jax.Array, scale: Any, shift: Any) -> jax.Array:
+    """Of differences `[B, 2]` of the two completions' logits, under a scale and a shift."""
+    return task_losses((scale * differences + shift) * jnp.asarray(_SIDES))
+
+
 def _fit(differences: jax.Array, weights: jax.Array, steps: int) -> Calibration:
     """Of differences `[B, 2]` that weigh `[B]`; their weights are 1 in all, over both prompts."""
 
@@ -133,7 +140,7 @@ def _fit(differences: jax.Array, weights: jax.Array, steps: int) -> Calibration:
     scaled = (differences - centre) / unit
 
     def loss_of(theta: jax.Array) -> jax.Array:
-        return mean(binary_losses(calibrated_differences(scaled, jnp.exp(theta[0]), theta[1])))
+        return mean(_losses(scaled, jnp.exp(theta[0]), theta[1]))
 
     optimizer = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(loss_of)
@@ -156,10 +163,10 @@ def _fit(differences: jax.Array, weights: jax.Array, steps: int) -> Calibration:
     carry = (start, optimizer.init(start), start, jnp.asarray(jnp.inf))
     (theta, _, best, best_loss), _ = lax.scan(step, carry, None, length=steps)
     best = jnp.where(loss_of(theta) < best_loss, theta, best)
-    plain = mean(binary_losses(differences))
+    plain = mean(_losses(differences, 1.0, 0.0))
     scale = jnp.exp(best[0]) / unit
     shift = best[1] - scale * centre
-    fitted = mean(binary_losses(calibrated_differences(differences, scale, shift)))
+    fitted = mean(_losses(differences, scale, shift))
     improved = fitted <= plain
     return Calibration(
         scale=jnp.where(improved, scale, 1.0),

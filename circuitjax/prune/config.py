@@ -1,4 +1,10 @@
-"""Configuration of a pruning run: what shapes the program (static) and what a tuner varies (traced)."""
+"""Settings of a search, one small dataclass for each owner; what a tuner varies is one traced `Hyper`.
+
+Choices      one answer to each of the five questions, and how gates are ranked
+DataConfig   sizes of the three disjoint sets
+Objective    (`objective.py`) what shapes the training program
+Selection    what the cut aims at, and how it calibrates
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -12,111 +18,196 @@ import numpy as np
 
 __all__ = [
     "LIMITS",
+    "Choices",
+    "DataConfig",
     "Hyper",
-    "Limits",
-    "PruneConfig",
+    "SelectionConfig",
+    "TrainConfig",
     "check_limits",
-    "default_hyper",
     "stack_hypers",
 ]
 
+GrainName = Literal["nodes", "weights", "edges"]
+GateKind = Literal["heaviside", "hard_concrete"]
+Ablation = Literal["mean", "zero", "resample", "interchange"]
+Minimise = Literal["task", "kl", "both"]
+Control = Literal["count", "lagrangian", "hold"]
+Ranking = Literal["learned", "attribution", "integrated", "variance", "random"]
+Target = Literal["loss", "kl", "edges", "nodes", "match_soft"]
+
 
 @dataclasses.dataclass(frozen=True)
-class PruneConfig:
-    """Static part: another value is another compiled program.
+class Choices:
+    """What makes a method of pruning; see `capabilities.py` for what goes with what.
 
     Attributes:
-      target_loss: task loss in nats that the circuit must not exceed.
-      steps: mask-training steps.
-      batch_size: pairs per step (both prompts of each go through the model).
-      ablation: what a closed node holds: its mean over pretraining text, or zero.
+      grain: where gates sit.
+      gate: how a gate opens.
+      ablation: what a closed part holds.
+      minimise: the task loss, the KL to the whole model, or the sum of both (`Hyper.kl_weight`).
+      control: what keeps gates closed.
+      ranking: by what gates are ranked: learned scores, or a score without training.
+      owners: gates on the owners of gates besides (writers of edges, ends of weights).
       tie_qk: one gate for a q channel and the k channel it is multiplied with.
-      calibrate: `inside` takes the smallest k whose calibrated loss meets the target, `after`
-        calibrates the circuit chosen without, `off` never does.
-      loss: `binary` is a softmax over the two completions, `vocabulary` over all tokens.
-      train_pairs, validation_pairs, test_pairs: sizes of the three disjoint sets.
-      grid: candidate k per round of the bisection.
-      chunk: training steps per call of the compiled program.
-      random_controls: size- and site-matched random node sets for the necessity test.
+      loss: of the task: between the completions, or over the whole vocabulary.
     """
 
-    target_loss: float = 0.15
-    steps: int = 100
-    batch_size: int = 16
-    ablation: Literal["mean", "zero"] = "mean"
+    grain: GrainName = "nodes"
+    gate: GateKind = "heaviside"
+    ablation: Ablation = "mean"
+    minimise: Minimise = "task"
+    control: Control = "count"
+    ranking: Ranking = "learned"
+    owners: bool = False
     tie_qk: bool = False
-    calibrate: Literal["inside", "after", "off"] = "inside"
     loss: Literal["binary", "vocabulary"] = "binary"
-    train_pairs: int = 4096
-    validation_pairs: int = 1024
-    test_pairs: int = 512
-    grid: int = 12
-    chunk: int = 25
-    random_controls: int = 20
-
-    def __post_init__(self) -> None:
-        if not 0 < self.target_loss < float("inf"):
-            raise ValueError(f"target_loss is {self.target_loss}; it must be in (0, inf) nats")
-        for name in (
-            "steps",
-            "batch_size",
-            "train_pairs",
-            "validation_pairs",
-            "test_pairs",
-            "chunk",
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
-        if self.grid < 3:
-            raise ValueError(f"grid is {self.grid}; it must be at least 3 candidates per round")
-        if self.random_controls < 20:
-            raise ValueError(f"random_controls is {self.random_controls}; it must be at least 20")
-        for name, allowed in (
-            ("ablation", ("mean", "zero")),
-            ("calibrate", ("inside", "after", "off")),
-            ("loss", ("binary", "vocabulary")),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}")
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form."""
         return dataclasses.asdict(self)
 
 
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Sizes of the sets, in pairs of a binary task and in examples of a contrast task.
+
+    Attributes:
+      train, validation, test: disjoint as texts. Gates learn on the first; the cut and the calibration
+        are chosen on the second; every reported figure is of the third.
+      seed: of all three draws.
+    """
+
+    train: int = 4096
+    validation: int = 1024
+    test: int = 512
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _whole(self, "train", "validation", "test")
+        if self.seed < 0:
+            raise ValueError(f"data seed is {self.seed}; it must be at least 0")
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long gates are trained.
+
+    Attributes:
+      steps: in all.
+      batch_size: pairs, or examples of a contrast task, per step.
+      chunk: steps per call of the compiled program, and between checkpoints.
+    """
+
+    steps: int = 100
+    batch_size: int = 16
+    chunk: int = 25
+
+    def __post_init__(self) -> None:
+        _whole(self, "steps", "batch_size", "chunk")
+
+
+@dataclasses.dataclass(frozen=True)
+class SelectionConfig:
+    """What a ranking is cut to.
+
+    Attributes:
+      target: `loss` and `kl`: at most `value` nats; `edges` and `nodes`: at most `value` of them;
+        `match_soft`: as many gates as the soft ones are expected to leave open.
+      value: see `target`.
+      calibrate: `inside` takes the smallest k whose calibrated loss meets the target, `after`
+        calibrates the circuit chosen without, `off` never does.
+      eliminate: whether the open gates are ranked by backward elimination before the cut.
+      grid: candidate k per round of the bisection.
+      random_controls: matched random sets of the necessity figure.
+    """
+
+    target: Target = "loss"
+    value: float = 0.15
+    calibrate: Literal["inside", "after", "off"] = "inside"
+    eliminate: bool = False
+    grid: int = 12
+    random_controls: int = 20
+
+    def __post_init__(self) -> None:
+        if self.target in ("loss", "kl") and not 0 < self.value < float("inf"):
+            raise ValueError(f"target_{self.target} is {self.value}; it must be in (0, inf) nats")
+        if self.target in ("edges", "nodes") and (self.value < 1 or self.value % 1):
+            raise ValueError(
+                f"target_{self.target} is {self.value:g}; it must be a whole number of at least 1"
+            )
+        if self.grid < 3:
+            raise ValueError(f"grid is {self.grid}; it must be at least 3 candidates per round")
+        if self.random_controls < 20:
+            raise ValueError(f"random_controls is {self.random_controls}; it must be at least 20")
+        for name, allowed in (
+            ("target", ("loss", "kl", "edges", "nodes", "match_soft")),
+            ("calibrate", ("inside", "after", "off")),
+        ):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}")
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether the target is a number of nats rather than a size."""
+        return self.target in ("loss", "kl")
+
+
+def _whole(config: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if type(value) is not int or value < 1:
+            raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
+
+
 _INFINITE = float("inf")
 Limits = Mapping[str, tuple[str, Callable[[float], bool]]]
+_POSITIVE = ("(0, inf)", lambda value: 0 < value < _INFINITE)
+_NOT_NEGATIVE = ("[0, inf)", lambda value: 0 <= value < _INFINITE)
 LIMITS: Limits = MappingProxyType(
     {
-        "k_coef": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
-        "init_noise_scale": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
-        "init_noise_bias": ("[-1, 1]", lambda value: -1 <= value <= 1),
-        "wd": ("[0, inf)", lambda value: 0 <= value < _INFINITE),
-        "lr": ("(0, inf)", lambda value: 0 < value < _INFINITE),
+        "k_coef": _NOT_NEGATIVE,
+        "init_noise_scale": _NOT_NEGATIVE,
+        "init_noise_bias": ("[-15, 15]", lambda value: -15 <= value <= 15),
+        "wd": _NOT_NEGATIVE,
+        "lr": _POSITIVE,
         "inv_beta2": ("[1e-6, 1]", lambda value: 0.99e-6 <= value <= 1),
         "lr_warmup_frac": ("[0, 1)", lambda value: 0 <= value < 1),
-        "heaviside_temp": ("(0, inf)", lambda value: 0 < value < _INFINITE),
+        "heaviside_temp": _POSITIVE,
+        "target_sparsity": ("[0, 1)", lambda value: 0 <= value < 1),
+        "target_warmup_frac": ("[0, 1]", lambda value: 0 <= value <= 1),
+        "multiplier_lr": _POSITIVE,
+        "aim": ("(0, 1]", lambda value: 0 < value <= 1),
+        "held": _POSITIVE,
+        "kl_weight": _NOT_NEGATIVE,
     }
 )
 
 
 @flax.struct.dataclass
 class Hyper:
-    """Traced part (Gao et al. 2025, Table 2): scalars, or `[J]` with a leading job axis.
+    """What a tuner may vary without another program: scalars, or `[J]` with a leading job axis.
+
+    The first eight are those of Gao et al. 2025, Table 2.
 
     Attributes:
-      k_coef: weight of the number of open nodes, in nats per node.
-      init_noise_scale: standard deviation of the initial mask parameters.
-      init_noise_bias: their mean.
-      wd: decoupled weight decay.
+      k_coef: nats per open part (`count`); where that starts (`hold`).
+      init_noise_scale: standard deviation of the initial scores. Heaviside gates that start alike close
+        alike, all at once where the loss has no gradient yet (a KL of 0, a task already solved).
+      init_noise_bias: their mean; of hard-concrete gates they are log odds.
+      wd: decoupled weight decay of the scores.
       lr: peak learning rate.
       inv_beta2: 1 - b2 of Adam.
       lr_warmup_frac: fraction of the steps with a rising learning rate.
       heaviside_temp: temperature of the surrogate gradient.
+      target_sparsity: fraction of gates to close (`lagrangian`).
+      target_warmup_frac: fraction of the steps over which that target rises from 0.
+      multiplier_lr: step size of the multipliers' ascent.
+      aim: fraction of the target at which `hold` holds the loss or the KL: selection goes on from there.
+      held: that target, in nats.
+      kl_weight: of the KL beside the task loss, where both are minimised.
     """
 
-    k_coef: Any
+    k_coef: Any = 0.0
     init_noise_scale: Any = 1e-2
     init_noise_bias: Any = 1e-1
     wd: Any = 1e-3
@@ -124,6 +215,12 @@ class Hyper:
     inv_beta2: Any = 5e-2
     lr_warmup_frac: Any = 0.0
     heaviside_temp: Any = 1.0
+    target_sparsity: Any = 0.0
+    target_warmup_frac: Any = 0.7
+    multiplier_lr: Any = 0.3
+    aim: Any = 0.5
+    held: Any = 0.15
+    kl_weight: Any = 1.0
 
     def to_dict(self) -> dict[str, float]:
         """Plain numbers of one job."""
@@ -133,8 +230,7 @@ class Hyper:
         """Refuses what cannot work, before any work.
 
         Raises:
-          ValueError: a value outside its limits, or not a number, once rounded to float32: inv_beta2
-            from 1e-6 (below, 1 - inv_beta2 is nearly 1 itself), lr and heaviside_temp above 0.
+          ValueError: a value outside its limits, or not a number, once rounded to float32.
         """
         check_limits(self.to_dict(), LIMITS)
 
@@ -147,16 +243,6 @@ def check_limits(values: Mapping[str, float], limits: Limits) -> None:
             rounded = float(np.float32(value))
         if not fits(rounded):
             raise ValueError(f"{name} is {value:g}; it must be in {described}")
-
-
-def default_hyper(num_nodes: int, **changes: float) -> Hyper:
-    """The published centres (Table 2) but for three: k_coef = 18 / N, lr 0.01, no warm-up.
-
-    The useful k_coef goes as one over the number of nodes; 18 is the published 1e-4 times its N.
-    """
-    hyper = Hyper(**{"k_coef": 18.0 / num_nodes, **changes})
-    hyper.check()
-    return hyper
 
 
 def stack_hypers(hypers: Sequence[Any]) -> Any:

@@ -1,140 +1,148 @@
-"""Evaluation of hard circuits: what many candidate masks answer on a fixed set of pairs.
+"""What many circuits answer on a fixed set of examples, for every grain.
 
-The unit of work is one mask on one batch, a single compiled program for every stage of a run. On CPU
-masks follow one another; on an accelerator they are mapped side by side. Everything after that (loss,
-accuracy, calibration) is arithmetic on the cached answers.
+The unit of work is one set of open gates on one batch, a single compiled program for every stage of a
+run. Everything after that (loss, accuracy, calibration) is arithmetic on the cached answers.
 """
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.model.config import TransformerConfig
-from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
-from circuitjax.model.transformer import Fills, Gates, Params
-from circuitjax.model.widths import Widths, widest
-from circuitjax.prune.answer_memory import AnswerMemory
-from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.gates import Tau, flatten_units, gates_from_ranks, gates_of, num_units, tie
-from circuitjax.prune.objective import (
-    AnyPairs,
-    Pairs,
-    answer_logits,
-    logit_differences,
-    reduced_logits,
-    task_loss,
+from circuitjax.core.policy import leaves_out_closed, side_by_side
+from circuitjax.gated.examples import Batch, Examples, picked
+from circuitjax.gated.measures import (
+    agreement,
+    kl_divergence,
+    mean_task_loss,
+    odds_of,
+    vocabulary_losses,
 )
-from circuitjax.prune.packing import packed_batches, uneven_batches
+from circuitjax.gated.protocol import GatedModel
+from circuitjax.gated.replacement import Reference, refer
+from circuitjax.gated.rows import Batches
+from circuitjax.prune.answer_memory import AnswerMemory
+from circuitjax.prune.calibrate import calibrated_loss
+from circuitjax.prune.objective import measured
 from circuitjax.prune.problem import Problem
-from circuitjax.prune.train import MaskState
 
-__all__ = [
-    "Answers",
-    "Prober",
-    "answers",
-    "attribution",
-    "gate_gradient",
-    "mean_binary_loss",
-    "probers",
-]
+__all__ = ["Answers", "Prober", "answers", "gate_slopes", "references", "slopes", "total_loss"]
 
-_MASKS = 8  # masks side by side on an accelerator
+_SETS = 8  # sets of gates side by side on an accelerator
+_SEED = 0  # of donors, wherever something is measured rather than trained
 
 
 class Answers(NamedTuple):
-    """What K masks answer to M pairs.
+    """What K circuits answer to M examples, each `[K, M]`, on the host.
 
     Attributes:
-      differences: `[K, M, 2]`, see `objective.logit_differences`; on the host, as the vocabulary's.
-      vocabulary: `[K, M, 2]`, loss of each prompt over the whole vocabulary, in nats.
+      odds: log odds of the right completions, uncalibrated.
+      vocabulary: -log of the right completions' probability, in nats; 0 where it was not asked for.
+      kl: KL(whole model || circuit), in nats; likewise.
+      agree: whether the most probable token is the whole model's; likewise.
     """
 
-    differences: np.ndarray
+    odds: np.ndarray
     vocabulary: np.ndarray
+    kl: np.ndarray
+    agree: np.ndarray
 
-    def losses(self, prune: PruneConfig) -> np.ndarray:
-        """Mean task loss `[K]` in nats, of the kind the configuration asks for."""
-        if prune.loss == "binary":
-            return mean_binary_loss(self.differences)
-        return np.mean(self.vocabulary, axis=(1, 2))
+    def losses(self, kind: str) -> np.ndarray:
+        """Mean task loss `[K]` in nats, of a kind: `binary` or `vocabulary`."""
+        if kind == "binary":
+            return mean_task_loss(self.odds)
+        return np.mean(self.vocabulary, axis=1)
+
+    def accuracy(self) -> np.ndarray:
+        """Share of examples whose right completions are preferred, `[K]`."""
+        return np.asarray(np.mean(self.odds > 0, axis=1))
 
 
-def mean_binary_loss(values: np.ndarray) -> np.ndarray:
-    """Mean loss `[...]` in nats from differences `[..., M, 2]`, on the host."""
-    losses = np.logaddexp(0.0, np.asarray(values) * np.array([-1.0, 1.0], np.float32))
-    return np.asarray(np.mean(losses, axis=(-2, -1)))
+@functools.partial(jax.jit, static_argnames="full")
+def _refer(model: GatedModel, batch: Batch, key: jax.Array, *, full: bool) -> Reference:
+    return refer(model, batch, key, full=full)
+
+
+def references(
+    model: GatedModel, batches: Sequence[Batch], *, full: bool
+) -> list[tuple[Batch, Reference]]:
+    """Each batch with what circuits are run with and compared with; donors by a fixed seed."""
+    keys = [jax.random.fold_in(jax.random.key(_SEED), number) for number in range(len(batches))]
+    return [
+        (batch, _refer(model, batch, key, full=full))
+        for batch, key in zip(batches, keys, strict=True)
+    ]
 
 
 def _answer(
-    config: TransformerConfig, params: Params, fills: Fills, batch: AnyPairs, gates: Gates
-) -> tuple[jax.Array, jax.Array]:
-    logits = answer_logits(config, params, batch, gates, fills)
-    log_probs = jax.nn.log_softmax(logits)
-    vocabulary = -jnp.take_along_axis(log_probs, batch.answers[..., None], axis=-1)[..., 0]
-    return logit_differences(logits, batch.answers), vocabulary
+    model: GatedModel, gates: jax.Array, batch: Batch, reference: Reference
+) -> tuple[jax.Array, ...]:
+    """Of one circuit; where no whole model was run, the odds only."""
+    if reference.full is None:
+        odds = odds_of(model.answers(gates, batch, reference.held), batch)
+        none = jnp.zeros_like(odds)
+        return odds, none, none, none
+    logits = model.logits(gates, batch, reference.held)
+    return (
+        odds_of(picked(logits, batch), batch),
+        vocabulary_losses(logits, batch),
+        kl_divergence(logits, reference.full),
+        agreement(logits, reference.full),
+    )
 
 
-_one = jax.jit(_answer, static_argnums=0)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _several(
-    config: TransformerConfig, params: Params, fills: Fills, batch: AnyPairs, gates: Gates
-) -> tuple[jax.Array, jax.Array]:
-    return jax.vmap(lambda mask: _answer(config, params, fills, batch, mask))(gates)
+_one = jax.jit(_answer)
+_several = jax.jit(jax.vmap(_answer, in_axes=(None, 0, None, None)))
 
 
 def answers(
-    problem: Problem,
-    pairs: Pairs,
-    masks: Sequence[Mapping[str, Any]],
-    fills: Fills | None = None,
+    model: GatedModel,
+    batches: Batches,
+    examples: Examples,
+    opened: np.ndarray | Sequence[np.ndarray],
     *,
-    side_by_side: bool | None = None,
+    full: bool = False,
+    together: bool | None = None,
 ) -> Answers:
-    """Runs K masks over all pairs.
+    """Runs K circuits over all examples.
 
     Args:
-      problem: model.
-      pairs: M of them.
-      masks: K gate trees {site: `[L, W]`} of numbers or booleans.
-      fills: replacements of closed nodes; None means the problem's.
-      side_by_side: True maps masks in groups, False runs one after another; None chooses by backend.
+      model: of any grain.
+      batches: how examples are cut.
+      examples: M of them.
+      opened: `[K, G]`, bool or numbers in [0, 1].
+      full: whether vocabulary loss, KL and agreement are wanted, for which the whole model is run.
+      together: True maps circuits in groups, False runs one after another; None chooses by backend.
     """
-    fills = problem.fills if fills is None else fills
-    if side_by_side is None:
-        side_by_side = jax.default_backend() != "cpu"
-    group = min(_MASKS, len(masks)) if side_by_side else 1
-    trees = [{s: np.asarray(m, np.float32) for s, m in mask.items()} for mask in masks]
-    results = []
-    batches, places = packed_batches(pairs, problem.config.causal)
-    for start in range(0, len(trees), group):
-        chosen = [trees[min(start + i, len(trees) - 1)] for i in range(group)]
-        stacked = {site: np.stack([tree[site] for tree in chosen]) for site in chosen[0]}
-        parts = []
-        for batch in batches:
+    gates = np.asarray(opened, np.float32)
+    together = side_by_side() if together is None else together
+    group = min(_SETS, len(gates)) if together else 1
+    rows, places = batches.even(examples)
+    parts = []
+    for batch, reference in references(model, rows, full=full):
+        found = []
+        for start in range(0, len(gates), group):
+            chosen = gates[np.minimum(np.arange(start, start + group), len(gates) - 1)]
             if group > 1:
-                several = _several(problem.config, problem.params, fills, batch, stacked)
-                parts.append(jax.device_get(several))
+                found.append(jax.device_get(_several(model, chosen, batch, reference)))
             else:
-                part = _one(problem.config, problem.params, fills, batch, chosen[0])
-                parts.append(tuple(value[None] for value in jax.device_get(part)))
-        results.append(tuple(np.concatenate(part, axis=1) for part in zip(*parts, strict=True)))
-    whole = (np.concatenate(part)[: len(trees), places] for part in zip(*results, strict=True))
-    return Answers(*whole)
+                one = jax.device_get(_one(model, chosen[0], batch, reference))
+                found.append(tuple(value[None] for value in one))
+        parts.append([np.concatenate(p)[: len(gates)] for p in zip(*found, strict=True)])
+    joined = (np.concatenate(part, axis=1)[:, places] for part in zip(*parts, strict=True))
+    return Answers(*joined)
 
 
 class Prober:
-    """Answers of "the first k units of a ranking", for several rankings over any pairs.
+    """Answers of "the first k gates of a ranking", for several rankings over any examples.
 
-    On CPU, where arithmetic is what costs, a small k runs through a smaller model: for each of a few
-    sizes, the nodes that any ranking puts among its first so many are folded, once, into a reduced
-    model (exact; see `model.reduced`), and the mask within it is traced. So a handful of programs is
-    compiled whatever the number of rankings, k and rounds.
+    Where closed gates are left out of the arithmetic, a small k runs through a smaller model: for each of
+    a few sizes, the gates that any ranking puts among its first so many are the reduced model's, folded
+    once, and the set within it is traced. So a handful of programs is compiled whatever the number of
+    rankings, k and rounds.
     """
 
     def __init__(
@@ -142,141 +150,128 @@ class Prober:
         problem: Problem,
         rankings: Sequence[np.ndarray],
         *,
+        full: bool = False,
         reduce: bool | None = None,
         memory: AnswerMemory | None = None,
-        room: Callable[[int], Widths] | None = None,
+        room: Callable[[int], Any] | None = None,
     ) -> None:
         """Takes the rankings; reduced models are folded when first needed.
 
         Args:
-          problem: model and replacement values.
-          rankings: each `[U]`, 0 is the most important unit.
-          reduce: None reduces on CPU where an exact reduction exists; False never.
-          memory: of answers under the same model and replacement values; added to.
-          room: how wide the reduced model of so many units is at least.
+          problem: the model and its data.
+          rankings: each `[G]`, 0 is the most important gate.
+          full: see `answers`.
+          reduce: None reduces where that pays and an exact reduction exists; False never.
+          memory: of answers under the same model and replacements; added to.
+          room: how wide the reduced model of so many gates is at least.
         """
-        if reduce is None:
-            reduce = jax.default_backend() == "cpu" and can_reduce(problem.config)
-        reduce = reduce and problem.prune.loss == "binary"
+        reduce = leaves_out_closed() if reduce is None else reduce
         self._problem, self._rankings, self._memory = problem, rankings, memory
-        self._reduced: dict[int, Reduced] = {}
-        self._room = room
-        units = num_units(problem.config, problem.prune.tie_qk)
-        self._sizes = (units // 64, units // 16, units // 4) if reduce else ()
+        self._models: dict[int, GatedModel] = {}
+        self._full, self._room = full, room
+        self._sizes = tuple(problem.whole.sizes()) if reduce and not full else ()
 
-    def _mask(self, ranking: int, k: int) -> dict[str, np.ndarray]:
-        ranks = jnp.asarray(self._rankings[ranking])
-        gates = gates_from_ranks(self._problem.config, ranks, k, self._problem.prune.tie_qk)
-        return {site: np.asarray(m) for site, m in gates.items()}
+    def opened(self, ranking: int, k: int) -> np.ndarray:
+        """bool `[G]`: the first k gates that can matter, without those on no path where paths are cheap."""
+        first = self._rankings[ranking] < k
+        whole = self._problem.whole
+        return whole.alive(first) if whole.grain != "nodes" else first & whole.exists()
 
-    def _model_for(self, k: int) -> Reduced | None:
+    def widths(self, size: int) -> Any:
+        """Of the reduced model of the first so many gates of every ranking."""
+        return self._fold(size).small.widths  # type: ignore[attr-defined]
+
+    def _fold(self, size: int, room: Any = None) -> GatedModel:
+        sets = [self.opened(index, size) for index in range(len(self._rankings))]
+        more = {} if room is None else {"at_least": room}
+        return self._problem.whole.reduced(np.any(sets, axis=0), **more)
+
+    def _model_for(self, k: int) -> GatedModel:
         size = next((size for size in self._sizes if k <= size), None)
         if size is None:
-            return None
-        if size not in self._reduced:
-            room = None if self._room is None else self._room(size)
-            self._reduced[size] = self._fold(size, room)
-        return self._reduced[size]
+            return self._problem.whole
+        if size not in self._models:
+            self._models[size] = self._fold(size, None if self._room is None else self._room(size))
+        return self._models[size]
 
-    def widths(self, size: int) -> Widths:
-        """Of the reduced model of the first so many units of every ranking."""
-        return self._fold(size).widths
-
-    def _fold(self, size: int, room: Widths | None = None) -> Reduced:
-        masks = [self._mask(index, size) for index in range(len(self._rankings))]
-        keep = {site: np.any([m[site] > 0.5 for m in masks], axis=0) for site in masks[0]}
-        params, fills = (
-            jax.tree.map(np.asarray, dict(tree))
-            for tree in (self._problem.params, self._problem.fills)
-        )
-        return reduce_model(self._problem.config, params, keep, fills, at_least=room)
-
-    def answers(self, pairs: Pairs, ranking: int, ks: Sequence[int]) -> Answers:
-        """Answers of the first k units of a ranking to M pairs, for each k `[K]`."""
+    def answers(self, examples: Examples, ranking: int, ks: Sequence[int]) -> Answers:
+        """Answers of the first k gates of a ranking to M examples, for each k `[K]`."""
         if self._memory is None:
-            return self._look(pairs, ranking, ks)
+            return self._look(examples, ranking, ks)
         found = self._memory.answers(
-            self._rankings[ranking], pairs, ks, lambda missing: self._look(pairs, ranking, missing)
+            self._rankings[ranking], examples, ks, lambda ks: self._look(examples, ranking, ks)
         )
         return Answers(*found)
 
-    def _look(self, pairs: Pairs, ranking: int, ks: Sequence[int]) -> Answers:
-        masks = [self._mask(ranking, int(k)) for k in ks]
-        small = [self._model_for(int(k)) for k in ks]
-        if all(model is None for model in small):
-            return answers(self._problem, pairs, masks)
-        batches, places = packed_batches(pairs, self._problem.config.causal)
-        parts = []
-        for mask, model in zip(masks, small, strict=True):
-            if model is None:
-                parts.append(answers(self._problem, pairs, [mask]).differences)
-                continue
-            rows = jax.device_get([_reduced_differences(model, batch, mask) for batch in batches])
-            parts.append(np.concatenate(rows)[None, places])
-        values = np.concatenate(parts)
-        return Answers(values, np.zeros_like(values))
+    def _look(self, examples: Examples, ranking: int, ks: Sequence[int]) -> Answers:
+        batches, parts = self._problem.batches, []
+        sets = {int(k): self.opened(ranking, int(k)) for k in ks}
+        alike: list[list[int]] = []  # neighbours that run through the same model
+        for k in (int(k) for k in ks):
+            if alike and self._model_for(alike[-1][0]) is self._model_for(k):
+                alike[-1].append(k)
+            else:
+                alike.append([k])
+        for group in alike:
+            rows = np.stack([sets[k] for k in group])
+            model = self._model_for(group[0])
+            parts.append(answers(model, batches, examples, rows, full=self._full))
+        return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
-def probers(problems: Sequence[Problem], rankings: Sequence[np.ndarray]) -> Iterator[Prober]:
-    """One for each problem and its ranking `[U]`, in turn, in reduced models of the same few shapes.
-
-    So they share compiled programs, and none is slowed down by what only another's ranking keeps open.
-    """
-    alone = [Prober(problem, [own]) for problem, own in zip(problems, rankings, strict=True)]
-
-    @functools.cache
-    def room(size: int) -> Widths:
-        return widest([prober.widths(size) for prober in alone])
-
-    for problem, own in zip(problems, rankings, strict=True):
-        yield Prober(problem, [own], room=room)
+def total_loss(kind: str, found: dict[str, jax.Array]) -> jax.Array:
+    """One loss in nats of what `objective.measured` found: `task`, `calibrated`, `kl`."""
+    if kind == "calibrated":
+        return calibrated_loss(found["odds"])
+    return jnp.mean(found[kind])
 
 
-@jax.jit
-def _reduced_differences(reduced: Reduced, batch: AnyPairs, gates: Gates) -> jax.Array:
-    logits = reduced_logits(reduced, batch, gates, candidates=True)
-    return logits[..., 0] - logits[..., 1]
+@functools.partial(jax.jit, static_argnames=("kind", "levels", "loss"))
+def slopes(
+    model: GatedModel,
+    gates: jax.Array,
+    batch: Batch,
+    reference: Reference,
+    *,
+    kind: str,
+    levels: tuple[float, ...] = (1.0,),
+    loss: str = "binary",
+) -> jax.Array:
+    """Derivative of a loss by each gate `[G]` in nats, the mean over some heights of the open gates."""
+
+    def loss_of(z: jax.Array) -> jax.Array:
+        return total_loss(kind, measured(model, z, batch, reference, kl=kind == "kl", loss=loss))
+
+    slope = jax.grad(loss_of)
+    return sum((slope(gates * level) for level in levels), jnp.zeros_like(gates)) / len(levels)
 
 
-def attribution(problem: Problem, state: MaskState, pairs: Pairs) -> np.ndarray:
-    """Derivative of the task loss by each gate at one job's trained state: `[U]`.
+def gate_slopes(
+    problem: Problem,
+    gates: np.ndarray,
+    examples: Examples,
+    kind: str,
+    *,
+    loss: str = "binary",
+    model: GatedModel | None = None,
+) -> np.ndarray:
+    """Derivative of the mean loss by each gate, in nats `[G]`, over all examples with equal weight.
 
-    It is taken at the hard gates themselves, not through the surrogate: to first order, what opening
-    a closed node (or closing an open one) would do to the loss, in nats.
-    """
-    hard = {site: m for site, m in gates_of(state.tau, 1.0).items() if site in state.tau}
-    return gate_gradient(problem, hard, pairs)
-
-
-def gate_gradient(problem: Problem, gates: Tau, pairs: Pairs) -> np.ndarray:
-    """Derivative of the mean task loss by each gate, in nats: `[U]`.
+    It is taken at the gates themselves, not through a surrogate: to first order, what opening a closed
+    gate (or closing an open one) would do to the loss.
 
     Args:
-      problem: model, replacement values, kind of loss.
-      gates: {site: `[L, W]`} where it is taken, of any value; without `attn.k` where q and k are tied.
-      pairs: M of them, all of equal weight.
+      problem: model and data.
+      gates: `[G]` in [0, 1], where it is taken.
+      examples: to measure on.
+      kind: `task`, `calibrated` or `kl`.
+      loss: kind of task loss.
+      model: None means the whole one.
     """
-    total = np.zeros(num_units(problem.config, problem.prune.tie_qk))
-    prune = PruneConfig(loss=problem.prune.loss)  # the rest would only make more programs
-    for batch in uneven_batches(pairs, problem.config.causal):
-        gradient = _gate_gradient(
-            problem.config, prune, problem.params, problem.fills, batch, gates
-        )
-        total += np.asarray(gradient) * batch.size
-    return total / pairs.size
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _gate_gradient(
-    config: TransformerConfig,
-    prune: PruneConfig,
-    params: Params,
-    fills: Fills,
-    batch: AnyPairs,
-    gates: Tau,
-) -> jax.Array:
-    def loss_of(hard: Tau) -> jax.Array:
-        logits = answer_logits(config, params, batch, tie(hard), fills)
-        return task_loss(prune, logits, batch.answers)
-
-    return flatten_units(jax.grad(loss_of)(gates))
+    model = problem.whole if model is None else model
+    rows = list(problem.batches.uneven(examples))
+    total, gates = np.zeros(model.num_gates), np.asarray(gates, np.float32)
+    for batch, reference in references(model, rows, full=kind == "kl"):
+        slope = slopes(model, gates, batch, reference, kind=kind, loss=loss)
+        total += np.asarray(slope) * batch.size
+    return total / examples.size

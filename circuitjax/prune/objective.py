@@ -1,236 +1,181 @@
-"""What is minimised: the task loss of the gated model, plus k_coef times the number of open nodes.
+"""What training minimises, for every grain: task loss or KL of the gated model, and the cost of open gates.
 
-For a pair (positive, negative) with completions a and b, and logits at each prompt's last position,
+    gates        one z per gate, drawn once per step for the whole batch; times those of its owners
+    minimised    task, KL(full || circuit), or task + kl_weight KL;  plus the control's cost
+    calibrated   the task loss is one under its own best scale and shift, as in a cut that calibrates:
+                 training would otherwise spend gates on what a calibration does for nothing
 
-    binary      mean over the two prompts of  softplus(-(right logit - wrong logit))
-    vocabulary  mean over the two prompts of  -log softmax(logits)[right]
-
-in nats (chance for `binary` is ln 2). Axis letters: B pairs, and an axis of 2 is (positive, negative).
+What the gates sit on is the gated model's (`gated/protocol.py`), which is the training's data.
 """
 
-from typing import Any, NamedTuple, Protocol
+import dataclasses
+from typing import Any
 
-import flax.struct
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from circuitjax.model.config import TransformerConfig
-from circuitjax.model.layout import Layout
-from circuitjax.model.reduced import Reduced
-from circuitjax.model.reduced_forward import apply_reduced
-from circuitjax.model.transformer import Fills, Gates, Params, apply
-from circuitjax.prune.config import Hyper, PruneConfig
-from circuitjax.prune.gates import Tau, gates_of, open_nodes
+from circuitjax.gated.examples import Batch, picked
+from circuitjax.gated.measures import (
+    kl_divergence,
+    odds_of,
+    task_losses,
+    vocabulary_losses,
+)
+from circuitjax.gated.protocol import GatedModel
+from circuitjax.gated.replacement import Reference, refer
+from circuitjax.prune.calibrate import calibrated_loss
+from circuitjax.prune.config import Hyper
+from circuitjax.prune.opening import CONTROLS, GATES, learning_rate
 
-__all__ = [
-    "AnyPairs",
-    "OnPairs",
-    "Pairs",
-    "Prompts",
-    "answer_logits",
-    "binary_losses",
-    "calibrated_differences",
-    "logit_differences",
-    "pruning_loss",
-    "reduced_logits",
-    "slices_of",
-    "task_loss",
-]
+__all__ = ["Objective", "measured"]
 
-_SLICE = 1024  # tokens of a slice of a batch, at least: smaller products are slower ones
+Tau = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
 
 
-class OnPairs:
-    """What every `Objective` that learns on pairs reads off its settings."""
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What shapes the training program: equal objectives share a compiled one.
 
-    prune: PruneConfig
+    Attributes:
+      gate, minimise, control, task_loss, owners: see `config.Choices`.
+      calibrated: whether the task loss is one under its best calibration.
+      holds: what `hold` holds: `loss` or `kl`.
+      steps, batch_size: of the training.
+    """
 
-    @property
-    def steps(self) -> int:
-        """Training steps in all."""
-        return self.prune.steps
+    gate: str
+    minimise: str
+    control: str
+    task_loss: str
+    owners: bool
+    calibrated: bool
+    holds: str
+    steps: int
+    batch_size: int
 
-    @property
-    def batch_size(self) -> int:
-        """Pairs per step."""
-        return self.prune.batch_size
+    def separable(self, model: GatedModel) -> bool:
+        """Whether the loss is a mean over items, so that a batch may be taken apart."""
+        return not self.calibrated and model.ablation != "resample"
 
-    def data_of(self, hyper: Any, data: Any) -> Any:
+    def init(self, key: jax.Array, hyper: Hyper, model: GatedModel) -> tuple[Tau, Any]:
+        """Gaussian scores, and multipliers where something is held."""
+
+        def scores(noise: jax.Array) -> jax.Array:
+            start = hyper.init_noise_bias + hyper.init_noise_scale * noise
+            return GATES[self.gate].project(start)
+
+        tau = {"gates": scores(model.draw(key))}
+        if self.owners:
+            noise = jax.random.normal(jax.random.fold_in(key, 1), (model.num_owners,))
+            tau["owners"] = scores(noise)
+        total = model.count(jnp.ones(model.num_gates))
+        return tau, CONTROLS[self.control].start(total)
+
+    def data_of(self, hyper: Hyper, data: Any) -> Any:
         """All jobs share one model."""
         del hyper
         return data
 
+    def chances(self, tau: Tau, hyper: Hyper, model: GatedModel) -> jax.Array:
+        """Chance that each gate is effectively open, `[G]`."""
+        chance = GATES[self.gate].chance(tau["gates"], hyper)
+        if self.owners:
+            chance = chance * model.owned(GATES[self.gate].chance(tau["owners"], hyper))
+        return chance
 
-@flax.struct.dataclass
-class Pairs:
-    """Encoded pairs on the device.
+    def gates(self, tau: Tau, hyper: Hyper, model: GatedModel, key: jax.Array) -> jax.Array:
+        """Gates of one step, `[G]`."""
+        sample = GATES[self.gate].sample
+        z = sample(jax.random.fold_in(key, 0), tau["gates"], hyper)
+        if self.owners:
+            z = z * model.owned(sample(jax.random.fold_in(key, 1), tau["owners"], hyper))
+        return z
 
-    Attributes:
-      tokens: int32 `[B, 2, T]`, right-padded.
-      last: int32 `[B, 2]`, where each prompt ends.
-      answers: int32 `[B, 2]`, the completions of the positive and of the negative prompt.
-      row_length: slots of a row of two packed pairs (static); 0 where every prompt has a row of its
-        own. See `packing.py`.
-    """
+    def loss_of(
+        self, z: jax.Array, hyper: Hyper, model: GatedModel, batch: Batch, key: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """What is minimised but for the gates' cost, and `task` and maybe `kl` apart, in nats."""
+        kinds = {"task": self.minimise != "kl", "kl": self.minimise != "task"}
+        kinds["kl"] |= self.control == "hold" and self.holds == "kl"
+        reference = refer(model, batch, key, full=kinds["kl"])
+        found = measured(model, z, batch, reference, kl=kinds["kl"], loss=self.task_loss)
+        task = calibrated_loss(found["odds"]) if self.calibrated else jnp.mean(found["task"])
+        parts = {"task": task}
+        if kinds["kl"]:
+            parts["kl"] = jnp.mean(found["kl"])
+        if self.minimise == "task":
+            return task, parts
+        return (
+            parts["kl"] if self.minimise == "kl" else task + hyper.kl_weight * parts["kl"]
+        ), parts
 
-    tokens: jax.Array
-    last: jax.Array
-    answers: jax.Array
-    row_length: int = flax.struct.field(pytree_node=False, default=0)
+    def loss(
+        self,
+        tau: Tau,
+        multipliers: Any,
+        hyper: Hyper,
+        at: tuple[jax.Array, jax.Array],
+        model: GatedModel,
+        batch: Batch,
+    ) -> tuple[jax.Array, Metrics]:
+        """What is minimised over tau and maximised over the multipliers, and figures to record.
 
-    def take(self, index: jax.Array | np.ndarray) -> "Pairs":
-        """The pairs at `index` `[B']`, on the host if the index is there."""
-        # Every size of a slice would be a program of its own to compile on the device.
-        host = isinstance(index, np.ndarray)
-        return jax.tree.map(lambda leaf: (np.asarray(leaf) if host else leaf)[index], self)
-
-    def draw(self, key: jax.Array, count: int) -> "Pairs":
-        """`count` pairs, drawn with replacement."""
-        return self.take(jax.random.randint(key, (count,), 0, self.size))
-
-    @property
-    def size(self) -> int:
-        """Number of pairs."""
-        return self.tokens.shape[0]
-
-    @property
-    def slices(self) -> int:
-        """See `slices_of`."""
-        return slices_of(self.tokens.shape[0], 2 * self.tokens.shape[-1])
-
-    @property
-    def prompts(self) -> "Prompts":
-        """What goes through a model: a row for each prompt."""
-        size, _, length = self.tokens.shape
-        return Prompts(
-            self.tokens.reshape(size * 2, length),
-            self.last.reshape(size * 2, 1),
-            jnp.repeat(self.answers, 2, axis=0)[:, None],
+        `at` is (random key of the step, step).
+        """
+        key, step = at
+        z = self.gates(tau, hyper, model, key)
+        loss, parts = self.loss_of(z, hyper, model, batch, jax.random.fold_in(key, 2))
+        opened = model.count(self.chances(tau, hyper, model))
+        total = model.count(jnp.ones(model.num_gates))
+        held = parts.get("kl" if self.holds == "kl" else "task", parts["task"])
+        cost = CONTROLS[self.control].cost(
+            opened, total, multipliers, hyper, (step, self.steps), (held, self._aim(hyper))
         )
+        return loss + cost, {**parts, "k": opened, "sparsity": 1 - opened / total}
 
+    def rate(self, hyper: Hyper, step: jax.Array) -> jax.Array:
+        """Learning rate at a step."""
+        return learning_rate(self.control, hyper, step, self.steps)
 
-class Prompts(NamedTuple):
-    """Tokens of R rows, each of P prompts, and what is asked of them.
+    def project(self, tau: Tau) -> Tau:
+        """Scores back within bounds."""
+        found: Tau = GATES[self.gate].project(tau)
+        return found
 
-    Attributes:
-      tokens: int32 `[R, T]`.
-      positions: int32 `[R, P]`, the slot of each prompt's last token.
-      candidates: int32 `[R, P, 2]`, the completions of a prompt's pair.
-      layout: where the tokens stand, if rows hold more than a prompt.
-    """
-
-    tokens: jax.Array
-    positions: jax.Array
-    candidates: jax.Array
-    layout: Layout | None = None
-
-
-class AnyPairs(Protocol):
-    """Pairs in rows of any kind: `Pairs`, `packing.Packed`."""
+    def ascend(self, multipliers: Any, gradient: Any, hyper: Hyper) -> Any:
+        """Multipliers after a step of gradient ascent."""
+        return CONTROLS[self.control].ascend(multipliers, gradient, hyper, self._aim(hyper))
 
     @property
-    def size(self) -> int:
-        """B, the number of pairs."""
+    def metrics(self) -> tuple[str, ...]:
+        """Names of the training metrics worth keeping."""
+        kl = self.minimise != "task" or (self.control == "hold" and self.holds == "kl")
+        return ("loss", *(["kl"] if kl else []), "task", "k", "sparsity", "gradient_rms")
 
-    @property
-    def answers(self) -> jax.Array:
-        """int32 `[B, 2]`, the completions of the positive and of the negative prompt."""
-
-    @property
-    def prompts(self) -> Prompts:
-        """What goes through a model; in order of the pairs, positive before negative."""
+    def _aim(self, hyper: Hyper) -> Any:
+        return hyper.aim * hyper.held
 
 
-def slices_of(rows: int, slots: int) -> int:
-    """Parts in which a batch is best worked out on CPU: rows of a part stay in cache, if not too few."""
-    return next((n for n in (4, 2) if rows % n == 0 and rows * slots >= n * _SLICE), 1)
-
-
-def answer_logits(
-    config: TransformerConfig,
-    params: Params,
-    pairs: AnyPairs,
-    gates: Gates | None,
-    fills: Fills | None,
-) -> jax.Array:
-    """Logits `[B, 2, V]` after each prompt's last token."""
-    asked = pairs.prompts
-    logits = apply(
-        config,
-        params,
-        asked.tokens,
-        gates,
-        fills,
-        positions=asked.positions,
-        layout=asked.layout,
-    ).logits
-    return logits.reshape(pairs.size, 2, -1)
-
-
-def reduced_logits(
-    reduced: Reduced, pairs: AnyPairs, gates: Gates | None = None, *, candidates: bool = False
-) -> jax.Array:
-    """Logits `[B, 2, V]` of a reduced model; of each pair's completions alone, `[B, 2, 2]`."""
-    asked = pairs.prompts
-    logits = apply_reduced(
-        reduced,
-        asked.tokens,
-        gates,
-        positions=asked.positions,
-        candidates=asked.candidates if candidates else None,
-        layout=asked.layout,
-    )
-    return logits.reshape(pairs.size, 2, -1)
-
-
-def logit_differences(logits: jax.Array, answers: jax.Array) -> jax.Array:
-    """logit of the positive's completion minus the negative's, after both prompts.
-
-    Args:
-      logits: `[B, 2, V]`.
-      answers: `[B, 2]`.
-
-    Returns:
-      `[B, 2]`: a model that does the task has [:, 0] > 0 > [:, 1].
-    """
-    both = jnp.take_along_axis(logits, answers[:, None, :], axis=-1)
-    return both[..., 0] - both[..., 1]
-
-
-def binary_losses(differences: jax.Array) -> jax.Array:
-    """Loss of each prompt in nats, from differences `[..., 2]`."""
-    sign = jnp.array([-1.0, 1.0]).reshape((1,) * (differences.ndim - 1) + (2,))
-    return jax.nn.softplus(sign * differences)
-
-
-def calibrated_differences(differences: Any, scale: Any, shift: Any) -> Any:
-    """scale * difference + shift: what a scale and a shift per completion do to a difference.
-
-    Where the differences are, on the host or on the device, there the result is.
-    """
-    return scale * differences + shift
-
-
-def task_loss(prune: PruneConfig, logits: jax.Array, answers: jax.Array) -> jax.Array:
-    """Mean task loss in nats, from logits `[B, 2, V]` and answers `[B, 2]`."""
-    if prune.loss == "binary":
-        return jnp.mean(binary_losses(logit_differences(logits, answers)))
-    log_probs = jax.nn.log_softmax(logits)
-    return -jnp.mean(jnp.take_along_axis(log_probs, answers[..., None], axis=-1))
-
-
-def pruning_loss(
-    config: TransformerConfig,
-    prune: PruneConfig,
-    params: Params,
-    tau: Tau,
-    hyper: Hyper,
-    fills: Fills,
-    pairs: AnyPairs,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """task + k_coef * k, and {"task", "k"} apart (A.5, "Loss function")."""
-    gates = gates_of(tau, hyper.heaviside_temp)
-    task = task_loss(prune, answer_logits(config, params, pairs, gates, fills), pairs.answers)
-    k = open_nodes(gates)
-    return task + hyper.k_coef * k, {"task": task, "k": k}
+def measured(
+    model: GatedModel,
+    gates: jax.Array,
+    batch: Batch,
+    reference: Reference,
+    *,
+    kl: bool,
+    loss: str = "binary",
+) -> dict[str, jax.Array]:
+    """What a circuit answers, example by example: `odds`, `task` and, if asked for, `kl`, each `[M]`."""
+    if not kl and loss == "binary":
+        odds = odds_of(model.answers(gates, batch, reference.held), batch)
+        return {"odds": odds, "task": task_losses(odds)}
+    logits = model.logits(gates, batch, reference.held)
+    odds = odds_of(picked(logits, batch), batch)
+    found = {"odds": odds, "task": task_losses(odds)}
+    if loss == "vocabulary":
+        found["task"] = vocabulary_losses(logits, batch)
+    if kl:
+        assert reference.full is not None
+        found["kl"] = kl_divergence(logits, reference.full)
+    return found

@@ -1,125 +1,236 @@
-"""A pruning problem: one frozen model and one task, with their data on the device."""
+"""What is searched: one frozen model under gates, and one task's three disjoint sets, on the device."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from circuitjax.model.config import TransformerConfig
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.gated.edges import EdgeGates, fixed_writers
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.nodes import NodeGates, constants
+from circuitjax.gated.protocol import PER_PROMPT, GatedModel
+from circuitjax.gated.rows import Batches, row_length
+from circuitjax.gated.weights import weight_gates
 from circuitjax.model.record import Model
-from circuitjax.model.sites import shapes
-from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.objective import Pairs
-from circuitjax.prune.packing import row_length
-from circuitjax.tasks.base import Encoded, Task
-from circuitjax.tasks.splits import draw
+from circuitjax.prune.config import Choices, DataConfig
+from circuitjax.tasks.base import Task
+from circuitjax.tasks.contrast import ContrastTask, EncodedExamples, draw_encoded
+from circuitjax.tasks.splits import SPLITS
 from circuitjax.tasks.tokenizer import Tokenizer
 
-__all__ = ["Problem", "fills_for", "make_problem", "to_pairs"]
+__all__ = ["Problem", "batches_of", "draw_sets", "gated_model", "make_problem"]
 
-
-# Prompts are padded to a multiple of this, so that tasks of similar length share compiled programs.
-_LENGTH_STEP = 8
+_LENGTH_STEP = 8  # prompts are padded to a multiple of this: tasks of similar length share programs
+_MEAN_ITEMS = 256  # training items that the means of writers are over
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Problem:
-    """What training, selection, calibration and audit look at.
+    """What training, selection, evidence and audit look at.
 
     Attributes:
-      config: the model's.
-      prune: static pruning configuration.
-      params: parameters on the device.
-      fills: {site: float32 `[L, W]`} what a closed node holds.
-      train, validation, test: pairs whose texts are disjoint between the three. Masks learn on the
-        first; k and calibration are chosen on the second; every reported number is on the third.
+      model: the frozen network.
+      whole: the network under gates.
+      trained: what the training looks at: the same, or reduced to the circuit it starts from.
+      train, validation, test: examples whose texts are disjoint between the three.
+      batches: how they are cut for the model.
     """
 
-    config: TransformerConfig
-    prune: PruneConfig
-    params: Mapping[str, Any]
-    fills: Mapping[str, jax.Array]
-    train: Pairs
-    validation: Pairs
-    test: Pairs
+    model: Model
+    whole: GatedModel
+    trained: GatedModel
+    train: Examples
+    validation: Examples
+    test: Examples
+    batches: Batches
+
+    @property
+    def paired(self) -> bool:
+        """Whether examples come in pairs, so that a scale and a shift can be fitted."""
+        return self.train.paired
+
+    def with_sets(self, sets: Mapping[str, Examples]) -> "Problem":
+        """The same model with other sets."""
+        return dataclasses.replace(self, **dict(sets))  # type: ignore[arg-type]
 
 
-def fills_for(model: Model, ablation: str) -> dict[str, np.ndarray]:
-    """Replacement of closed nodes: the stored means, or zeros.
+def batches_of(model: GatedModel) -> Batches:
+    """Rows hold several prompts only where nothing is replaced per prompt and the grain allows it."""
+    packs = model.ablation not in PER_PROMPT and model.grain != "edges"
+    return Batches(model.config.causal, packs, model.eval_items)
+
+
+def _edges(model: Model, choices: Choices, train: Examples, start: Any) -> GatedModel:
+    params = jax.tree.map(jnp.asarray, dict(model.params))
+    some = train.first(_MEAN_ITEMS)
+    held = fixed_writers(model.config, params, choices.ablation, some)
+    return EdgeGates(params, held, config=model.config, ablation=choices.ablation)
+
+
+def _nodes(model: Model, choices: Choices, train: Examples, start: Any) -> GatedModel:
+    params = jax.tree.map(jnp.asarray, dict(model.params))
+    fills = constants(model.config, choices.ablation, model.means)
+    held = None if fills is None else {s: jnp.asarray(f) for s, f in fills.items()}
+    return NodeGates(
+        params, held, config=model.config, ablation=choices.ablation, tied=choices.tie_qk
+    )
+
+
+def _weights(model: Model, choices: Choices, train: Examples, start: Any) -> GatedModel:
+    held = constants(model.config, choices.ablation, model.means)
+    mask = None
+    if start is not None:
+        mask, held = start.opened["mask"], start.held if held is not None else None
+    return weight_gates(
+        model.config, model.params, held, choices.ablation, mask, tied=choices.tie_qk
+    )
+
+
+_MAKERS: dict[str, Callable[[Model, Choices, Examples, Any], GatedModel]] = {
+    "nodes": _nodes,
+    "weights": _weights,
+    "edges": _edges,
+}
+
+
+def gated_model(
+    model: Model, choices: Choices, train: Examples, start: Circuit | None = None
+) -> tuple[GatedModel, GatedModel]:
+    """The network under gates, whole, and as the training looks at it.
+
+    Args:
+      model: the frozen network.
+      choices: grain, ablation, ties.
+      train: examples that the means of residual edges' writers are over.
+      start: a circuit of nodes whose weights are pruned further; its closed nodes stay closed.
 
     Raises:
-      ValueError: mean ablation of a model whose means were never computed.
+      ValueError: a start at another grain than weights, one that is no circuit of nodes of this model,
+        or one under another ablation.
     """
-    if ablation == "zero":
-        return {site: np.zeros(shape, np.float32) for site, shape in shapes(model.config).items()}
-    if model.means is None:
+    if start is not None:
+        start.check_model(model)
+        if choices.grain != "weights":
+            raise ValueError(f"grain {choices.grain} cannot start from a circuit: only weights can")
+        if start.grain != "nodes":
+            raise ValueError(
+                f"the circuit to start from is of {start.grain}: start from one of nodes"
+            )
+        if start.ablation != choices.ablation:
+            raise ValueError(
+                f"the circuit to start from is under {start.ablation} ablation, not "
+                f"{choices.ablation}: choose --ablation={start.ablation}"
+            )
+    whole = _MAKERS[choices.grain](model, choices, train, start)
+    if start is None or 2 * start.num_nodes >= model.config.num_nodes:
+        return whole, whole
+    return whole, whole.reduced(whole.exists(), own_widths=True)
+
+
+def draw_sets(
+    model: Model,
+    task: Task | ContrastTask,
+    data: DataConfig,
+    *,
+    exclude: Mapping[str, tuple[str, ...]] | None = None,
+    least_length: int = 0,
+) -> dict[str, Examples]:
+    """Train, validation and test examples of a task, padded alike.
+
+    Args:
+      model: whose tokenizer encodes them.
+      task: of either kind.
+      data: sizes and seed.
+      exclude: {split: templates to leave out}.
+      least_length: positions, at least.
+
+    Raises:
+      ValueError: no tokenizer, a task that cannot supply so many examples or whose prompts are too long,
+        a prompt or answer with a token beyond the embedding's rows.
+    """
+    if not model.tokenizer_json:
+        raise ValueError(f"model {model.name!r} has no tokenizer: tasks cannot be encoded for it")
+    tokenizer, config = Tokenizer.from_json(model.tokenizer_json), model.config
+    unit = 2 if isinstance(task, Task) else 1
+    sets: dict[str, EncodedExamples] = {}
+    for split in SPLITS:
+        size = None if task.pool else unit * getattr(data, split)
+        absent = (exclude or {}).get(split, ())
+        sets[split] = draw_encoded(task, tokenizer, split, size, data.seed, absent)
+        _check_tokens(sets[split], config.vocab_size, tokenizer, model.name)
+    length = max(encoded.tokens.shape[-1] for encoded in sets.values())
+    rounded = -(-length // _LENGTH_STEP) * _LENGTH_STEP
+    length = max(length, min(rounded, config.context_length), least_length)
+    if length > config.context_length:
         raise ValueError(
-            f"model {model.name!r} has no activation means: compute them with "
-            "`python -m experiments.means`, or use ablation=zero"
+            f"task {task.name!r} has prompts of {length} tokens, above the context length of "
+            f"{config.context_length} of model {model.name!r}: shorten them"
         )
-    return {site: np.asarray(model.means[site], np.float32) for site in shapes(model.config)}
+    widths = [
+        max(e.right.shape[-1] for e in sets.values()),
+        max(e.wrong.shape[-1] for e in sets.values()),
+    ]
+    examples = {
+        split: to_examples(encoded.padded(length, *widths), paired=unit == 2)
+        for split, encoded in sets.items()
+    }
+    needed = [row_length(config, some) for some in examples.values()]
+    row = max(needed) if all(needed) else 0
+    return {s: dataclasses.replace(some, row_length=row) for s, some in examples.items()}
 
 
-def to_pairs(encoded: Encoded, length: int) -> Pairs:
-    """Encoded pairs on the device, padded to a common length."""
-    encoded = encoded.padded(length)
-    tokens, last, answers = map(jnp.asarray, (encoded.tokens, encoded.last, encoded.answers))
-    return Pairs(tokens, last, answers)
+def _check_tokens(
+    encoded: EncodedExamples, rows: int, tokenizer: Tokenizer, model_name: str
+) -> None:
+    """Refuses tokens that the model has no row for: the last row would stand in for them, silently."""
+    for what, ids in (
+        ("a prompt", encoded.tokens),
+        ("an answer", encoded.right),
+        ("an answer", encoded.wrong),
+    ):
+        top = int(ids.max())
+        if top >= rows:
+            raise ValueError(
+                f"{what} holds token {tokenizer.decode([top])!r} with id {top}, beyond the {rows} rows "
+                f"of model {model_name!r}'s embedding: this tokenizer belongs to another model"
+            )
 
 
-def make_problem(model: Model, task: Task, prune: PruneConfig, data_seed: int = 0) -> Problem:
+def to_examples(encoded: EncodedExamples, *, paired: bool) -> Examples:
+    """Encoded examples on the device; each is answered at its last token."""
+    return Examples(
+        tokens=jnp.asarray(encoded.tokens),
+        positions=jnp.asarray(encoded.last)[:, None],
+        right=jnp.asarray(encoded.right),
+        wrong=jnp.asarray(encoded.wrong),
+        paired=paired,
+    )
+
+
+def make_problem(
+    model: Model,
+    task: Task | ContrastTask,
+    choices: Choices | None = None,
+    data: DataConfig | None = None,
+    *,
+    start: Circuit | None = None,
+) -> Problem:
     """Draws the three sets and puts everything on the device.
 
     Args:
       model: the frozen network, with its tokenizer.
-      task: where the pairs come from.
-      prune: sizes of the sets, ablation.
-      data_seed: seed of all three draws.
+      task: of either kind.
+      choices: grain, ablation, ties; None for the defaults.
+      data: sizes of the sets; None for the defaults.
+      start: see `gated_model`.
 
     Raises:
-      ValueError: no tokenizer, no means, a task that cannot supply so many pairs or whose prompts
-        exceed the model's context.
+      ValueError: see `draw_sets` and `gated_model`; mean ablation of a model without means.
     """
-    fills = fills_for(model, prune.ablation)
-    if prune.loss == "vocabulary" and prune.calibrate != "off":
-        raise ValueError("loss='vocabulary' has no calibration: set calibrate='off'")
-    if not model.tokenizer_json:
-        raise ValueError(f"model {model.name!r} has no tokenizer: tasks cannot be encoded for it")
-    tokenizer = Tokenizer.from_json(model.tokenizer_json)
-    sizes = {
-        "train": prune.train_pairs,
-        "validation": prune.validation_pairs,
-        "test": prune.test_pairs,
-    }
-    sets = {
-        split: draw(task, tokenizer, split, None if task.pool else size, data_seed)
-        for split, size in sizes.items()
-    }
-    length = max(encoded.tokens.shape[-1] for encoded in sets.values())
-    length = min(
-        -(-length // _LENGTH_STEP) * _LENGTH_STEP, max(length, model.config.context_length)
-    )
-    if length > model.config.context_length:
-        raise ValueError(
-            f"task {task.name!r} has prompts of {length} tokens, above the context length of "
-            f"{model.config.context_length} of model {model.name!r}: shorten them"
-        )
-    top = max(int(encoded.answers.max()) for encoded in sets.values())
-    if top >= model.config.vocab_size:
-        raise ValueError(
-            f"the tokenizer makes token {top}, beyond the {model.config.vocab_size} entries of "
-            f"model {model.name!r}'s vocabulary: this tokenizer belongs to another model"
-        )
-    pairs = {split: to_pairs(encoded, length) for split, encoded in sets.items()}
-    needed = [row_length(model.config, some) for some in pairs.values()]
-    row = max(needed) if all(needed) else 0
-    return Problem(
-        config=model.config,
-        prune=prune,
-        params=jax.tree.map(jnp.asarray, dict(model.params)),
-        fills={site: jnp.asarray(fill) for site, fill in fills.items()},
-        **{split: dataclasses.replace(some, row_length=row) for split, some in pairs.items()},
-    )
+    choices, data = choices or Choices(), data or DataConfig()
+    sets = draw_sets(model, task, data)
+    whole, trained = gated_model(model, choices, sets["train"], start)
+    return Problem(model, whole, trained, batches=batches_of(whole), **sets)

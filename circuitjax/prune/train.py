@@ -20,13 +20,14 @@ import optax
 from jax import lax
 
 from circuitjax.core.jobs import map_jobs, scan_steps
+from circuitjax.core.policy import slices
 from circuitjax.prune.config import stack_hypers
 
 __all__ = [
     "Job",
     "MaskState",
-    "Objective",
     "OnChunk",
+    "Trained",
     "finite_jobs",
     "init_jobs",
     "make_train_chunk",
@@ -63,7 +64,7 @@ OnChunk = Callable[[MaskState, Mapping[str, np.ndarray]], None]
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """One run: a seed in [0, 2^32) and its hyperparameters, a `Hyper` or a `GateHyper`."""
+    """One run: a seed in [0, 2^32) and its hyperparameters, usually a `Hyper`."""
 
     seed: int
     hyper: Any
@@ -73,8 +74,11 @@ class Job:
             raise ValueError(f"seed is {self.seed}; it must be in [0, 2^32)")
 
 
-class Objective(Protocol):
-    """What is trained: static and hashable, so that equal objectives share a compiled program."""
+class Trained(Protocol):
+    """What is trained: static and hashable, so that equal ones share a compiled program.
+
+    `objective.Objective` is one; another may wrap it, and give each job data of its own.
+    """
 
     def __hash__(self) -> int:
         """Equal objectives have equal hashes."""
@@ -87,11 +91,10 @@ class Objective(Protocol):
     def batch_size(self) -> int:
         """Items of the training data per step."""
 
-    @property
-    def separable(self) -> bool:
+    def separable(self, model: Any) -> bool:
         """Whether the loss is a mean over items, so that a batch may be taken apart."""
 
-    def init(self, key: jax.Array, hyper: Any) -> tuple[Any, Any]:
+    def init(self, key: jax.Array, hyper: Any, data: Any) -> tuple[Any, Any]:
         """Gate parameters and multipliers before the first step."""
 
     def data_of(self, hyper: Any, data: Any) -> Any:
@@ -103,12 +106,12 @@ class Objective(Protocol):
         multipliers: Any,
         hyper: Any,
         at: tuple[jax.Array, jax.Array],
-        data: Any,
+        model: Any,
         batch: Any,
     ) -> tuple[jax.Array, Metrics]:
         """What is minimised over tau and maximised over the multipliers, and figures to record.
 
-        `at` is (random key of the step, step); `data` as from `data_of`, `batch` some training items.
+        `at` is (random key of the step, step); `model` as from `data_of`, `batch` some training items.
         """
 
     def rate(self, hyper: Any, step: jax.Array) -> jax.Array:
@@ -125,44 +128,43 @@ def _adam(hyper: Any) -> optax.GradientTransformation:
     return optax.scale_by_adam(b1=0.9, b2=1 - hyper.inv_beta2, eps=1e-8)
 
 
-def init_jobs(objective: Objective, seeds: jax.Array, hypers: Any) -> MaskState:
+def init_jobs(objective: Trained, seeds: jax.Array, hypers: Any, data: Any) -> MaskState:
     """States before the first step, from seeds uint32 `[J]` and hyperparameters `[J]`."""
 
-    def one(seed: jax.Array, hyper: Any) -> MaskState:
+    def one(seed: jax.Array, hyper: Any, data: Any) -> MaskState:
         key = jax.random.key(seed)
-        tau, multipliers = objective.init(jax.random.fold_in(key, 0), hyper)
-        own = jax.random.key_data(jax.random.fold_in(key, 1))
+        own = objective.data_of(hyper, data)
+        tau, multipliers = objective.init(jax.random.fold_in(key, 0), hyper, own)
+        raw = jax.random.key_data(jax.random.fold_in(key, 1))
         step = jnp.zeros((), jnp.int32)
-        return MaskState(tau, _adam(hyper).init(tau), step, own, hyper, multipliers)
+        return MaskState(tau, _adam(hyper).init(tau), step, raw, hyper, multipliers)
 
-    return jax.jit(jax.vmap(one))(jnp.asarray(seeds, jnp.uint32), hypers)
+    every = jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
+    return every(jnp.asarray(seeds, jnp.uint32), hypers, data)
 
 
-def start_jobs(objective: Objective, jobs: Sequence[Job]) -> MaskState:
-    """J jobs before their first step."""
+def start_jobs(objective: Trained, jobs: Sequence[Job], data: Any) -> MaskState:
+    """J jobs before their first step; `data` as in `make_train_chunk`."""
     seeds = jnp.asarray(np.array([job.seed for job in jobs], np.uint32))
-    return init_jobs(objective, seeds, stack_hypers([job.hyper for job in jobs]))
+    return init_jobs(objective, seeds, stack_hypers([job.hyper for job in jobs]), data)
 
 
-def _mean_over_slices(
-    loss_of: Callable[..., Any], trained: Any, batch: Any, separable: bool
-) -> Any:
-    """Value and gradient of a mean over a batch, worked out a slice of it at a time on CPU.
+def _mean_over_slices(loss_of: Callable[..., Any], trained: Any, batch: Any, count: int) -> Any:
+    """Value and gradient of a mean over a batch, worked out so many slices of it one after another.
 
     A slice's activations stay in cache. On an accelerator, which wants large batches, there is one
     slice. Slices differ in rounding only.
     """
     differentiate = jax.value_and_grad(loss_of, has_aux=True)
-    count = batch.slices if separable and jax.default_backend() == "cpu" else 1
     if count == 1:
         return differentiate(trained, batch)
-    slices = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
-    parts = lax.map(lambda some: differentiate(trained, some), slices)
+    parted = jax.tree.map(lambda x: x.reshape(count, -1, *x.shape[1:]), batch)
+    parts = lax.map(lambda some: differentiate(trained, some), parted)
     return jax.tree.map(lambda x: jnp.mean(x, axis=0), parts)
 
 
 @functools.lru_cache(maxsize=16)
-def make_train_chunk(objective: Objective) -> Callable[..., tuple[MaskState, Metrics]]:
+def make_train_chunk(objective: Trained) -> Callable[..., tuple[MaskState, Metrics]]:
     """Compiled `(state [J], length, data, items) -> (state [J], metrics [J, length])`.
 
     `length` is static; `data` (a pytree: parameters, replacement values) and the training items (with
@@ -175,12 +177,13 @@ def make_train_chunk(objective: Objective) -> Callable[..., tuple[MaskState, Met
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
         batch = items.draw(key, objective.batch_size)
         at = (jax.random.fold_in(key, 1), state.step)
+        count = slices(data.training_slices(batch)) if objective.separable(data) else 1
 
         def loss_of(trained: tuple[Any, Any], some: Any) -> tuple[jax.Array, Metrics]:
             return objective.loss(*trained, state.hyper, at, data, some)
 
         (loss, parts), (gradient, by_multipliers) = _mean_over_slices(
-            loss_of, (state.tau, state.multipliers), batch, objective.separable
+            loss_of, (state.tau, state.multipliers), batch, count
         )
         size = sum(leaf.size for leaf in jax.tree.leaves(gradient))
         rms = optax.tree.norm(gradient) / size**0.5
@@ -214,7 +217,7 @@ def finite_jobs(state: MaskState) -> np.ndarray:
 
 
 def run_chunks(
-    objective: Objective,
+    objective: Trained,
     state: MaskState,
     data: Any,
     items: Any,
@@ -231,7 +234,7 @@ def run_chunks(
       data, items: see `make_train_chunk`.
       chunk: steps per call of the compiled program.
       on_chunk: called after each chunk with the state and the metrics `[J, chunk]`.
-      spare: go on when a job leaves the finite numbers, for the sake of the others, as a tuner must;
+      spare: go on when a job diverges, for the sake of the others, as a tuner must;
         `finite_jobs` of the last state tells which did not.
 
     Raises:
@@ -250,7 +253,7 @@ def run_chunks(
         if bad.any() and not spare:
             job, step = (int(i) for i in np.argwhere(bad)[0])
             raise FloatingPointError(
-                f"the pruning of job {job} left the finite numbers at step {done + step}: "
+                f"the pruning of job {job} diverged (not a finite number) at step {done + step}: "
                 f"the last good state is that of step {done}; try a lower lr"
             )
         done += length

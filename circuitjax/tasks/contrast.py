@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from circuitjax.tasks.base import Pair, Task
-from circuitjax.tasks.splits import SPLITS, draw_pairs, gather, in_split
+from circuitjax.tasks.splits import SPLITS, draw_pairs, gather, in_split, split_pool
 from circuitjax.tasks.tokenizer import Tokenizer
 
 __all__ = [
@@ -72,6 +72,7 @@ class ContrastTask:
       metric: The metric the task is usually reported in, one of `METRICS`.
       fit: Makes the samplers for one tokenizer, where a task's words must be single tokens;
         instead of `samplers`. Raises ValueError if the tokenizer leaves too few words.
+      pool: The examples of a task that has no templates.
     """
 
     name: str
@@ -79,10 +80,11 @@ class ContrastTask:
     samplers: tuple[ExampleSampler, ...] = ()
     metric: str = METRICS[0]
     fit: Callable[[Tokenizer], tuple[ExampleSampler, ...]] | None = None
+    pool: tuple[Example, ...] = ()
 
     def __post_init__(self) -> None:
-        if bool(self.samplers) == (self.fit is not None):
-            raise ValueError(f"task {self.name!r} needs either samplers or a function `fit`")
+        if bool(self.samplers) + (self.fit is not None) + bool(self.pool) != 1:
+            raise ValueError(f"task {self.name!r} needs samplers, a function `fit`, or a pool")
         if self.metric not in METRICS:
             raise ValueError(
                 f"task {self.name!r} has no metric {self.metric!r}: take {' or '.join(METRICS)}"
@@ -91,17 +93,33 @@ class ContrastTask:
         if len(set(ids)) < len(ids):
             raise ValueError(f"task {self.name!r} has two templates of one name: rename one")
 
-    def candidates(self, tokenizer: Tokenizer, rng: random.Random) -> Iterator[Example]:
-        """Yields examples without end, not yet encoded.
+    @property
+    def corrupts(self) -> bool:
+        """Whether its examples have corrupted prompts that differ from the clean ones."""
+        return not self.pool or all(example.clean != example.corrupted for example in self.pool)
+
+    def candidates(
+        self, tokenizer: Tokenizer, rng: random.Random, exclude_templates: Sequence[str] = ()
+    ) -> Iterator[Example]:
+        """Yields examples, not yet encoded: without end from templates, each of a pool once.
 
         Args:
           tokenizer: The tokenizer of the model that will read them.
           rng: The source of all randomness.
+          exclude_templates: Ids of templates to leave out.
 
         Raises:
-          ValueError: If the tokenizer leaves the task too few words.
+          ValueError: If the tokenizer leaves the task too few words, or no template is left.
         """
+        if self.pool:
+            pool = [one for one in self.pool if one.template not in exclude_templates]
+            rng.shuffle(pool)
+            yield from pool
+            return
         samplers = self.fit(tokenizer) if self.fit else self.samplers
+        samplers = tuple(s for s in samplers if s.__name__ not in exclude_templates)
+        if not samplers:
+            raise ValueError(f"task {self.name!r} has no template left: exclude fewer")
         while True:
             sampler = samplers[int(rng.random() * len(samplers))]
             yield sampler(rng)._replace(template=sampler.__name__)
@@ -274,37 +292,55 @@ def from_pairs(pairs: Iterable[Pair]) -> list[Example]:
     return examples
 
 
+def _prompts(example: Example) -> tuple[str, str]:
+    return example.clean, example.corrupted
+
+
 def _drawn(
-    task: ContrastTask | Task, tokenizer: Tokenizer, split: str, count: int | None, seed: int
+    task: ContrastTask | Task,
+    tokenizer: Tokenizer,
+    split: str,
+    count: int | None,
+    seed: int,
+    exclude_templates: Sequence[str] = (),
 ) -> tuple[list[Example], list[_Row]]:
     if count is not None and count < 1:
         raise ValueError(f"cannot draw {count} examples: the count must be at least 1")
     stream: Iterator[Example]
     if isinstance(task, Task):
         size = None if count is None else (count + 1) // 2
-        examples = from_pairs(draw_pairs(task, tokenizer, split, size, seed))
+        examples = from_pairs(draw_pairs(task, tokenizer, split, size, seed, exclude_templates))
         stream, wanted = iter(examples), len(examples) if count is None else count
     else:
         if split not in SPLITS:
             raise ValueError(f"there is no split {split!r}: take one of {', '.join(SPLITS)}")
-        if count is None:
+        if count is None and not task.pool:
             raise ValueError(f"task {task.name!r} has no end of examples: give a count")
         rng = random.Random(f"{task.name}/{split}/{seed}")
-        candidates = task.candidates(tokenizer, rng)
-        stream = in_split(split, candidates, lambda e: (e.clean, e.corrupted), lambda e: e[:1])
-        wanted = count
+        candidates = task.candidates(tokenizer, rng, exclude_templates)
+        if task.pool:
+            splits = split_pool(task.pool, _prompts)
+            stream = (example for example in candidates if splits[example] == split)
+        else:
+            stream = in_split(split, candidates, _prompts, lambda e: e[:1])
+        wanted = len(task.pool) if count is None else count
     taken, rows, looked, reason = gather(stream, wanted, lambda block: _rows(tokenizer, block))
-    if len(taken) < wanted:
+    if not taken or (len(taken) < wanted and count is not None):
         last = f"; the last one refused: {reason}" if reason else ""
         raise ValueError(
-            f"task {task.name!r} gave {len(taken)} {split} examples of {wanted} asked for, "
+            f"task {task.name!r} gave {len(taken)} {split} examples of {count or 'any'} asked for, "
             f"{looked} looked at{last}: ask for fewer"
         )
     return taken, rows
 
 
 def draw_examples(
-    task: ContrastTask | Task, tokenizer: Tokenizer, split: str, count: int | None, seed: int
+    task: ContrastTask | Task,
+    tokenizer: Tokenizer,
+    split: str,
+    count: int | None,
+    seed: int,
+    exclude_templates: Sequence[str] = (),
 ) -> tuple[Example, ...]:
     """Draws examples of one split as texts; each of them can be encoded.
 
@@ -313,9 +349,10 @@ def draw_examples(
       tokenizer: The tokenizer of the model that will read them.
       split: "train", "validation" or "test". No clean or corrupted prompt of one split occurs in
         another, whatever the seeds and counts.
-      count: The number M of examples; None takes all of a binary task that has a pool.
+      count: The number M of examples; None takes all of a task that has a pool.
       seed: With the task's name and the split it decides the draw; a longer draw begins with the
         shorter one of the same seed.
+      exclude_templates: Ids of templates to leave out.
 
     Returns:
       The examples; no clean prompt occurs twice.
@@ -324,11 +361,17 @@ def draw_examples(
       ValueError: If the split is unknown, the tokenizer leaves the task too few words, or the task
         cannot give that many examples.
     """
-    return tuple(_drawn(task, tokenizer, split, count, seed)[0])
+    return tuple(_drawn(task, tokenizer, split, count, seed, exclude_templates)[0])
 
 
 def draw_encoded(
-    task: ContrastTask | Task, tokenizer: Tokenizer, split: str, count: int | None, seed: int
+    task: ContrastTask | Task,
+    tokenizer: Tokenizer,
+    split: str,
+    count: int | None,
+    seed: int,
+    exclude_templates: Sequence[str] = (),
 ) -> EncodedExamples:
     """Draws the examples of `draw_examples` as token ids, encoding each text once."""
-    return _stack(_drawn(task, tokenizer, split, count, seed)[1], tokenizer.bos_id)
+    rows = _drawn(task, tokenizer, split, count, seed, exclude_templates)[1]
+    return _stack(rows, tokenizer.bos_id)

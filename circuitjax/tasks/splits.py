@@ -20,7 +20,7 @@ from typing import TypeVar
 from circuitjax.tasks.base import Encoded, Pair, Row, Task, encode_pairs, stack
 from circuitjax.tasks.tokenizer import Tokenizer
 
-__all__ = ["SHARES", "SPLITS", "draw", "draw_pairs", "gather", "in_split", "split_of"]
+__all__ = ["SHARES", "SPLITS", "draw", "draw_pairs", "gather", "in_split", "split_of", "split_pool"]
 
 _Item = TypeVar("_Item")
 _Row = TypeVar("_Row")
@@ -47,8 +47,8 @@ def split_of(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _split_pool(pool: tuple[Pair, ...]) -> dict[Pair, str]:
-    """Splits a pool by groups of pairs that are linked by a prompt they share."""
+def split_pool(pool: tuple[_Item, ...], texts: Callable[[_Item], tuple[str, str]]) -> dict[_Item, str]:
+    """Splits a pool by groups of items that are linked by a prompt they share; `texts` are an item's."""
     parent: dict[str, str] = {}
 
     def root(text: str) -> str:
@@ -57,10 +57,10 @@ def _split_pool(pool: tuple[Pair, ...]) -> dict[Pair, str]:
             text = parent[text]
         return text
 
-    for pair in pool:
-        first, second = sorted((root(pair.positive), root(pair.negative)))
+    for item in pool:
+        first, second = sorted(root(text) for text in texts(item))
         parent[second] = first  # so a root is the first text of its group
-    return {pair: split_of(root(pair.positive)) for pair in pool}
+    return {item: split_of(root(texts(item)[0])) for item in pool}
 
 
 def in_split(
@@ -147,7 +147,7 @@ def _accepted(
     candidates = task.candidates(rng, exclude_templates)
     stream: Iterator[Pair]
     if task.pool:
-        splits = _split_pool(task.pool)
+        splits = split_pool(task.pool, _both)
         stream = (pair for pair in candidates if splits[pair] == split)
     else:
         stream = in_split(split, candidates, _both, _both)

@@ -14,6 +14,8 @@ What influences what, from the logits backwards:
     channels write something, since they are then scaled by 1 - sink weight.
   - q and k meet in products, channel by channel: a q whose k is closed at 0 is dead. A q against
     any other constant k adds the same to all real keys: a softmax ignores it unless it has a sink.
+  - Where closed nodes hold another prompt's values, these differ from token to token: nothing is
+    constant then, closed k and q count as varying, and a pattern matters if any closed v writes.
   - AbsTopK lets all nodes of its site compete, closed ones too: where one of them is alive, what
     feeds any of them is. A node there is never constant. Everything else may be: gates act after
     AbsTopK, so a closed node holds its fill whatever it competes with.
@@ -25,7 +27,7 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.circuit.graph import check_mask, count_edges
+from circuitjax.model.graph import check_mask, count_edges
 from circuitjax.model import layers
 from circuitjax.model.config import RESIDUAL_SITES, SITES, TransformerConfig
 from circuitjax.model.sites import kept_addresses, shapes
@@ -62,8 +64,11 @@ class CleanupReport:
 class _Layer:
     """One layer's weights, kept nodes and fills, and the two rules on them."""
 
-    def __init__(self, config: TransformerConfig, params: _Arrays, keep: _Arrays, fill: _Arrays):
+    def __init__(
+        self, config: TransformerConfig, params: _Arrays, keep: _Arrays, fill: _Arrays, varies: bool
+    ):
         self.config, self.params, self.keep, self.fill = config, params, keep, fill
+        self.varies = varies  # whether closed nodes hold something else at every token
 
     def competes(self, site: str) -> bool:
         """Whether AbsTopK really drops something at a site."""
@@ -110,10 +115,16 @@ class _Layer:
         """Adds the alive q and k: those whose product can change a pattern that matters."""
         by_head = (self.config.num_heads, self.config.d_head)
         matters = found["attn.v"].reshape(by_head).any(axis=1)
-        if self.config.attention_sinks:
+        if self.varies:
+            writes = ~self.keep["attn.v"] & np.any(self.params["attn_out"][:, written] != 0, axis=1)
+            matters |= writes.reshape(by_head).any(axis=1)
+        elif self.config.attention_sinks:
             matters |= np.any(self.head_constants()[:, written] != 0, axis=1)
         matters = np.repeat(matters, self.config.d_head)
         q, k = self.keep["attn.q"], self.keep["attn.k"]
+        if self.varies:
+            found["attn.q"], found["attn.k"] = q & matters, k & matters
+            return
         q_sees = k | (self.fill["attn.k"] != 0) if self.config.attention_sinks else k
         found["attn.q"] = q & matters & q_sees
         found["attn.k"] = k & matters & (q | (self.fill["attn.q"] != 0))
@@ -159,24 +170,26 @@ def _mixes(config: TransformerConfig) -> bool:
 
 
 def cleanup(
-    config: TransformerConfig, params: Params, mask: _Arrays, fills: _Arrays
+    config: TransformerConfig, params: Params, mask: _Arrays, fills: _Arrays | None
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], CleanupReport]:
     """Removes dead and constant nodes.
 
     Args:
       config, params: the model.
       mask: {site: bool `[L, W]`} of kept nodes.
-      fills: {site: float `[L, W]`} replacements of closed nodes, constant over tokens.
+      fills: {site: float `[L, W]`} replacements of closed nodes, constant over tokens; None where they
+        differ from prompt to prompt.
 
     Returns:
-      The smaller mask, the fills with the constants written in, and what was removed. Outputs are
+      The smaller mask, the fills with the constants written in (zeros for None), and what was removed. Outputs are
       those of before to float32 rounding: only the order of sums changes.
 
     Raises:
       ValueError: a site is missing or misshapen.
     """
     mask = {site: value.copy() for site, value in check_mask(config, mask).items()}
-    fills = dict(fills)
+    varies = fills is None
+    fills = {s: np.zeros(shape) for s, shape in shapes(config).items()} if varies else dict(fills)
     for site, shape in shapes(config).items():
         found = np.shape(fills[site]) if site in fills else None
         if found != shape:
@@ -193,7 +206,11 @@ def cleanup(
     stack = {name: np.asarray(value) for name, value in params["layers"].items()}
     parts = [
         # Rows of the arrays above are views: what a rule closes is closed in `mask` and `fills`.
-        _Layer(config, *({k: v[layer] for k, v in tree.items()} for tree in (stack, mask, fills)))
+        _Layer(
+            config,
+            *({k: v[layer] for k, v in tree.items()} for tree in (stack, mask, fills)),
+            varies,
+        )
         for layer in range(config.num_layers)
     ]
     unembed = params["embed"].T if config.tied_unembedding else params["unembed"]
@@ -209,7 +226,7 @@ def cleanup(
                 removed["dead"][site][number] |= dead
                 layer.keep[site][dead] = False
                 changed |= bool(dead.any())
-        for number, layer in enumerate(parts):
+        for number, layer in enumerate(() if varies else parts):
             for site, (constant, value) in layer.constants().items():
                 removed["constant"][site][number] |= constant
                 layer.keep[site][constant] = False

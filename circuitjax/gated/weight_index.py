@@ -1,4 +1,4 @@
-"""Gates on single weights: every nonzero weight of a model is open, or contributes its mean.
+"""Where gates on single weights lie: every nonzero weight is open, or contributes a constant.
 
     open     W_ij x_i
     closed   W_ij r_i,   r_i the fill of its source node: a constant, so it moves into a bias
@@ -13,7 +13,6 @@ closed v node it knows no attention sink. Gates lie flat, `[E]`, family by famil
 import dataclasses
 import math
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any
 
 import flax.struct
@@ -24,48 +23,20 @@ from jax import lax
 
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.families import FAMILIES
-from circuitjax.model.reduced import Reduced, reduce_model
 from circuitjax.model.sites import shapes
-from circuitjax.model.transformer import Fills, Gates, Params
-from circuitjax.prune.objective import (
-    AnyPairs,
-    answer_logits,
-    logit_differences,
-    reduced_logits,
-)
+from circuitjax.model.transformer import Fills, Params
 
 __all__ = [
-    "WeightData",
     "WeightIndex",
     "biased",
     "close_weights",
+    "gated_kernel",
     "gated_params",
-    "reduce_weights",
-    "weight_differences",
     "weight_index",
-    "weight_logits",
-    "whole_weights",
 ]
 
 _STEP = 64  # of the padding of each family's gates; larger ones are padded by at most a quarter
 _MOST = 2**31 - 2**28  # entries of a kernel stack that int32 can number, padding included
-
-# The same kernels, biases and sources by their names in a reduced model.
-_REDUCED = MappingProxyType(
-    {
-        "attn_q": ("q.kernel", "q.bias"),
-        "attn_k": ("k.kernel", "k.bias"),
-        "attn_v": ("v.kernel", "v.bias"),
-        "attn_out": ("attn_out", "attn_out_bias"),
-        "mlp_in": ("mlp_in", "mlp_in_bias"),
-        "mlp_out": ("mlp_out", "mlp_out_bias"),
-    }
-)
-
-
-def _short(site: str) -> str:
-    """A site's name in a reduced model."""
-    return site if site.endswith(("act_in", "resid_delta")) else site.split(".")[1]
 
 
 @flax.struct.dataclass
@@ -187,7 +158,7 @@ def biased(config: TransformerConfig) -> TransformerConfig:
     return dataclasses.replace(config, biases=True)
 
 
-def _close(
+def gated_kernel(
     kernel: jax.Array,
     bias: jax.Array,
     fill: jax.Array,
@@ -223,7 +194,7 @@ def gated_params(
         name = f"{family.kernel}_bias"
         bias = stack[name] if config.biases else jnp.zeros(shapes(config)[family.target])
         places = index.flat[family.name], index.values[family.name]
-        stack[family.kernel], stack[name] = _close(
+        stack[family.kernel], stack[name] = gated_kernel(
             jnp.asarray(stack[family.kernel]),
             bias,
             jnp.asarray(fills[family.source]),
@@ -236,14 +207,14 @@ def gated_params(
 def close_weights(
     config: TransformerConfig,
     params: Params,
-    fills: Mapping[str, np.ndarray],
+    fills: Mapping[str, np.ndarray] | None,
     weights: Mapping[str, np.ndarray],
 ) -> tuple[TransformerConfig, dict[str, Any]]:
     """Configuration and parameters with all weights closed that are not open, on the host.
 
     Args:
       config, params: the model.
-      fills: {site: `[L, W]`}, the means.
+      fills: {site: `[L, W]`}, what sources of closed weights hold; None: closed weights are left out.
       weights: {family name: bool `[L, in, out]`} of open weights.
     """
     stack = {name: np.asarray(value) for name, value in params["layers"].items()}
@@ -251,122 +222,10 @@ def close_weights(
         kernel, name = stack[family.kernel], f"{family.kernel}_bias"
         bias = stack[name] if config.biases else np.zeros(shapes(config)[family.target])
         closed = np.where(weights[family.name], np.float32(0), kernel)
-        moved = np.einsum("li,lio->lo", np.asarray(fills[family.source]), closed, dtype=np.float64)
         stack[family.kernel] = kernel - closed
-        stack[name] = (bias + moved).astype(np.float32)
+        stack[name] = np.asarray(bias, np.float32)
+        if fills is not None:
+            held = np.asarray(fills[family.source])
+            moved = np.einsum("li,lio->lo", held, closed, dtype=np.float64)
+            stack[name] = (bias + moved).astype(np.float32)
     return biased(config), {**params, "layers": stack}
-
-
-@flax.struct.dataclass
-class WeightData:
-    """A model whose weights are gated: whole, or reduced to some nodes (one of the two).
-
-    Attributes:
-      index: the gates' places, in the kernels of `params` or of `reduced`.
-      base: {site: float32 `[L, W]`} gates of the nodes to start from.
-      params, fills: the whole model.
-      reduced: the reduced one, exact for gates below `base`.
-    """
-
-    index: WeightIndex
-    base: dict[str, Any]
-    params: Any = None
-    fills: Any = None
-    reduced: Reduced | None = None
-
-
-def whole_weights(
-    params: Params,
-    fills: Mapping[str, Any],
-    mask: Mapping[str, np.ndarray],
-    index: WeightIndex,
-) -> WeightData:
-    """The whole model on the device, with gates of weights at `index` and nodes `mask` to start from."""
-    base = {site: np.asarray(kept, np.float32) for site, kept in mask.items()}
-    return jax.tree.map(jnp.asarray, WeightData(index, base, dict(params), dict(fills)))
-
-
-def reduce_weights(
-    config: TransformerConfig,
-    params: Params,
-    fills: Mapping[str, np.ndarray],
-    mask: Mapping[str, np.ndarray],
-    index: WeightIndex,
-    opened: np.ndarray | None = None,
-    *,
-    own_widths: bool = False,
-) -> WeightData:
-    """Folds everything outside of a node mask, and weights that no gate will open, away.
-
-    Args:
-      config, params: the model.
-      fills: {site: `[L, W]`}, the means.
-      mask: {site: bool `[L, W]`}, nodes that later gates may open.
-      index: of the whole model's weights, none of which stays closed but what `opened` leaves out.
-      opened: bool `[E]`, weights that later gates may open, all between nodes of `mask`; None: all.
-      own_widths: see `reduce_model`.
-    """
-    if opened is not None:
-        config, params = close_weights(config, params, fills, index.opened(config, opened))
-    reduced = reduce_model(config, params, mask, fills, own_widths=own_widths)
-
-    def place(site: str, nodes: np.ndarray) -> np.ndarray:
-        """Where nodes `[E_f]` lie within their layer of the reduced model; -1 for nowhere."""
-        stack, short = reduced.stack, _short(site)
-        at, real = (np.asarray(stack[f"{short}.{part}"]) for part in ("index", "real"))
-        table = np.full(shapes(config)[site], -1)
-        layer, column = np.nonzero(real)
-        table[layer, at[layer, column]] = column
-        return table.reshape(-1)[nodes]
-
-    flat = {}
-    for family in FAMILIES:
-        name = family.name
-        layers, inputs, outputs = np.shape(reduced.stack[_REDUCED[family.kernel][0]])
-        row, column = (
-            place(family.source, index.source[name]),
-            place(family.target, index.target[name]),
-        )
-        layer = index.source[name] // shapes(config)[family.source][1]
-        lies = (row >= 0) & (column >= 0) & (index.values[name] != 0)
-        if opened is not None:
-            lies &= index.split(opened)[name]
-        beyond = layers * inputs * outputs + np.arange(len(row))
-        places = (layer * inputs + row) * outputs + column
-        flat[name] = np.where(lies, places, beyond).astype(np.int32)
-    base = {site: np.asarray(kept, np.float32) for site, kept in mask.items()}
-    placed = dataclasses.replace(index, flat=flat)
-    return jax.tree.map(jnp.asarray, WeightData(placed, base, reduced=reduced))
-
-
-def _gated_reduced(data: WeightData, z: jax.Array) -> Reduced:
-    assert data.reduced is not None
-    stack, parts = dict(data.reduced.stack), data.index.split(z)
-    for family in FAMILIES:
-        kernel, bias = _REDUCED[family.kernel]
-        places = data.index.flat[family.name], data.index.values[family.name]
-        fill = stack[f"{_short(family.source)}.fill"]
-        stack[kernel], stack[bias] = _close(
-            stack[kernel], stack[bias], fill, places, parts[family.name]
-        )
-    return dataclasses.replace(data.reduced, stack=stack)
-
-
-def weight_logits(
-    config: TransformerConfig, data: WeightData, z: jax.Array, gates: Gates, pairs: AnyPairs
-) -> jax.Array:
-    """Logits `[B, 2, V]` after each prompt, under gates of weights z `[E]` and of nodes."""
-    if data.reduced is None:
-        params = gated_params(config, data.params, data.fills, data.index, z)
-        return answer_logits(biased(config), params, pairs, gates, data.fills)
-    return reduced_logits(_gated_reduced(data, z), pairs, gates)
-
-
-def weight_differences(
-    config: TransformerConfig, data: WeightData, z: jax.Array, gates: Gates, pairs: AnyPairs
-) -> jax.Array:
-    """`objective.logit_differences` `[B, 2]`; a reduced model works out no other logits."""
-    if data.reduced is None:
-        return logit_differences(weight_logits(config, data, z, gates, pairs), pairs.answers)
-    logits = reduced_logits(_gated_reduced(data, z), pairs, gates, candidates=True)
-    return logits[..., 0] - logits[..., 1]

@@ -6,7 +6,7 @@ import numpy as np
 
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.families import FAMILIES
-from circuitjax.prune.weight_gates import WeightIndex
+from circuitjax.gated.weight_index import WeightIndex
 
 __all__ = ["kept_paths", "real_gates"]
 

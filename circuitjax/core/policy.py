@@ -1,0 +1,29 @@
+"""How work is laid out on the backend at hand: asked here, and nowhere else.
+
+On a CPU arithmetic is what costs: jobs, masks and fits follow one another, each in cache, and whatever
+is closed is left out of the arithmetic. On an accelerator they lie side by side and fill the chip.
+"""
+
+import jax
+
+__all__ = ["backend", "leaves_out_closed", "side_by_side", "slices"]
+
+
+def backend() -> str:
+    """Name of the backend: cpu, gpu, tpu."""
+    return jax.default_backend()
+
+
+def side_by_side() -> bool:
+    """Whether many small pieces of work are mapped, rather than looped over."""
+    return backend() != "cpu"
+
+
+def leaves_out_closed() -> bool:
+    """Whether a smaller model of its own is worth another program to compile."""
+    return backend() == "cpu"
+
+
+def slices(best: int) -> int:
+    """In how many parts a batch is worked out, given how many suit a cache."""
+    return best if backend() == "cpu" else 1

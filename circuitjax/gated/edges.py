@@ -1,0 +1,258 @@
+"""Gates on residual edges, writer -> reader: a closed edge carries what replaces the writer's output.
+
+    z_effective(writer -> reader) = z_edge(writer -> reader) * z_writer      (Bhaskar et al. 2024, 2.3)
+
+Under interchange the position embedding is the same in both runs: its edges carry nothing, are always
+open and count apart. The network's graph and its forward pass are `model/residual_graph.py`.
+
+Axis letters: E edges (G of the protocol), W writers, B sequences, T positions, D channels.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from circuitjax.gated.examples import Batch, Examples, picked
+from circuitjax.gated.protocol import Part, View
+from circuitjax.model.config import TransformerConfig
+from circuitjax.model.residual_graph import (
+    Graph,
+    Writers,
+    apply_graph,
+    residual_graph,
+    run_writers,
+)
+from circuitjax.model.transformer import Params, apply
+
+__all__ = ["EdgeGates", "edge_view", "fixed_writers", "flatten_writers", "unflatten_writers"]
+
+_MEAN_BATCH = 64
+
+
+@flax.struct.dataclass
+class EdgeGates:
+    """A `GatedModel` with gates on residual edges.
+
+    Attributes:
+      params: of the network.
+      held: replacements that are the same for every token, `Writers` of `[., 1, 1, D]`, or None.
+      config: of the network (static).
+      ablation: what closed edges carry (static).
+    """
+
+    params: Any
+    held: Any
+    config: TransformerConfig = flax.struct.field(pytree_node=False, default=None)  # type: ignore[assignment]
+    ablation: str = flax.struct.field(pytree_node=False, default="interchange")
+
+    grain = "edges"
+    eval_items = 16
+    tied = False
+
+    @property
+    def graph(self) -> Graph:
+        """Writers, readers and edges."""
+        return residual_graph(self.config)
+
+    @property
+    def num_gates(self) -> int:
+        """E."""
+        return self.graph.num_edges
+
+    @property
+    def num_owners(self) -> int:
+        """W."""
+        return len(self.graph.writers)
+
+    def exists(self) -> np.ndarray:
+        """Edges that can matter: all, but those from positions under interchange."""
+        if self.ablation == "interchange":
+            return ~self.graph.from_positions
+        return np.ones(self.num_gates, bool)
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """Standard normal numbers `[E]`."""
+        return jax.random.normal(jax.random.fold_in(key, 0), (self.num_gates,))
+
+    def owned(self, owners: jax.Array, least: bool = False) -> jax.Array:
+        """Of each edge's writer: `[E]`."""
+        del least
+        return owners[self.graph.sources]
+
+    def count(self, chance: jax.Array) -> jax.Array:
+        """Expected number of open edges among those that can matter."""
+        return jnp.sum(chance * self.exists())
+
+    def training_slices(self, batch: Batch) -> int:
+        """Four where they keep items whole: every edge is an activation in memory."""
+        assert isinstance(batch, Examples)
+        return 4 if batch.items % 4 == 0 else 1
+
+    def full(self, batch: Batch) -> jax.Array:
+        """Logits of the whole network, `[M, P, V]`."""
+        asked = batch.prompts
+        return apply(self.config, self.params, asked.tokens, positions=asked.positions).logits
+
+    def observed(
+        self, tokens: jax.Array, positions: jax.Array, kept: slice = slice(None)
+    ) -> tuple[jax.Array, Writers]:
+        """Logits, and what every writer wrote, `Writers` of `[., B, T, D]`."""
+        return run_writers(self.config, self.params, tokens, positions, kept)
+
+    def logits(self, gates: jax.Array, batch: Batch, held: Writers | None = None) -> jax.Array:
+        """Logits `[M, P, V]` under gates `[E]`."""
+        asked = batch.prompts
+        gates = jnp.where(self.exists(), gates, 1.0)
+        held = self.held if held is None else held
+        return apply_graph(self.config, self.params, asked.tokens, gates, held, asked.positions)
+
+    def answers(self, gates: jax.Array, batch: Batch, held: Writers | None = None) -> jax.Array:
+        """Logits of the right and wrong completions, `[M, R + R']`."""
+        return picked(self.logits(gates, batch, held), batch)
+
+    def alive(self, opened: np.ndarray) -> np.ndarray:
+        """Of the open edges those on a path from the input to the logits.
+
+        Closing the others changes no output under interchange. Otherwise a writer that reads nothing
+        still writes something of its own, so only edges without a way to the logits are closed.
+        """
+        graph = self.graph
+        owners = [reader.split("<")[0] for reader in graph.readers]  # whose read it is
+        place = {name: index for index, name in enumerate(graph.writers)}
+        feeds = np.array([place.get(owner, len(graph.writers)) for owner in owners])
+        kept = np.array(opened, bool) & self.exists()
+        reached = np.zeros(len(graph.writers) + 1, bool)  # from the input; the last is the logits
+        useful = np.zeros(len(graph.writers) + 1, bool)
+        useful[-1] = True
+        if self.ablation == "interchange":
+            reached[place["embed"]] = True  # positions are the same in both runs
+            for edge in np.argsort(graph.sources, kind="stable"):
+                if kept[edge] and reached[graph.sources[edge]]:
+                    reached[feeds[graph.targets[edge]]] = True
+        else:
+            reached[:] = True
+        for edge in np.argsort(-graph.sources, kind="stable"):
+            if kept[edge] and useful[feeds[graph.targets[edge]]]:
+                useful[graph.sources[edge]] = True
+        return kept & reached[graph.sources] & useful[feeds[graph.targets]]
+
+    def cost(self, opened: np.ndarray) -> int:
+        """How many edges are open."""
+        return int(np.sum(opened & self.exists()))
+
+    def nodes(self, opened: np.ndarray) -> int:
+        """Writers and owners of readers that some open edge touches."""
+        return len(touched(self.graph, opened & self.exists()))
+
+    def totals(self) -> tuple[int, int]:
+        """Writers and the logits; edges that can matter."""
+        return len(self.graph.writers) + 1, int(self.exists().sum())
+
+    def sizes(self) -> Sequence[int]:
+        """No reduced model exists."""
+        return ()
+
+    def reduced(
+        self, opened: np.ndarray, *, own_widths: bool = False, at_least: Any = None
+    ) -> "EdgeGates":
+        """Itself."""
+        del opened, own_widths, at_least
+        return self
+
+    def clean(self, opened: np.ndarray) -> Part:
+        """Closes edges on no path."""
+        kept = self.alive(opened)
+        removed = int(np.sum(opened & self.exists())) - int(kept.sum())
+        held = None if self.held is None else flatten_writers(self.held)
+        parts = {"unconnected": removed}
+        return Part({"kept": kept}, held, parts, self.nodes(kept), int(kept.sum()))
+
+    def groups(self) -> np.ndarray:
+        """One group of all that can matter."""
+        return np.where(self.exists(), 0, -1)
+
+    def names(self) -> list[str]:
+        """`writer->reader` of each edge."""
+        return self.graph.names
+
+
+def touched(graph: Graph, kept: np.ndarray) -> list[str]:
+    """Writers and owners of readers that some kept edge touches, in forward order."""
+    found = {graph.writers[w] for w in graph.sources[kept]}
+    found |= {graph.readers[r].split("<")[0] for r in graph.targets[kept]}
+    return [name for name in (*graph.writers, "logits") if name in found]
+
+
+def fixed_writers(
+    config: TransformerConfig, params: Mapping[str, Any], ablation: str, examples: Examples
+) -> Writers | None:
+    """Replacements that are the same for every token, `[., 1, 1, D]`, or None where they are per prompt.
+
+    `mean` is over all tokens of the corrupted prompts up to the last answer position.
+    """
+    if ablation not in ("mean", "zero"):
+        return None
+    width, heads, depth = config.d_model, config.num_heads, config.num_layers
+    first = 2 if config.position == "learned" else 1
+
+    def block(size: int) -> jax.Array:
+        return jnp.zeros((size, 1, 1, width))
+
+    zero = Writers(block(first), (block(heads),) * depth, (block(1),) * depth)
+    if ablation == "zero":
+        return zero
+
+    @jax.jit
+    def add(total: Writers, batch: Examples) -> tuple[Writers, jax.Array]:
+        _, found = run_writers(config, params, batch.tokens[:, 1], batch.positions)
+        length = batch.tokens.shape[-1]
+        counts = jnp.arange(length)[None, :] <= jnp.max(batch.positions, axis=1, keepdims=True)
+        weight = counts[None, :, :, None].astype(jnp.float32)
+        summed = jax.tree.map(
+            lambda t, x: t + jnp.sum(x * weight, axis=(1, 2), keepdims=True), total, found
+        )
+        return summed, jnp.sum(counts)
+
+    total, count = zero, 0
+    items = _MEAN_BATCH // examples.unit
+    for start in range(0, examples.items, items):
+        chosen = np.arange(start, min(start + items, examples.items))
+        total, tokens = add(total, examples.take(chosen))
+        count += int(tokens)
+    return jax.tree.map(lambda x: x / count, total)
+
+
+def edge_view(
+    config: TransformerConfig,
+    params: Params,
+    opened: Mapping[str, Any],
+    held: np.ndarray | None,
+    ablation: str,
+) -> View:
+    """A circuit of residual edges as gates."""
+    writers = None if held is None else unflatten_writers(config, held)
+    params = jax.tree.map(jnp.asarray, dict(params))
+    model = EdgeGates(params, writers, config=config, ablation=ablation)
+    return View(model, np.asarray(opened["kept"], bool))
+
+
+def flatten_writers(writers: Writers) -> np.ndarray:
+    """Fixed replacements `[W, D]` from blocks `[., 1, 1, D]`."""
+    return np.concatenate([np.asarray(block)[:, 0, 0] for block in writers.blocks()])
+
+
+def unflatten_writers(config: TransformerConfig, fixed: np.ndarray) -> Writers:
+    """The inverse of `flatten_writers`."""
+    first = 2 if config.position == "learned" else 1
+    rows = jnp.asarray(fixed)[:, None, None, :]
+    step = config.num_heads + 1
+    starts = range(first, len(fixed), step)
+    return Writers(
+        rows[:first],
+        tuple(rows[start : start + step - 1] for start in starts),
+        tuple(rows[start + step - 1 : start + step] for start in starts),
+    )

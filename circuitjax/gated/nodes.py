@@ -1,0 +1,287 @@
+"""Gates on nodes: single channels and neurons of every layer, x -> m x + (1 - m) r.
+
+A gate opens a *unit*: one node or, where q and k are tied, a q channel and the k channel it is
+multiplied with (Gao et al. 2025, section 2.2). The replacement r is {site: `[L, W]`} where it is a constant,
+{site: `[L, B, T, W]`} where it is what another run held.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from circuitjax.gated.cleanup import cleanup
+from circuitjax.gated.examples import Batch, picked
+from circuitjax.gated.protocol import Part, View
+from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.graph import count_edges, total_edges
+from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
+from circuitjax.model.reduced_forward import apply_reduced
+from circuitjax.model.sites import address, shapes
+from circuitjax.model.transformer import Fills, Norms, Params, apply
+
+__all__ = ["NodeGates", "constants", "node_view", "reduced_answers", "reduced_rows"]
+
+
+@flax.struct.dataclass
+class NodeGates:
+    """A `GatedModel` with gates on nodes.
+
+    Attributes:
+      params: of the whole network; None where it is reduced.
+      held: {site: `[L, W]`} constants that closed nodes hold, or None.
+      small: the network without what no gate will open; None for the whole.
+      config: of the whole network (static).
+      ablation: what closed nodes hold (static).
+      tied: whether a q channel and its k channel share a gate (static).
+    """
+
+    params: Any
+    held: Any
+    small: Reduced | None = None
+    config: TransformerConfig = flax.struct.field(pytree_node=False, default=None)  # type: ignore[assignment]
+    ablation: str = flax.struct.field(pytree_node=False, default="mean")
+    tied: bool = flax.struct.field(pytree_node=False, default=False)
+
+    grain = "nodes"
+    num_owners = 0
+    eval_items = 64
+
+    @property
+    def num_gates(self) -> int:
+        """G, the number of units."""
+        return sum(layers * width for layers, width in self._shapes().values())
+
+    def _shapes(self) -> dict[str, tuple[int, int]]:
+        wide = shapes(self.config)
+        return {s: shape for s, shape in wide.items() if not (self.tied and s == "attn.k")}
+
+    def tree(self, gates: Any) -> dict[str, Any]:
+        """{site: `[..., L, W]`} over all sites from gates `[..., G]`."""
+        found, start = {}, 0
+        for site, (layers, width) in self._shapes().items():
+            stop = start + layers * width
+            found[site] = gates[..., start:stop].reshape(*gates.shape[:-1], layers, width)
+            start = stop
+        return {**found, "attn.k": found["attn.q"]} if self.tied else found
+
+    def flat(self, tree: Mapping[str, Any]) -> np.ndarray:
+        """`[G]` from {site: `[L, W]`}; of a tied pair the q's."""
+        return np.concatenate([np.asarray(tree[site]).reshape(-1) for site in self._shapes()])
+
+    def exists(self) -> np.ndarray:
+        """Every gate."""
+        return np.ones(self.num_gates, bool)
+
+    def draw(self, key: jax.Array) -> jax.Array:
+        """Standard normal numbers `[G]`, site by site."""
+        parts = []
+        for index, (site, shape) in enumerate(shapes(self.config).items()):
+            if site in self._shapes():
+                noise = jax.random.normal(jax.random.fold_in(key, index), shape)
+                parts.append(noise.reshape(-1))
+        return jnp.concatenate(parts)
+
+    def owned(self, owners: jax.Array, least: bool = False) -> jax.Array:
+        """Nodes have no owners."""
+        del owners, least
+        return jnp.ones(self.num_gates)
+
+    def count(self, chance: jax.Array) -> jax.Array:
+        """Expected number of open nodes; a tied pair is two."""
+        return sum((jnp.sum(m) for m in self.tree(chance).values()), start=jnp.zeros(()))
+
+    def training_slices(self, batch: Batch) -> int:
+        """As many as the batch says."""
+        return batch.slices
+
+    def full(self, batch: Batch) -> jax.Array:
+        """Logits of the whole network, `[M, P, V]`."""
+        asked = batch.prompts
+        found = apply(
+            self.config, self.params, asked.tokens, positions=asked.positions, layout=asked.layout
+        ).logits
+        return found.reshape(batch.size, -1, found.shape[-1])
+
+    def observed(
+        self, tokens: jax.Array, positions: jax.Array, kept: slice = slice(None)
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Logits, and what every node held, {site: `[L, B, T, W]`}."""
+        found = apply(self.config, self.params, tokens, positions=positions, capture=SITES)
+        return found.logits, {site: value[:, kept] for site, value in found.captured.items()}
+
+    def logits(
+        self,
+        gates: jax.Array,
+        batch: Batch,
+        held: Fills | None = None,
+        norms: Norms | None = None,
+    ) -> jax.Array:
+        """Logits `[M, P, V]` under gates `[G]`; `norms` as in `transformer.apply`."""
+        tree = self.tree(gates)
+        if self.small is not None:
+            return reduced_rows(self.small, batch, tree)
+        asked = batch.prompts
+        found = apply(
+            self.config,
+            self.params,
+            asked.tokens,
+            tree,
+            self.held if held is None else held,
+            positions=asked.positions,
+            layout=asked.layout,
+            norms=norms,
+        ).logits
+        return found.reshape(batch.size, -1, found.shape[-1])
+
+    def answers(self, gates: jax.Array, batch: Batch, held: Fills | None = None) -> jax.Array:
+        """Logits of the right and wrong completions, `[M, R + R']`."""
+        if self.small is not None:
+            return reduced_answers(self.small, batch, self.tree(gates))
+        return picked(self.logits(gates, batch, held), batch)
+
+    def alive(self, opened: np.ndarray) -> np.ndarray:
+        """The open nodes without dead and constant ones."""
+        mask = self._mask(opened)
+        kept, _, _ = cleanup(self.config, self._host(), mask, self._fills())
+        return self.flat({site: kept[site] | (self.tied & mask[site] & _tied_alive(kept, site))
+                          for site in self._shapes()})  # fmt: skip
+
+    def cost(self, opened: np.ndarray) -> int:
+        """Nonzero weights between open nodes."""
+        return count_edges(self.config, self._host(), self._mask(opened))
+
+    def nodes(self, opened: np.ndarray) -> int:
+        """How many nodes are open."""
+        return sum(int(kept.sum()) for kept in self._mask(opened).values())
+
+    def totals(self) -> tuple[int, int]:
+        """Nodes, and nonzero weights between them."""
+        return self.config.num_nodes, total_edges(self.config, self._host())
+
+    def sizes(self) -> Sequence[int]:
+        """A 64th, a 16th, a quarter of the units, where an exact reduction exists."""
+        if self.held is None or not can_reduce(self.config):
+            return ()
+        return tuple(self.num_gates // share for share in (64, 16, 4))
+
+    def reduced(
+        self, opened: np.ndarray, *, own_widths: bool = False, at_least: Any = None
+    ) -> "NodeGates":
+        """The network without nodes that no gate will open."""
+        if self.held is None or self.small is not None or not can_reduce(self.config):
+            return self
+        small = reduce_model(
+            self.config,
+            self._host(),
+            self._mask(opened),
+            jax.tree.map(np.asarray, dict(self.held)),
+            own_widths=own_widths,
+            at_least=at_least,
+        )
+        return self.replace(params=None, held=None, small=small)
+
+    def clean(self, opened: np.ndarray) -> Part:
+        """Closes dead and constant nodes, and writes the constants into what is held."""
+        mask, fills, report = cleanup(self.config, self._host(), self._mask(opened), self._fills())
+        held = None if self.held is None else fills
+        nodes = sum(int(kept.sum()) for kept in mask.values())
+        return Part({"mask": mask}, held, report.counts, nodes, report.edges_after)
+
+    def groups(self) -> np.ndarray:
+        """A number for each site of each layer."""
+        found = []
+        for number, (layers, width) in enumerate(self._shapes().values()):
+            found.append(number * layers + np.repeat(np.arange(layers), width))
+        return np.concatenate(found)
+
+    def names(self) -> list[str]:
+        """Addresses, of a tied pair the q's."""
+        return [
+            address(self.config, layer, site, index)
+            for site, (layers, width) in self._shapes().items()
+            for layer in range(layers)
+            for index in range(width)
+        ]
+
+    def _mask(self, opened: np.ndarray) -> dict[str, np.ndarray]:
+        return self.tree(np.asarray(opened, bool))
+
+    def _host(self) -> dict[str, Any]:
+        return jax.tree.map(np.asarray, dict(self.params))
+
+    def _fills(self) -> dict[str, np.ndarray] | None:
+        return None if self.held is None else {s: np.asarray(f) for s, f in self.held.items()}
+
+
+def _tied_alive(kept: Mapping[str, np.ndarray], site: str) -> np.ndarray | bool:
+    """Of a tied pair's q: whether its k is alive."""
+    return kept["attn.k"] if site == "attn.q" else False
+
+
+def reduced_rows(small: Reduced, batch: Batch, gates: Mapping[str, jax.Array]) -> jax.Array:
+    """Logits `[M, P, V]` of a reduced model under further gates."""
+    asked = batch.prompts
+    found = apply_reduced(
+        small, asked.tokens, gates, positions=asked.positions, layout=asked.layout
+    )
+    return found.reshape(batch.size, -1, found.shape[-1])
+
+
+def reduced_answers(small: Reduced, batch: Batch, gates: Mapping[str, jax.Array]) -> jax.Array:
+    """Logits of the right and wrong completions alone, `[M, R + R']`."""
+    asked = batch.prompts
+    wanted = jnp.maximum(jnp.concatenate([batch.right, batch.wrong], axis=-1), 0)
+    per_row = asked.positions.shape[0]
+    wanted = jnp.broadcast_to(wanted[:, None], (batch.size, _positions(batch), wanted.shape[-1]))
+    found = apply_reduced(
+        small,
+        asked.tokens,
+        gates,
+        positions=asked.positions,
+        candidates=wanted.reshape(per_row, -1, wanted.shape[-1]),
+        layout=asked.layout,
+    )
+    return found.reshape(batch.size, -1, found.shape[-1])[:, 0]
+
+
+def _positions(batch: Batch) -> int:
+    rows, each = batch.prompts.positions.shape
+    return rows * each // batch.size
+
+
+def constants(
+    config: TransformerConfig, ablation: str, means: Mapping[str, np.ndarray] | None
+) -> dict[str, np.ndarray] | None:
+    """{site: float32 `[L, W]`} that closed nodes hold: means, zeros; None where it is per prompt.
+
+    Raises:
+      ValueError: mean ablation without means.
+    """
+    if ablation == "zero":
+        return {site: np.zeros(shape, np.float32) for site, shape in shapes(config).items()}
+    if ablation != "mean":
+        return None
+    if means is None:
+        raise ValueError(
+            "the model has no activation means: compute them with `python -m experiments.means`, "
+            "or use ablation=zero"
+        )
+    return {site: np.asarray(means[site], np.float32) for site in shapes(config)}
+
+
+def node_view(
+    config: TransformerConfig,
+    params: Params,
+    mask: Mapping[str, np.ndarray],
+    held: Mapping[str, np.ndarray] | None,
+    ablation: str,
+) -> View:
+    """A node mask as gates of the whole network."""
+    params = jax.tree.map(jnp.asarray, dict(params))
+    fills = None if held is None else {s: jnp.asarray(f) for s, f in held.items()}
+    model = NodeGates(params, fills, config=config, ablation=ablation)
+    return View(model, model.flat(mask).astype(bool))

@@ -1,0 +1,158 @@
+"""What goes with what: the one table that refuses a combination, with its reason, before any work.
+
+Any answer to one of the five questions goes with any answer to another, unless a row below applies.
+`--help`, the README's table and the tests read these rows.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from circuitjax.gated.protocol import PER_PROMPT
+from circuitjax.model.config import TransformerConfig
+from circuitjax.model.residual_graph import residual_graph
+from circuitjax.prune.config import Choices, SelectionConfig
+from circuitjax.tasks.base import Task
+from circuitjax.tasks.contrast import ContrastTask
+
+__all__ = ["RULES", "Case", "Rule", "refuse"]
+
+ANSWERS: dict[str, tuple[str, ...]] = {
+    "grain": ("nodes", "weights", "edges"),
+    "gate": ("heaviside", "hard_concrete"),
+    "ablation": ("mean", "zero", "resample", "interchange"),
+    "minimise": ("task", "kl", "both"),
+    "control": ("count", "lagrangian", "hold"),
+    "ranking": ("learned", "attribution", "integrated", "variance", "random"),
+    "loss": ("binary", "vocabulary"),
+}
+
+
+class Case(NamedTuple):
+    """What is asked for.
+
+    Attributes:
+      choices, selection: of the search.
+      config: the model's description.
+      paired: whether the task's prompts come in pairs, each the other's corrupted one.
+      has_means: whether the model has activation means.
+      batch_size: examples of a step.
+    """
+
+    choices: Choices
+    selection: SelectionConfig
+    config: TransformerConfig
+    paired: bool
+    has_means: bool = True
+    batch_size: int = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """One combination that cannot be.
+
+    Attributes:
+      what: the combination, as users name it.
+      why: the reason, and the mend.
+      holds: whether it is asked for.
+    """
+
+    what: str
+    why: str
+    holds: Callable[[Case], bool]
+
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        "ranking=variance with grain weights or edges",
+        "only nodes have an activation: choose attribution, integrated or random",
+        lambda c: c.choices.ranking == "variance" and c.choices.grain != "nodes",
+    ),
+    Rule(
+        "threshold=match_soft without hard-concrete gates that were trained",
+        "only they expect a number of open gates: choose gate=hard_concrete and ranking=learned",
+        lambda c: (
+            c.selection.target == "match_soft"
+            and (c.choices.gate != "hard_concrete" or c.choices.ranking != "learned")
+        ),
+    ),
+    Rule(
+        "control=hold without a loss or a KL to hold",
+        "it holds what the target is about: choose target_loss or target_kl",
+        lambda c: (
+            c.choices.control == "hold"
+            and c.choices.ranking == "learned"
+            and not c.selection.is_loss
+        ),
+    ),
+    Rule(
+        "calibration with loss=vocabulary",
+        "a scale and a shift of two logits do not define one: choose calibrate=off",
+        lambda c: c.choices.loss == "vocabulary" and c.paired and c.selection.calibrate != "off",
+    ),
+    Rule(
+        "gates on owners with grain nodes",
+        "a node is its own owner: leave node_gates out",
+        lambda c: c.choices.owners and c.choices.grain == "nodes",
+    ),
+    Rule(
+        "tie_qk with grain edges",
+        "residual edges have no q and k channels: leave tie_qk out",
+        lambda c: c.choices.tie_qk and c.choices.grain == "edges",
+    ),
+    Rule(
+        "ablation=resample with one example a step",
+        "another prompt of the batch is needed: choose batch_size of at least 2",
+        lambda c: c.choices.ablation == "resample" and c.batch_size < 2,
+    ),
+    Rule(
+        "mean ablation of a model without activation means",
+        "compute them with `python -m experiments.means`, or choose ablation=zero",
+        lambda c: c.choices.ablation == "mean" and c.choices.grain != "edges" and not c.has_means,
+    ),
+)
+
+
+def refuse(
+    choices: Choices,
+    selection: SelectionConfig,
+    config: TransformerConfig,
+    task: Task | ContrastTask,
+    *,
+    has_means: bool = True,
+    batch_size: int = 2,
+) -> None:
+    """Refuses what cannot be, in one line.
+
+    Raises:
+      ValueError: an unknown answer; a combination that a rule refuses; residual edges of a model whose
+        stream is no sum of its writers; interchange for a task without corrupted prompts.
+    """
+    for name, known in ANSWERS.items():
+        if getattr(choices, name) not in known:
+            raise ValueError(f"{name} is {getattr(choices, name)!r}; choose one of {known}")
+    if choices.grain == "edges":
+        residual_graph(config)  # refuses, with its own reason
+    paired = isinstance(task, Task)
+    if choices.ablation == "interchange" and not (paired or task.corrupts):
+        raise ValueError(
+            f"ablation=interchange needs corrupted prompts, and task {task.name!r} has none: "
+            "choose mean, zero or resample"
+        )
+    case = Case(choices, selection, config, paired, has_means, batch_size * (2 if paired else 1))
+    for rule in RULES:
+        if rule.holds(case):
+            raise ValueError(f"{rule.what} cannot be: {rule.why}")
+
+
+def per_prompt(choices: Choices) -> bool:
+    """Whether closed parts hold something else in every prompt."""
+    return choices.ablation in PER_PROMPT
+
+
+def table() -> list[dict[str, Any]]:
+    """Questions and answers, and the rules, as rows for `--help` and the README."""
+    rows: list[dict[str, Any]] = [
+        {"question": name, "answers": answers} for name, answers in ANSWERS.items()
+    ]
+    return rows + [{"refused": rule.what, "why": rule.why} for rule in RULES]

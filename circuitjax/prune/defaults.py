@@ -1,0 +1,212 @@
+"""Defaults: the method of each grain, the settings that suit each choice, and the two published presets.
+
+A method is a `Search`: five choices, sizes of the data, length of the training, and what the cut aims at.
+Several jobs are tried side by side by default, since one setting fails some task.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from circuitjax.prune.config import Choices, DataConfig, Hyper, SelectionConfig, TrainConfig
+from circuitjax.prune.train import Job
+
+__all__ = ["PRESETS", "Search", "default_hyper", "default_jobs", "default_search"]
+
+# Multiples of the centre of k_coef that are tried side by side, by grain; sparsities likewise.
+K_COEF_MULTIPLES: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {
+        "nodes": (0.2, 0.4, 0.6, 0.8, 1.1, 1.5, 2.0, 3.0),
+        "weights": (0.5, 1.5),
+        "edges": (1.0,),
+    }
+)
+SPARSITIES: Mapping[str, tuple[float, ...]] = MappingProxyType(
+    {"nodes": (0.9, 0.97, 0.99), "weights": (0.9,), "edges": (0.95, 0.99)}
+)
+
+#: The published methods, as answers to the five questions and what else they pin.
+PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "gao2025": {
+            "grain": "nodes",
+            "gate": "heaviside",
+            "ablation": "mean",
+            "minimise": "task",
+            "control": "count",
+            "calibrate": "after",
+            "batch_size": 64,
+        },
+        "bhaskar2024": {
+            "grain": "edges",
+            "gate": "hard_concrete",
+            "ablation": "interchange",
+            "minimise": "kl",
+            "control": "lagrangian",
+            "threshold": "match_soft",
+            "steps": 3000,
+            "target_warmup_frac": 2500 / 3000,
+            "init_noise_bias": 10.0,
+            "lr": 0.8,
+            "target_sparsity": 0.98,
+        },
+    }
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Search:
+    """All that is static about a search.
+
+    Attributes:
+      choices: the five answers.
+      data: sizes of the sets.
+      train: length of the training.
+      selection: what the cut aims at.
+    """
+
+    choices: Choices = dataclasses.field(default_factory=Choices)
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    selection: SelectionConfig = dataclasses.field(default_factory=SelectionConfig)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form; `from_dict` is its inverse."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "Search":
+        """From `to_dict`; an unknown or missing part is a ValueError."""
+        kinds = {f.name: f.default_factory for f in dataclasses.fields(cls)}
+        if set(fields) != set(kinds):
+            raise ValueError(f"a search has the parts {sorted(kinds)}, not {sorted(fields)}")
+        try:
+            return cls(**{name: kinds[name](**fields[name]) for name in kinds})  # type: ignore
+        except TypeError as error:
+            raise ValueError(f"a search's settings are not ours: {error}") from None
+
+
+def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -> Search:
+    """The method of a grain, with some settings given.
+
+    Args:
+      grain: where gates sit.
+      paired: whether the task is a binary one, whose sizes are in pairs.
+      **given: fields of the four parts by name, as far as they are not left to the defaults; `target_loss`,
+        `target_kl`, `target_edges`, `target_nodes` and `threshold="match_soft"` say what the cut aims at.
+
+    Raises:
+      ValueError: an unknown setting, or two targets.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    target, given = _target(given)
+    gate = given.get("gate", "hard_concrete" if grain == "edges" else "heaviside")
+    control = {"nodes": "count", "weights": "hold", "edges": "count"}[grain]
+    if gate == "hard_concrete" and grain == "edges":
+        control = "lagrangian"
+    if control == "hold" and target.get("target", "loss") not in ("loss", "kl"):
+        control = "count"
+    edges = grain == "edges"
+    share = 2 if paired else 1
+    own: dict[str, Any] = {
+        "grain": grain,
+        "gate": gate,
+        "ablation": "interchange" if edges else "mean",
+        "minimise": "kl" if edges else "task",
+        "control": control,
+        "owners": edges and gate == "hard_concrete",
+        "steps": 100 if grain == "nodes" else 300,
+        "batch_size": 16 if grain == "nodes" else 32 // share if edges else 32,
+        "eliminate": grain != "nodes" and target.get("target", "loss") in ("loss", "kl"),
+    }
+    if edges:
+        own |= {"train": 4096 // share, "validation": 512 // share, "test": 512 // share}
+    if not paired:
+        own["calibrate"] = "off"
+    values = own | target | given
+    parts: dict[str, Any] = {}
+    for name, kind in (
+        ("choices", Choices),
+        ("data", DataConfig),
+        ("train", TrainConfig),
+        ("selection", SelectionConfig),
+    ):
+        known = {field.name for field in dataclasses.fields(kind)}
+        parts[name] = kind(**{n: values.pop(n) for n in list(values) if n in known})
+    if values:
+        raise ValueError(f"there is no setting {sorted(values)[0]!r}")
+    return Search(**parts)
+
+
+def _target(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the cut aims at, and the other settings."""
+    names = {f"target_{kind}": kind for kind in ("loss", "kl", "edges", "nodes")}
+    asked = [name for name in names if name in given]
+    if given.get("threshold") == "match_soft":
+        asked.append("threshold")
+    if len(asked) > 1:
+        raise ValueError(f"{asked[0]} and {asked[1]} are both given: choose one")
+    rest = {n: v for n, v in given.items() if n not in names and n != "threshold"}
+    if not asked:
+        return {}, rest
+    if asked[0] == "threshold":
+        return {"target": "match_soft"}, rest
+    return {"target": names[asked[0]], "value": given[asked[0]]}, rest
+
+
+def default_hyper(search: Search, num_gates: int, **changes: float) -> Hyper:
+    """Hyperparameters that suit grain, gate and control.
+
+    The useful k_coef of nodes goes as one over their number: 18 / N is the published 1e-4 times its N. Of
+    weights it is 0.04 E^-0.4 where it is fixed: a fixed number of nats over E would close every gate of a
+    small start at once. Where it adapts (`hold`) it starts small. Scores of hard-concrete gates are log odds:
+    they start higher and move faster; the published start of 10 has hardly any gradient and relies on weight
+    decay to come down. Heaviside gates under a KL have no gradient while all are open, so the start spreads.
+
+    Raises:
+      ValueError: a value outside its limits.
+    """
+    choices, edges = search.choices, search.choices.grain == "edges"
+    if choices.gate == "hard_concrete":
+        values = {"lr": 0.3 if edges else 0.2, "init_noise_bias": 2.0 if edges else 1.0}
+        values |= {"wd": 0.01, "inv_beta2": 0.01} if edges else {}
+    else:
+        spread = choices.grain != "nodes" or choices.control != "count"
+        values = {"init_noise_bias": 0.3, "init_noise_scale": 0.15} if spread else {}
+        values |= {"lr": 0.02} if edges else {}
+    count = max(num_gates, 1)
+    centre = {"nodes": 18.0 / count, "weights": 0.04 * count**-0.4, "edges": 0.01}[choices.grain]
+    if choices.control == "hold":
+        centre = {"nodes": 3.6 / count, "weights": 3e-3, "edges": 1e-3}[choices.grain]
+    held = search.selection.value if search.selection.is_loss else 0.15
+    hyper = Hyper(**{"k_coef": centre, "held": held, **values, **changes})
+    hyper.check()
+    return hyper
+
+
+def default_jobs(
+    search: Search, num_gates: int, seeds: Sequence[int], *, started: bool = False, **changes: float
+) -> list[Job]:
+    """Seeds times settings: several k_coef or target sparsities, or just the one in `changes`.
+
+    Args:
+      search: the method.
+      num_gates: gates that can matter.
+      seeds: of gates and batches.
+      started: whether the search starts from a circuit, which then loses half of its weights.
+      **changes: hyperparameters that are given.
+
+    Raises:
+      ValueError: a hyperparameter out of range.
+    """
+    grain, control = search.choices.grain, search.choices.control
+    varied: list[dict[str, float]] = [{}]
+    if control == "count" and "k_coef" not in changes:
+        centre = float(default_hyper(search, num_gates).k_coef)
+        multiples = K_COEF_MULTIPLES[grain]
+        varied = [{"k_coef": centre * multiple} for multiple in multiples]
+    if control == "lagrangian" and "target_sparsity" not in changes:
+        varied = [{"target_sparsity": s} for s in ((0.5,) if started else SPARSITIES[grain])]
+    settings = [default_hyper(search, num_gates, **(changes | more)) for more in varied]
+    return [Job(seed, hyper) for seed in seeds for hyper in settings]

@@ -1,0 +1,222 @@
+"""Rankings of gates: by what was learned, by backward elimination, or by a score without training.
+
+    learned       the trained score, or the chance to be open; ties by attribution
+    attribution   |dL/dz| with every gate open
+    integrated    |integral of dL/dz| along the straight path of all gates from 0 to 1
+    variance      variance of a node's activation over the tokens of the task's prompts
+    random        a permutation
+
+with L the task loss in nats and z a gate. On residual edges under interchange, attribution and integrated
+are what the literature calls EAP and EAP-IG over activations. Scores without training are taken on training
+examples, since k is chosen on validation; the mean over examples comes before the absolute value, for it is
+the derivative by the one gate that all examples share (integrated gradients: Sundararajan et al. 2017).
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.protocol import GatedModel
+from circuitjax.model.config import SITES
+from circuitjax.model.transformer import apply
+from circuitjax.prune.config import Ranking
+from circuitjax.prune.evaluate import gate_slopes
+from circuitjax.prune.objective import Objective
+from circuitjax.prune.opening import GATES
+from circuitjax.prune.problem import Problem
+from circuitjax.prune.select import rank_nodes
+from circuitjax.prune.train import MaskState
+
+__all__ = [
+    "RANKINGS",
+    "Baseline",
+    "Ranked",
+    "learned_ranking",
+    "rank_scores",
+    "scores_without_training",
+]
+
+RANKINGS: tuple[Ranking, ...] = ("attribution", "integrated", "variance", "random")
+_AT_ONCE = 32  # pairs whose activations at every node are held at a time
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Ranked:
+    """Gates in order.
+
+    Attributes:
+      ranks: int `[G]`, 0 is the most important gate; those that cannot matter come last.
+      opened: bool `[G]`, open after training.
+      soft: how many are expected to be open.
+      trained: a k to look at besides: how many are open, or are ranked by elimination.
+      eliminated: whether the first `trained` are ranked by elimination.
+    """
+
+    ranks: np.ndarray
+    opened: np.ndarray
+    soft: float = 0.0
+    trained: int = 0
+    eliminated: bool = False
+
+
+def learned_ranking(
+    problem: Problem, objective: Objective, state: MaskState, ties: Examples
+) -> Ranked:
+    """Orders one trained job's gates by score, ties by attribution at the trained hard gates.
+
+    Args:
+      problem: what was trained.
+      objective: likewise.
+      state: of one job.
+      ties: examples of the attribution.
+    """
+    gate, model = GATES[objective.gate], problem.trained
+    chance = np.asarray(objective.chances(state.tau, state.hyper, model), np.float64)
+    exists = problem.whole.exists()
+    if gate.by_score:
+        scores = state.tau["gates"]
+        if objective.owners:
+            scores = jnp.minimum(scores, model.owned(state.tau["owners"], least=True))
+        scores = np.asarray(scores)
+        opened = scores > gate.closed_at
+    else:
+        scores, opened = chance, chance > 0.5
+    opened = opened & exists
+    kind = "kl" if objective.minimise == "kl" else "calibrated" if objective.calibrated else "task"
+    slope = gate_slopes(problem, opened, ties, kind, loss=objective.task_loss, model=model)
+    ranks = rank_nodes(np.where(exists, scores, -np.inf), slope)
+    return Ranked(ranks, opened, float(chance[exists].sum()), int(opened.sum()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Baseline:
+    """How gates are ranked without training; stands where a learned job has its hyperparameters.
+
+    Attributes:
+      ranking: one of `RANKINGS`.
+      items: training items that scores are taken on (all of them where there are fewer).
+      points: places on the path of `integrated`.
+    """
+
+    ranking: Ranking
+    items: int = 512
+    points: int = 16
+
+    def __post_init__(self) -> None:
+        if self.ranking not in RANKINGS:
+            raise ValueError(f"ranking is {self.ranking!r}; choose one of {RANKINGS}")
+        for name in ("items", "points"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form, of the fields that the ranking reads."""
+        unread = {
+            "attribution": ("points",),
+            "integrated": (),
+            "variance": ("points",),
+            "random": ("items", "points"),
+        }[self.ranking]
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in unread}
+
+
+def scores_without_training(problem: Problem, baseline: Baseline, seed: int) -> np.ndarray:
+    """Scores `[G]`, the larger the earlier kept; no validation or test example is read.
+
+    Args:
+      problem: model, task, data.
+      baseline: which ranking.
+      seed: of `random`; the others do not depend on it.
+    """
+    whole = problem.whole
+    if baseline.ranking == "random":
+        return _shuffled(whole, seed, 0).astype(np.float64)
+    examples = problem.train.first(baseline.items)
+    if baseline.ranking == "variance":
+        return _activation_variance(whole, examples)
+    if baseline.ranking == "integrated":
+        return np.abs(integrated(problem, examples, baseline.points))
+    return np.abs(gate_slopes(problem, np.ones(whole.num_gates), examples, "task"))
+
+
+def integrated(problem: Problem, examples: Examples, points: int = 16) -> np.ndarray:
+    """The slope averaged over the straight path from the empty circuit to the whole model: `[G]`, signed.
+
+    By the Gauss-Legendre rule. The sum over gates is L(whole) - L(empty), up to the error of the rule;
+    AbsTopK makes L jump along the path, and then it is only an estimate.
+    """
+    places, weights = np.polynomial.legendre.leggauss(points)  # on [-1, 1]
+    total = np.zeros(problem.whole.num_gates)
+    for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
+        at = np.full(problem.whole.num_gates, place, np.float32)
+        total += weight * gate_slopes(problem, at, examples, "task")
+    return total
+
+
+def rank_scores(problem: Problem, scores: np.ndarray, seed: int) -> Ranked:
+    """Gates by score, those of equal score in random order.
+
+    Raises:
+      FloatingPointError: a score that is not finite.
+    """
+    if not np.all(np.isfinite(scores)):
+        raise FloatingPointError(
+            f"{int(np.sum(~np.isfinite(scores)))} of {scores.size} scores are not finite: the "
+            "model's activations or gradients overflow on this task"
+        )
+    exists = problem.whole.exists()
+    ties = _shuffled(problem.whole, seed, 1).astype(np.float64)
+    return Ranked(rank_nodes(np.where(exists, scores, -np.inf), ties), np.zeros(len(exists), bool))
+
+
+def _shuffled(model: GatedModel, seed: int, stream: int) -> np.ndarray:
+    return np.random.default_rng((seed, stream)).permutation(model.num_gates)
+
+
+def _activation_variance(model: Any, examples: Examples) -> np.ndarray:
+    """Variance of each activation over all tokens of the prompts, in the unit squared: `[G]`.
+
+    A tied pair of q and k has the sum of both. What pads a prompt does not count.
+    """
+    count: Any = 0
+    mean: Any = {}
+    spread: Any = {}
+    for start in range(0, examples.items, _AT_ONCE):
+        batch = examples.take(np.arange(start, min(start + _AT_ONCE, examples.items)))
+        found = jax.device_get(_moments(model.config, model.params, batch))
+        tokens, own_mean, own_spread = jax.tree.map(lambda x: np.asarray(x, np.float64), found)
+        # Two samples' moments from their own: stable where the mean is large.
+        both = count + tokens
+        if not count:
+            mean, spread = own_mean, own_spread
+        else:
+            step = {site: own_mean[site] - mean[site] for site in own_mean}
+            share = count * tokens / both
+            spread = {s: spread[s] + own_spread[s] + step[s] ** 2 * share for s in step}
+            mean = {s: mean[s] + step[s] * tokens / both for s in step}
+        count = both
+    tree = {site: value / count for site, value in spread.items()}
+    if model.tied:
+        tree["attn.q"] = tree["attn.q"] + tree["attn.k"]
+    return np.asarray(model.flat(tree))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _moments(config: Any, params: Any, batch: Examples) -> tuple[jax.Array, Any, Any]:
+    """Number of tokens, and {site: mean, and sum of squared deviations `[L, W]`} of every node."""
+    tokens, last = batch.tokens[:, 0], batch.positions[:, -1]
+    captured = apply(config, params, tokens, capture=SITES).captured
+    real = (jnp.arange(tokens.shape[1])[None, :] <= last[:, None])[None, :, :, None]
+    count = jnp.sum(real)
+    means, spreads = {}, {}
+    for site in SITES:
+        means[site] = jnp.sum(jnp.where(real, captured[site], 0.0), axis=(1, 2)) / count
+        apart = jnp.where(real, captured[site] - means[site][:, None, None, :], 0.0)
+        spreads[site] = jnp.sum(apart**2, axis=(1, 2))
+    return count, means, spreads
