@@ -23,8 +23,8 @@ from circuitjax.core.files import write_json
 from circuitjax.core.records import seal
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.grains import Grain, grain_named
-from circuitjax.gated.protocol import ABLATIONS, PER_PROMPT, View
-from circuitjax.gated.replacement import refer
+from circuitjax.gated.protocol import View
+from circuitjax.gated.replacement import ABLATIONS, is_per_prompt, refer
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import count_outer_weights
 from circuitjax.model.record import Model
@@ -43,8 +43,8 @@ class Circuit:
       model_hash: content hash of the model it is a part of.
       config: the model's description.
       grain: `nodes`, `weights` or `edges` (of the residual graph).
-      opened: {name: bool arrays}, what is open: `mask` {site: `[L, W]`} of nodes, with `weights` {family:
-        `[L, in, out]`} at that grain; `kept` `[E]` of residual edges.
+      opened: {name: bool arrays}, what is open: `mask` {site: `[L, W]`} of nodes, with `weights`
+        {family: `[L, in, out]`} at that grain; `kept` `[E]` of residual edges.
       ablation: what the rest holds: `mean` or `zero`, constants of `held`; `resample` or `interchange`.
       held: {site: float32 `[L, W]`}, or `[W, D]` of the writers of residual edges; None if per prompt.
       links: (source, target, weight) of every edge; residual edges have no weight.
@@ -116,7 +116,7 @@ class Circuit:
         return grain_named(self.grain)
 
     def nodes(self) -> list[str]:
-        """Addresses of the kept nodes in forward order; at the grain of edges writers and readers' owners."""
+        """Addresses of the kept nodes in forward order; of residual edges, the ends."""
         return self._grain.nodes(self.config, self.opened)
 
     def edges(self) -> list[Edge]:
@@ -137,7 +137,7 @@ class Circuit:
     def content_hash(self) -> str:
         """Hash of the model, the arrays and the calibration: equal circuits have equal ones."""
         text = f"{self.model_hash} {self._arrays_hash()} {self.scale!r} {self.shift!r}"
-        if self.ablation in PER_PROMPT or self.grain == "edges":
+        if is_per_prompt(self.ablation) or self.grain == "edges":
             text += f" {self.grain} {self.ablation}"
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -256,7 +256,7 @@ class Circuit:
         config = TransformerConfig.from_dict(record.config)
         grain = grain_named(record.grain)
         like: dict[str, Any] = {"opened": grain.opened(config)}
-        if record.ablation not in PER_PROMPT:
+        if not is_per_prompt(record.ablation):
             like["held"] = grain.held(config)
         arrays = load_arrays(root / "arrays", names.written(like))
         found = names.read(arrays)
@@ -297,7 +297,7 @@ class Circuit:
 
 def _check_held(grain: Grain, circuit: Circuit) -> Any:
     """Constants of the grain's shapes as float32; None where replacements are per prompt."""
-    if circuit.ablation in PER_PROMPT:
+    if is_per_prompt(circuit.ablation):
         if circuit.held is not None:
             raise ValueError(
                 f"under {circuit.ablation} closed parts hold no constants: leave `held` out"

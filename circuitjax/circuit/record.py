@@ -50,13 +50,13 @@ class CircuitRecord:
 
 @dataclasses.dataclass(frozen=True)
 class ArrayNames:
-    """How the arrays of a version are called on disk: {path of ours: path there}, of one or two names."""
+    """How a version calls the arrays on disk: {our path: the path there}."""
 
     paths: Mapping[tuple[str, ...], tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
     def written(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """Our tree as it lies on disk."""
-        return self._moved(tree, {ours: theirs for ours, theirs in self.paths.items()})
+        return self._moved(tree, dict(self.paths))
 
     def read(self, tree: Mapping[str, Any]) -> dict[str, Any]:
         """What lies on disk as our tree."""

@@ -27,9 +27,9 @@ from collections.abc import Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.model.graph import check_mask, count_edges
 from circuitjax.model import layers
 from circuitjax.model.config import RESIDUAL_SITES, SITES, TransformerConfig
+from circuitjax.model.graph import check_mask, count_edges
 from circuitjax.model.sites import kept_addresses, shapes
 from circuitjax.model.transformer import Params
 
@@ -65,7 +65,13 @@ class _Layer:
     """One layer's weights, kept nodes and fills, and the two rules on them."""
 
     def __init__(
-        self, config: TransformerConfig, params: _Arrays, keep: _Arrays, fill: _Arrays, varies: bool
+        self,
+        config: TransformerConfig,
+        params: _Arrays,
+        keep: _Arrays,
+        fill: _Arrays,
+        *,
+        varies: bool,
     ):
         self.config, self.params, self.keep, self.fill = config, params, keep, fill
         self.varies = varies  # whether closed nodes hold something else at every token
@@ -162,6 +168,11 @@ class _Layer:
         return x.astype(np.float64)
 
 
+def _row(tree: _Arrays, layer: int) -> _Arrays:
+    """One layer of {name: `[L, ...]`}; its arrays are views."""
+    return {name: value[layer] for name, value in tree.items()}
+
+
 def _mixes(config: TransformerConfig) -> bool:
     """Whether every residual channel that is written reaches the logits past any weight."""
     return config.norm != "none" or any(
@@ -181,15 +192,16 @@ def cleanup(
         differ from prompt to prompt.
 
     Returns:
-      The smaller mask, the fills with the constants written in (zeros for None), and what was removed. Outputs are
-      those of before to float32 rounding: only the order of sums changes.
+      The smaller mask, the fills with the constants written in (zeros for None), and what was
+      removed. Outputs are those of before to float32 rounding: only the order of sums changes.
 
     Raises:
       ValueError: a site is missing or misshapen.
     """
     mask = {site: value.copy() for site, value in check_mask(config, mask).items()}
     varies = fills is None
-    fills = {s: np.zeros(shape) for s, shape in shapes(config).items()} if varies else dict(fills)
+    given = {s: np.zeros(shape) for s, shape in shapes(config).items()} if fills is None else fills
+    fills = dict(given)
     for site, shape in shapes(config).items():
         found = np.shape(fills[site]) if site in fills else None
         if found != shape:
@@ -206,11 +218,7 @@ def cleanup(
     stack = {name: np.asarray(value) for name, value in params["layers"].items()}
     parts = [
         # Rows of the arrays above are views: what a rule closes is closed in `mask` and `fills`.
-        _Layer(
-            config,
-            *({k: v[layer] for k, v in tree.items()} for tree in (stack, mask, fills)),
-            varies,
-        )
+        _Layer(config, *(_row(tree, layer) for tree in (stack, mask, fills)), varies=varies)
         for layer in range(config.num_layers)
     ]
     unembed = params["embed"].T if config.tied_unembedding else params["unembed"]

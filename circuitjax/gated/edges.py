@@ -46,7 +46,7 @@ class EdgeGates:
 
     params: Any
     held: Any
-    config: TransformerConfig = flax.struct.field(pytree_node=False, default=None)  # type: ignore[assignment]
+    config: TransformerConfig = flax.struct.field(pytree_node=False)
     ablation: str = flax.struct.field(pytree_node=False, default="interchange")
 
     grain = "edges"

@@ -94,7 +94,15 @@ class Examples:
             answers.reshape(-1, 1),
             answers[:, ::-1].reshape(-1, 1),
         )
-        return cls(*(jnp.asarray(x) for x in arrays), paired=True, row_length=row_length)
+        on_device = [jnp.asarray(x) for x in arrays]
+        return cls(
+            tokens=on_device[0],
+            positions=on_device[1],
+            right=on_device[2],
+            wrong=on_device[3],
+            paired=True,
+            row_length=row_length,
+        )
 
     @property
     def size(self) -> int:

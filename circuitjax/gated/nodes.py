@@ -1,10 +1,11 @@
 """Gates on nodes: single channels and neurons of every layer, x -> m x + (1 - m) r.
 
 A gate opens a *unit*: one node or, where q and k are tied, a q channel and the k channel it is
-multiplied with (Gao et al. 2025, section 2.2). The replacement r is {site: `[L, W]`} where it is a constant,
-{site: `[L, B, T, W]`} where it is what another run held.
+multiplied with (Gao et al. 2025, section 2.2). The replacement r is {site: `[L, W]`} where it is a
+constant, {site: `[L, B, T, W]`} where it is what another run held.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -41,8 +42,8 @@ class NodeGates:
 
     params: Any
     held: Any
+    config: TransformerConfig = flax.struct.field(pytree_node=False)
     small: Reduced | None = None
-    config: TransformerConfig = flax.struct.field(pytree_node=False, default=None)  # type: ignore[assignment]
     ablation: str = flax.struct.field(pytree_node=False, default="mean")
     tied: bool = flax.struct.field(pytree_node=False, default=False)
 
@@ -182,7 +183,7 @@ class NodeGates:
             own_widths=own_widths,
             at_least=at_least,
         )
-        return self.replace(params=None, held=None, small=small)
+        return dataclasses.replace(self, params=None, held=None, small=small)
 
     def clean(self, opened: np.ndarray) -> Part:
         """Closes dead and constant nodes, and writes the constants into what is held."""

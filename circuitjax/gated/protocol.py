@@ -11,7 +11,7 @@ Axis letters: G gates, M examples, P positions read, V vocabulary, R right and R
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -19,10 +19,7 @@ import numpy as np
 from circuitjax.gated.examples import Batch
 from circuitjax.model.config import TransformerConfig
 
-__all__ = ["ABLATIONS", "PER_PROMPT", "GatedModel", "Held", "Part", "View"]
-
-ABLATIONS = ("mean", "zero", "resample", "interchange")
-PER_PROMPT = ("resample", "interchange")
+__all__ = ["GatedModel", "Held", "Part", "View"]
 
 # What replaces closed parts: a pytree whose leaves are constants, or have sequences on axis 1 and tokens
 # on axis 2.
@@ -59,7 +56,7 @@ class GatedModel(Protocol):
 
     @property
     def ablation(self) -> str:
-        """What a closed part holds; one of `ABLATIONS`."""
+        """What a closed part holds; see `replacement.ABLATIONS`."""
 
     @property
     def held(self) -> Held:
@@ -134,9 +131,6 @@ class GatedModel(Protocol):
 
     def names(self) -> list[str]:
         """Address of every gate."""
-
-    def replace(self, **changes: Any) -> Self:
-        """A copy with other fields."""
 
 
 class View(NamedTuple):

@@ -7,15 +7,27 @@
 Leaves of what a run held have sequences on axis 1 and tokens on axis 2.
 """
 
+import dataclasses
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from circuitjax.gated.examples import Batch, Examples
-from circuitjax.gated.protocol import PER_PROMPT, GatedModel, Held
+from circuitjax.gated.protocol import GatedModel, Held
 
-__all__ = ["Reference", "donors", "refer", "shifted"]
+__all__ = [
+    "ABLATIONS",
+    "Ablation",
+    "Reference",
+    "donors",
+    "is_per_prompt",
+    "needs_corrupted",
+    "refer",
+    "shifted",
+]
 
 
 class Reference(NamedTuple):
@@ -42,13 +54,63 @@ def donors(key: jax.Array, last: jax.Array) -> jax.Array:
 
 
 def shifted(held: Held, donor: jax.Array, shift: jax.Array) -> Held:
-    """What each prompt's donor held, `shift` `[M]` tokens further on; ends stand for what lies beyond."""
+    """What each prompt's donor held `shift` `[M]` tokens further on, within its first and last."""
 
     def pick(leaf: jax.Array) -> jax.Array:
         places = jnp.arange(leaf.shape[2])[None, :] + shift[:, None]
         return leaf[:, donor[:, None], jnp.clip(places, 0, leaf.shape[2] - 1)]
 
     return jax.tree.map(pick, held)
+
+
+def _partners(batch: Examples, key: jax.Array, held: Held) -> Held:
+    """What the other prompt of each pair held; of corrupted prompts, what they held themselves."""
+    del key
+    if not batch.paired:
+        return held
+    partner = jnp.arange(batch.size) ^ 1
+    return jax.tree.map(lambda leaf: leaf[:, partner], held)
+
+
+def _resampled(batch: Examples, key: jax.Array, held: Held) -> Held:
+    last = batch.positions[:, -1]
+    chosen = donors(key, last)
+    return shifted(held, chosen, last[chosen] - last)
+
+
+@dataclasses.dataclass(frozen=True)
+class Ablation:
+    """One answer to what a closed part holds.
+
+    Attributes:
+      held: (batch, key, what the network held on the batch's prompts) -> what closed parts hold; None
+        where they hold constants of the gated model.
+      corrupted: whether it is about the corrupted prompts.
+    """
+
+    held: Callable[[Examples, jax.Array, Held], Held] | None = None
+    corrupted: bool = False
+
+
+#: What a closed part can hold, by name: the one place to add another.
+ABLATIONS: Mapping[str, Ablation] = MappingProxyType(
+    {
+        "mean": Ablation(),
+        "zero": Ablation(),
+        "resample": Ablation(_resampled),
+        "interchange": Ablation(_partners, corrupted=True),
+    }
+)
+
+
+def is_per_prompt(ablation: str) -> bool:
+    """Whether closed parts hold something else in every prompt."""
+    return ABLATIONS[ablation].held is not None
+
+
+def needs_corrupted(ablation: str) -> bool:
+    """Whether the task must have corrupted prompts."""
+    return ABLATIONS[ablation].corrupted
 
 
 def refer(model: GatedModel, batch: Batch, key: jax.Array, *, full: bool) -> Reference:
@@ -60,19 +122,15 @@ def refer(model: GatedModel, batch: Batch, key: jax.Array, *, full: bool) -> Ref
       key: of the choice of donors.
       full: whether the logits are wanted.
     """
-    if model.ablation not in PER_PROMPT:
+    ablation = ABLATIONS[model.ablation]
+    if ablation.held is None:
         return Reference(model.full(batch) if full else None, None)
     assert isinstance(batch, Examples), "replacements per prompt take a row for each prompt"
-    clean, positions = batch.tokens[:, 0], batch.positions
-    if model.ablation == "interchange" and not batch.paired:
-        both = jnp.concatenate([clean, batch.tokens[:, 1]])
-        places = jnp.concatenate([positions, positions])
-        logits, held = model.observed(both, places, slice(batch.size, None))
-        return Reference(logits[: batch.size], held)
-    logits, held = model.observed(clean, positions)
-    if model.ablation == "interchange":
-        partner = jnp.arange(batch.size) ^ 1
-        return Reference(logits, jax.tree.map(lambda leaf: leaf[:, partner], held))
-    last = positions[:, -1]
-    chosen = donors(key, last)
-    return Reference(logits, shifted(held, chosen, last[chosen] - last))
+    tokens, positions = batch.tokens[:, 0], batch.positions
+    kept = slice(None)
+    if ablation.corrupted and not batch.paired:  # both runs as one batch
+        tokens = jnp.concatenate([tokens, batch.tokens[:, 1]])
+        positions = jnp.concatenate([positions, positions])
+        kept = slice(batch.size, None)
+    logits, held = model.observed(tokens, positions, kept)
+    return Reference(logits[: batch.size], ablation.held(batch, key, held))

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from circuitjax.gated.weight_index import WeightIndex
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.families import FAMILIES
-from circuitjax.gated.weight_index import WeightIndex
 
 __all__ = ["kept_paths", "real_gates"]
 

@@ -8,6 +8,7 @@ replacement; a closed v closes the weights that read it. Where r differs from pr
 weights are a second product, of what their sources held there; of v that is what attention made of it.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -61,8 +62,8 @@ class WeightGates:
     held: Any
     index: WeightIndex
     base: Any
+    config: TransformerConfig = flax.struct.field(pytree_node=False)
     small: Reduced | None = None
-    config: TransformerConfig = flax.struct.field(pytree_node=False, default=None)  # type: ignore[assignment]
     ablation: str = flax.struct.field(pytree_node=False, default="mean")
     tied: bool = flax.struct.field(pytree_node=False, default=False)
 
@@ -248,7 +249,9 @@ class WeightGates:
         index = place_gates(self.config, small, self.index, opened)
         base = {site: jnp.asarray(kept, jnp.float32) for site, kept in mask.items()}
         index = jax.tree.map(jnp.asarray, index)
-        return self.replace(params=None, held=None, index=index, base=base, small=small)
+        return dataclasses.replace(
+            self, params=None, held=None, index=index, base=base, small=small
+        )
 
     def clean(self, opened: np.ndarray) -> Part:
         """Closes weights on no complete path, and nodes that then do nothing."""
@@ -323,7 +326,10 @@ def weight_gates(
     )
     base = {site: np.asarray(kept, np.float32) for site, kept in mask.items()}
     arrays = jax.tree.map(jnp.asarray, (dict(params), held and dict(held), index, base))
-    return WeightGates(*arrays, config=config, ablation=ablation, tied=tied)
+    on_device, constants, places, kept = arrays
+    return WeightGates(
+        on_device, constants, places, kept, config=config, ablation=ablation, tied=tied
+    )
 
 
 def weight_view(

@@ -8,24 +8,29 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from circuitjax.gated.protocol import PER_PROMPT
+from circuitjax.gated import replacement
+from circuitjax.gated.grains import GRAINS
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.residual_graph import residual_graph
+from circuitjax.prune import opening
 from circuitjax.prune.config import Choices, SelectionConfig
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
-__all__ = ["RULES", "Case", "Rule", "refuse"]
+__all__ = ["RULES", "Case", "Rule", "answers", "refuse", "table"]
 
-ANSWERS: dict[str, tuple[str, ...]] = {
-    "grain": ("nodes", "weights", "edges"),
-    "gate": ("heaviside", "hard_concrete"),
-    "ablation": ("mean", "zero", "resample", "interchange"),
-    "minimise": ("task", "kl", "both"),
-    "control": ("count", "lagrangian", "hold"),
-    "ranking": ("learned", "attribution", "integrated", "variance", "random"),
-    "loss": ("binary", "vocabulary"),
-}
+
+def answers() -> dict[str, tuple[str, ...]]:
+    """What each question can be answered with."""
+    return {
+        "grain": tuple(GRAINS),
+        "gate": tuple(opening.GATES),
+        "ablation": tuple(replacement.ABLATIONS),
+        "minimise": ("task", "kl", "both"),
+        "control": tuple(opening.CONTROLS),
+        "ranking": ("learned", "attribution", "integrated", "variance", "random"),
+        "loss": ("binary", "vocabulary"),
+    }
 
 
 class Case(NamedTuple):
@@ -128,15 +133,17 @@ def refuse(
       ValueError: an unknown answer; a combination that a rule refuses; residual edges of a model whose
         stream is no sum of its writers; interchange for a task without corrupted prompts.
     """
-    for name, known in ANSWERS.items():
+    for name, known in answers().items():
         if getattr(choices, name) not in known:
             raise ValueError(f"{name} is {getattr(choices, name)!r}; choose one of {known}")
     if choices.grain == "edges":
         residual_graph(config)  # refuses, with its own reason
     paired = isinstance(task, Task)
-    if choices.ablation == "interchange" and not (paired or task.corrupts):
+    if replacement.needs_corrupted(choices.ablation) and not (
+        isinstance(task, Task) or task.corrupts
+    ):
         raise ValueError(
-            f"ablation=interchange needs corrupted prompts, and task {task.name!r} has none: "
+            f"ablation={choices.ablation} needs corrupted prompts, and task {task.name!r} has none: "
             "choose mean, zero or resample"
         )
     case = Case(choices, selection, config, paired, has_means, batch_size * (2 if paired else 1))
@@ -145,14 +152,9 @@ def refuse(
             raise ValueError(f"{rule.what} cannot be: {rule.why}")
 
 
-def per_prompt(choices: Choices) -> bool:
-    """Whether closed parts hold something else in every prompt."""
-    return choices.ablation in PER_PROMPT
-
-
 def table() -> list[dict[str, Any]]:
     """Questions and answers, and the rules, as rows for `--help` and the README."""
     rows: list[dict[str, Any]] = [
-        {"question": name, "answers": answers} for name, answers in ANSWERS.items()
+        {"question": name, "answers": known} for name, known in answers().items()
     ]
     return rows + [{"refused": rule.what, "why": rule.why} for rule in RULES]

@@ -1,11 +1,11 @@
 """From a ranking of gates to the smallest set that does the task: bisection and calibration together.
 
-The odds are cached at every k that is looked at, so that the calibrated and the uncalibrated loss of each
-k come from one forward pass, and k is known for all three orders: calibration inside the bisection
-(default), after it (as published), or never.
+The odds are cached at every k that is looked at, so that the calibrated and the uncalibrated loss
+of each k come from one forward pass, and k is known for all three orders: calibration inside the
+bisection (default), after it (as published), or never.
 
-A first search on a few items says where to look; the search on all of them starts there. Of many rankings
-only those of the smallest k by the first search go through the second.
+A first search on a few items says where to look; the search on all of them starts there. Of many
+rankings only those of the smallest k by the first search go through the second.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ class Figures(NamedTuple):
 
 
 class Point(NamedTuple):
-    """One k that was looked at: gates, edges where they are counted cheaply, losses, items measured on."""
+    """One k that was looked at: the gates it leaves open, losses in nats, items measured on."""
 
     k: int
     parts: int
@@ -68,9 +68,9 @@ class Choice:
       scale, shift: calibration (1 and 0 without).
       loss, loss_uncalibrated: task loss, nats.
       kl: to the whole model, nats; None where it was not measured.
-      k_inside, k_after: gates kept when calibration acts inside the bisection or after it; None where the
-        target is never met. Of the two, the one that is not chosen is for the record (None where it was
-        not asked for), and k_after is then found on the first few items only.
+      k_inside, k_after: gates kept when calibration acts inside the bisection or after it; None
+        where the target is never met. Of the two, the one that is not chosen is for the record
+        (None where it was not asked for), and k_after is then found on the first few items only.
       soft: expected number of open gates at the end of training.
       curve: every k looked at, on all validation items or, far from the crossing, on the first few.
       rough: whether k was chosen on the first few items only, where other rankings promised more; such a
@@ -180,7 +180,8 @@ def choose(
     """Cuts rankings at the target on the validation examples.
 
     Of more than two that nothing but scores tells apart, only the two of the smallest k on the first few
-    items, and the next ones while none of these meets the target on all. The others' choices are `rough`.
+    items, and the next ones while none of these meets the target on all. The others' choices are
+    `rough`.
 
     Args:
       problem: model, task, data.

@@ -1,7 +1,7 @@
 """Defaults: the method of each grain, the settings that suit each choice, and the two published presets.
 
-A method is a `Search`: five choices, sizes of the data, length of the training, and what the cut aims at.
-Several jobs are tried side by side by default, since one setting fails some task.
+A method is a `Search`: five choices, sizes of the data, length of the training, and what the cut
+aims at. Several jobs are tried side by side by default, since one setting fails some task.
 """
 
 import dataclasses
@@ -93,8 +93,9 @@ def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -
     Args:
       grain: where gates sit.
       paired: whether the task is a binary one, whose sizes are in pairs.
-      **given: fields of the four parts by name, as far as they are not left to the defaults; `target_loss`,
-        `target_kl`, `target_edges`, `target_nodes` and `threshold="match_soft"` say what the cut aims at.
+      **given: fields of the four parts by name, as far as they are not left to the defaults;
+        `target_loss`, `target_kl`, `target_edges`, `target_nodes` and `threshold="match_soft"` say
+        what the cut aims at.
 
     Raises:
       ValueError: an unknown setting, or two targets.
@@ -158,11 +159,12 @@ def _target(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
 def default_hyper(search: Search, num_gates: int, **changes: float) -> Hyper:
     """Hyperparameters that suit grain, gate and control.
 
-    The useful k_coef of nodes goes as one over their number: 18 / N is the published 1e-4 times its N. Of
-    weights it is 0.04 E^-0.4 where it is fixed: a fixed number of nats over E would close every gate of a
-    small start at once. Where it adapts (`hold`) it starts small. Scores of hard-concrete gates are log odds:
-    they start higher and move faster; the published start of 10 has hardly any gradient and relies on weight
-    decay to come down. Heaviside gates under a KL have no gradient while all are open, so the start spreads.
+    The useful k_coef of nodes goes as one over their number: 18 / N is the published 1e-4 times its
+    N. Of weights it is 0.04 E^-0.4 where it is fixed: a fixed number of nats over E would close
+    every gate of a small start at once. Where it adapts (`hold`) it starts small. Scores of
+    hard-concrete gates are log odds: they start higher and move faster; the published start of 10
+    has hardly any gradient and relies on weight decay to come down. Heaviside gates under a KL have
+    no gradient while all are open, so the start spreads.
 
     Raises:
       ValueError: a value outside its limits.

@@ -139,10 +139,10 @@ def answers(
 class Prober:
     """Answers of "the first k gates of a ranking", for several rankings over any examples.
 
-    Where closed gates are left out of the arithmetic, a small k runs through a smaller model: for each of
-    a few sizes, the gates that any ranking puts among its first so many are the reduced model's, folded
-    once, and the set within it is traced. So a handful of programs is compiled whatever the number of
-    rankings, k and rounds.
+    Where closed gates are left out of the arithmetic, a small k runs through a smaller model: for
+    each of a few sizes, the gates that any ranking puts among its first so many are the reduced
+    model's, folded once, and the set within it is traced. So a handful of programs is compiled
+    whatever the number of rankings, k and rounds.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class Prober:
         self._sizes = tuple(problem.whole.sizes()) if reduce and not full else ()
 
     def opened(self, ranking: int, k: int) -> np.ndarray:
-        """bool `[G]`: the first k gates that can matter, without those on no path where paths are cheap."""
+        """bool `[G]`: the first k gates that can matter; of weights and edges, those on a path."""
         first = self._rankings[ranking] < k
         whole = self._problem.whole
         return whole.alive(first) if whole.grain != "nodes" else first & whole.exists()

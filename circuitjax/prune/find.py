@@ -1,4 +1,4 @@
-"""Finding a circuit at any grain: train gates, rank, cut, clean up, keep the smallest that does the task.
+"""Finding a circuit at any grain: train gates, rank, cut, clean up, keep the smallest.
 
     problem -> train_gates (J jobs, one program) -> rank -> cut, per job -> clean -> best -> Circuit
 
@@ -215,7 +215,7 @@ def empty_candidate(problem: Problem, search: Search, job: Job) -> Candidate:
 
 
 def pick(candidates: Sequence[Candidate], search: Search) -> Candidate:
-    """The fewest edges among those that meet the target, else the lowest loss; at a given size the latter.
+    """The fewest edges among those that meet the target; at a given size, the lowest loss.
 
     What was chosen on the first few items only is passed over.
     """
@@ -308,8 +308,8 @@ def find_circuit(
       jobs: runs to choose from; None for the defaults at `seed`.
       on_chunk: told of the training; see `train.run_chunks`.
       **settings: `grain`, `gate`, `ablation`, `minimise`, `control`, `ranking`, `target_loss` (or
-        `target_kl`, `target_edges`, `target_nodes`), `steps`, `batch_size`, ...: fields of `Search`'s parts,
-        and hyperparameters (fields of `Hyper`).
+        `target_kl`, `target_edges`, `target_nodes`), `steps`, `batch_size`, ...: fields of
+        `Search`'s parts, and hyperparameters (fields of `Hyper`).
 
     Returns:
       The circuit; `provenance["reached"]` says whether it meets the target on validation.

@@ -1,4 +1,4 @@
-"""What training minimises, for every grain: task loss or KL of the gated model, and the cost of open gates.
+"""What training minimises: task loss or KL of the gated model, and the cost of open gates.
 
     gates        one z per gate, drawn once per step for the whole batch; times those of its owners
     minimised    task, KL(full || circuit), or task + kl_weight KL;  plus the control's cost

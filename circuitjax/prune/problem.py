@@ -11,7 +11,8 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.edges import EdgeGates, fixed_writers
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.nodes import NodeGates, constants
-from circuitjax.gated.protocol import PER_PROMPT, GatedModel
+from circuitjax.gated.protocol import GatedModel
+from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.gated.rows import Batches, row_length
 from circuitjax.gated.weights import weight_gates
 from circuitjax.model.record import Model
@@ -59,7 +60,7 @@ class Problem:
 
 def batches_of(model: GatedModel) -> Batches:
     """Rows hold several prompts only where nothing is replaced per prompt and the grain allows it."""
-    packs = model.ablation not in PER_PROMPT and model.grain != "edges"
+    packs = not is_per_prompt(model.ablation) and model.grain != "edges"
     return Batches(model.config.causal, packs, model.eval_items)
 
 

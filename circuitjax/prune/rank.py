@@ -6,10 +6,11 @@
     variance      variance of a node's activation over the tokens of the task's prompts
     random        a permutation
 
-with L the task loss in nats and z a gate. On residual edges under interchange, attribution and integrated
-are what the literature calls EAP and EAP-IG over activations. Scores without training are taken on training
-examples, since k is chosen on validation; the mean over examples comes before the absolute value, for it is
-the derivative by the one gate that all examples share (integrated gradients: Sundararajan et al. 2017).
+with L the task loss in nats and z a gate. On residual edges under interchange, attribution and
+integrated are what the literature calls EAP and EAP-IG over activations. Scores without training
+are taken on training examples, since k is chosen on validation; the mean over examples comes before
+the absolute value, for it is the derivative by the one gate that all examples share (integrated
+gradients: Sundararajan et al. 2017).
 """
 
 import dataclasses
@@ -146,7 +147,7 @@ def scores_without_training(problem: Problem, baseline: Baseline, seed: int) -> 
 
 
 def integrated(problem: Problem, examples: Examples, points: int = 16) -> np.ndarray:
-    """The slope averaged over the straight path from the empty circuit to the whole model: `[G]`, signed.
+    """The slope averaged over the path from the empty circuit to the whole model: `[G]`, signed.
 
     By the Gauss-Legendre rule. The sum over gates is L(whole) - L(empty), up to the error of the rule;
     AbsTopK makes L jump along the path, and then it is only an estimate.
