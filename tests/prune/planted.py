@@ -17,8 +17,9 @@ from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import init_params
-from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.problem import Problem, make_problem
+from circuitjax.prune.defaults import Search, default_search
+from circuitjax.prune.find import prepare
+from circuitjax.prune.problem import Problem
 from circuitjax.tasks.base import Pair, Task
 from circuitjax.tasks.tokenizer import BOS
 
@@ -45,14 +46,14 @@ CONFIG = TransformerConfig(
     activation="relu",
     position="none",
 )
-PRUNE = PruneConfig(
-    target_loss=0.15,
+SEARCH = default_search(
+    "nodes",
+    ablation="zero",
     steps=60,
     batch_size=16,
-    ablation="zero",
-    train_pairs=64,
-    validation_pairs=24,
-    test_pairs=40,
+    train=64,
+    validation=24,
+    test=40,
     chunk=20,
 )
 
@@ -99,6 +100,6 @@ TASK = Task("first_letter", "the first letter decides", samplers=(_sample,))
 
 
 @functools.lru_cache(maxsize=8)
-def planted_problem(prune: PruneConfig = PRUNE) -> Problem:
+def planted_problem(search: Search = SEARCH) -> Problem:
     """The task on the model."""
-    return make_problem(planted_model(), TASK, prune)
+    return prepare(planted_model(), TASK, search)
