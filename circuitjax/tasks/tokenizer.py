@@ -1,7 +1,8 @@
-"""A frozen byte-level tokenizer: text to token ids and back, from one JSON file.
+"""A frozen tokenizer: text to token ids and back, from one JSON file.
 
-The JSON is the format of the `tokenizers` library. The special token `<|endoftext|>` must be in the
-vocabulary: it both begins a sequence and separates documents.
+The JSON is the format of the `tokenizers` library; any of its kinds will do (bytes and merges, pieces
+with `▁` for a space, words). A text begins with the token that the tokenizer's own template puts there;
+where it has none, with `<|endoftext|>`, which also separates documents.
 """
 
 import dataclasses
@@ -11,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
 
-__all__ = ["BOS", "PATTERN", "Tokenizer", "byte_level"]
+__all__ = ["BOS", "PATTERN", "Tokenizer", "byte_level", "with_bos"]
 
 BOS = "<|endoftext|>"
+# What begins a text where neither a template nor `BOS` says: names that families have for it.
+_OTHERS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>")
 # How text is cut before pairs are merged: words with one mark before them, digits by three,
 # punctuation with the newlines behind it, line ends, blanks.
 PATTERN = (
@@ -37,6 +40,30 @@ def byte_level(bpe: models.BPE) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def with_bos(text: str, bos: str) -> str:
+    """The JSON of a tokenizer whose template begins every text with a token.
+
+    Raises:
+      ValueError: `text` is no tokenizer, or has no such token.
+    """
+    rust = _parse(text)
+    index = rust.token_to_id(bos)
+    if index is None:
+        raise ValueError(f"the tokenizer has no token {bos!r} to begin a text with")
+    rust.post_processor = processors.TemplateProcessing(
+        single=[bos, "$A"], pair=[bos, "$A", "$B"], special_tokens=[(bos, index)]
+    )
+    return str(rust.to_str())
+
+
+def _parse(text: str) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises the bare Exception
+        reason = " ".join(str(error).split())
+        raise ValueError(f"not a tokenizer in the JSON of `tokenizers`: {reason}") from None
+
+
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
     """A tokenizer, known by its JSON text: equal texts are equal tokenizers.
@@ -48,8 +75,11 @@ class Tokenizer:
     json: str = dataclasses.field(repr=False)
 
     def __post_init__(self) -> None:
-        if self._rust.token_to_id(BOS) is None:
-            raise ValueError(f"the tokenizer has no token {BOS!r}: add it as a special token")
+        if self._find_bos() is None:
+            raise ValueError(
+                f"the tokenizer has no token {BOS!r}, nor a template that begins a text: add it as a "
+                "special token"
+            )
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
@@ -67,11 +97,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _rust(self) -> tokenizers.Tokenizer:
-        try:
-            return tokenizers.Tokenizer.from_str(self.json)
-        except Exception as error:  # the library raises the bare Exception
-            reason = " ".join(str(error).split())
-            raise ValueError(f"not a tokenizer in the JSON of `tokenizers`: {reason}") from None
+        return _parse(self.json)
 
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of `text`, with no BOS before them."""
@@ -87,23 +113,52 @@ class Tokenizer:
         return str(self._rust.decode(list(ids), skip_special_tokens=False))
 
     def token_id(self, text: str) -> int | None:
-        """Returns the id of the token that is exactly `text`, or None if there is no such token."""
-        return self._ids.get(text)
+        """Returns the id of the token that is `text` within a text, or None if there is none.
+
+        Of `" Mary"` that is the token with the space: `▁Mary` where spaces are written so, since a text
+        that begins with it loses its space only there. Whether the tokenizer really makes this token
+        at a place is for the caller to check, on the whole text.
+        """
+        return self._texts.get(text)
 
     @functools.cached_property
-    def _ids(self) -> dict[str, int]:
-        ids: dict[str, int] = {}
-        for index in range(self.vocab_size):
-            ids.setdefault(self.decode([index]), index)
-        ids.pop("\N{REPLACEMENT CHARACTER}", None)  # bytes that are no text by themselves
-        return ids
+    def _texts(self) -> dict[str, int]:
+        before = self.encode("a")[-1:]
+        start = len(self.decode(before))
+        within = self._rust.decode_batch([[*before, i] for i in self.ids], skip_special_tokens=False)
+        alone = self._rust.decode_batch([[i] for i in self.ids], skip_special_tokens=False)
+        found: dict[str, int] = {}
+        for index, text in zip(self.ids, within, strict=True):
+            found.setdefault(text[start:], index)
+        for index, text in zip(self.ids, alone, strict=True):
+            found.setdefault(text, index)
+        found.pop("\N{REPLACEMENT CHARACTER}", None)  # bytes that are no text by themselves
+        return found
+
+    @functools.cached_property
+    def ids(self) -> tuple[int, ...]:
+        """The ids of all tokens, the special ones included, in order; there may be gaps."""
+        return tuple(sorted(set(self._rust.get_vocab(with_added_tokens=True).values())))
 
     @property
     def vocab_size(self) -> int:
-        """The number V of tokens, the special ones included."""
-        return int(self._rust.get_vocab_size(with_added_tokens=True))
+        """One more than the greatest id: the rows V that an embedding of all tokens needs."""
+        return self.ids[-1] + 1
 
     @property
     def bos_id(self) -> int:
-        """The id of `<|endoftext|>`."""
-        return self._ids[BOS]
+        """The id of the token that begins a text."""
+        found = self._find_bos()
+        assert found is not None  # as `__post_init__` saw
+        return found
+
+    def _find_bos(self) -> int | None:
+        plain = self._rust.encode("a", add_special_tokens=False).ids
+        framed = self._rust.encode("a", add_special_tokens=True).ids
+        if len(framed) > len(plain) and (not plain or framed[: len(plain)] != plain):
+            return int(framed[0])
+        for name in (BOS, *_OTHERS):
+            index = self._rust.token_to_id(name)
+            if index is not None:
+                return int(index)
+        return None
