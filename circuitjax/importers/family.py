@@ -1,8 +1,8 @@
 """What a family's file says of itself, and how its tensors become our parameters.
 
-A family is a description of its config (`describe`) and two tables of tensors (`shared`, `layer`): each
-stored tensor's shape, and which of our arrays come of it. Tensors are read one at a time into arrays that
-hold all layers, so the most memory taken is that of the model and one tensor.
+A family is a description of its config (`describe`) and two tables of tensors (`shared`, `layer`):
+each stored tensor's shape, and which of our arrays come of it. Tensors are read one at a time into
+arrays that hold all layers, so the most memory taken is that of the model and one tensor.
 """
 
 import dataclasses

@@ -94,9 +94,7 @@ class Fields:
             return None
         shared = self.size("num_key_value_heads", default)
         if query % shared:
-            raise self.refuse(
-                "num_key_value_heads", f"it must divide num_attention_heads, {query}"
-            )
+            raise self.refuse("num_key_value_heads", f"it must divide num_attention_heads, {query}")
         return None if shared == query else shared
 
     def head_width(self, width: int, heads: int, default: int | None = None) -> int:

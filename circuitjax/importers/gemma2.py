@@ -1,10 +1,10 @@
-"""Gemma 2: norms before and after each block, scaled by 1 + weight; soft caps; a window in every second layer.
+"""Gemma 2: norms before and after each block, scaled by 1 + weight; soft caps; windows.
 
     layers.{i}.input_layernorm, post_attention_layernorm         attn_norm, attn_post_norm
     layers.{i}.pre_feedforward_layernorm, post_feedforward_...   mlp_norm, mlp_post_norm
 
-The 1 is added to the scales here, in float32, as the reference does in each pass. The embedding is scaled by
-sqrt(D) in float32; a reference in bfloat16 rounds that number.
+The 1 is added to the scales here, in float32, as the reference does in each pass. The embedding is
+scaled by sqrt(D) in float32; a reference in bfloat16 rounds that number.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Gemma 3, text: Gemma 2 with norms of queries and keys for soft caps, and other rotary positions in windows.
+"""Gemma 3, text: Gemma 2, but norms of queries and keys for soft caps; rotary positions of two kinds.
 
     layers.{i}.self_attn.{q,k}_norm     attn_q_norm, attn_k_norm
 
@@ -48,7 +48,11 @@ def _describe(fields: Fields) -> TransformerConfig:
     layers = fields.size("num_hidden_layers", 26)
     pattern = Fields(
         fields.path,
-        {"pattern": fields.values.get("sliding_window_pattern", fields.values.get("_sliding_window_pattern"))},
+        {
+            "pattern": fields.values.get(
+                "sliding_window_pattern", fields.values.get("_sliding_window_pattern")
+            )
+        },
     ).size("pattern", 6)
     kinds = [_KINDS[(i + 1) % pattern > 0] for i in range(layers)]
     windows = fields.windows(layers, fields.size("sliding_window", 4096), kinds)

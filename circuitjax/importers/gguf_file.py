@@ -199,7 +199,9 @@ def _config(
     if int(values.get("split.count", 1) or 1) > 1:
         raise ValueError(f"{file}: it is one of several parts; only a GGUF in one file is read")
     if own("expert_count", 0):
-        raise ValueError(f"{file}: expert_count is {own('expert_count')}; experts are not supported")
+        raise ValueError(
+            f"{file}: expert_count is {own('expert_count')}; experts are not supported"
+        )
     found = {ours: own(key) for key, ours in _FIELDS.items() if own(key) is not None}
     for tensor in reader.tensors:
         if tensor.name == "token_embd.weight":
@@ -217,7 +219,9 @@ def _config(
     head = found.get("head_dim", width // heads)
     for key in ("rope.dimension_count", "attention.value_length"):
         if own(key, head) != head:
-            raise ValueError(f"{file}: {architecture}.{key} is {own(key)}; only {head} is supported")
+            raise ValueError(
+                f"{file}: {architecture}.{key} is {own(key)}; only {head} is supported"
+            )
     found["head_dim"] = head
     if architecture in _LARGEST:
         largest = found.get("num_hidden_layers") == _LARGEST[architecture]
@@ -231,7 +235,9 @@ def _config(
     kind = own("rope.scaling.type", "none")
     if kind not in ("none", None):
         found["rope_scaling"] = {"rope_type": kind, "factor": own("rope.scaling.factor", 0.0)}
-    elif _FREQUENCIES in names:  # Llama 3's scaling: a factor for each frequency, the last the largest
+    elif (
+        _FREQUENCIES in names
+    ):  # Llama 3's scaling: a factor for each frequency, the last the largest
         tensor = next(tensor for tensor in reader.tensors if tensor.name == _FREQUENCIES)
         found["rope_scaling"] = {
             "rope_type": "llama3",

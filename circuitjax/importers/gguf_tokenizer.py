@@ -1,8 +1,8 @@
 """The tokenizer of a GGUF, from the tables it holds, in the JSON of `tokenizers`.
 
-    gpt2     bytes and merges; `tokenizer.ggml.pre` names how text is cut before
-    llama    pieces with `▁` for a space, and bytes where there is none (SentencePiece's BPE): merges follow
-             from the scores, a pair's rank being that of what it becomes
+gpt2     bytes and merges; `tokenizer.ggml.pre` names how text is cut before
+llama    pieces with `▁` for a space, and bytes where there is none (SentencePiece's BPE): merges follow
+         from the scores, a pair's rank being that of what it becomes
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,10 @@ _CUTS: Mapping[str, tuple[str | None, bool]] = {
     "llama3": (_CONTRACTIONS + _WORDS + r"\p{N}{1,3}" + _REST, False),
     "qwen2": (_CONTRACTIONS + _WORDS + r"\p{N}" + _REST, False),
 }
-_BEGINS = ("llama-bpe", "llama3")  # cuts of models whose texts begin with a BOS unless the file says no
+_BEGINS = (
+    "llama-bpe",
+    "llama3",
+)  # cuts of models whose texts begin with a BOS unless the file says no
 
 
 def tokenizer_json(values: Mapping[str, Any]) -> tuple[str, str | None]:
@@ -46,7 +49,9 @@ def tokenizer_json(values: Mapping[str, Any]) -> tuple[str, str | None]:
         raise ValueError("tokenizer.ggml.tokens is missing")
     types = own("token_type", [1] * len(tokens))
     if len(types) != len(tokens):
-        raise ValueError(f"tokenizer.ggml.token_type has {len(types)} entries for {len(tokens)} tokens")
+        raise ValueError(
+            f"tokenizer.ggml.token_type has {len(types)} entries for {len(tokens)} tokens"
+        )
     cut = own("pre", "gpt-2")
     if kind == "gpt2":
         rust = _byte_level(tokens, own("merges", []), cut)
@@ -68,16 +73,16 @@ def tokenizer_json(values: Mapping[str, Any]) -> tuple[str, str | None]:
 def _byte_level(tokens: list[str], merges: list[str], cut: str) -> tokenizers.Tokenizer:
     if cut not in _CUTS:
         raise ValueError(f"tokenizer.ggml.pre is {cut!r}; choose one of {', '.join(_CUTS)}")
-    pairs = [tuple(merge.split(" ")) for merge in merges]
-    if any(len(pair) != 2 for pair in pairs):
+    if any(merge.count(" ") != 1 for merge in merges):
         raise ValueError("tokenizer.ggml.merges holds what is no pair")
+    pairs = [(merge.split(" ")[0], merge.split(" ")[1]) for merge in merges]
     vocabulary = _numbered(tokens)
     try:
         rust = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
     except Exception as error:  # the library raises the bare Exception
         raise ValueError(f"tokenizer.ggml.merges: {' '.join(str(error).split())}") from None
     pattern, as_gpt2 = _CUTS[cut]
-    steps = []
+    steps: list[pre_tokenizers.PreTokenizer] = []
     if pattern is not None:
         steps.append(pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated"))
     steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=as_gpt2))

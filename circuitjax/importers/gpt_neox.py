@@ -1,13 +1,13 @@
 """GPT-NeoX: Pythia and its relatives.
 
-    embed_in                                        embed
-    layers.{i}.input_layernorm                      attn_norm
-    layers.{i}.attention.query_key_value            attn_q, attn_k, attn_v  (head by head: q, k, v)
-    layers.{i}.attention.dense                      attn_out
-    layers.{i}.post_attention_layernorm             mlp_norm
-    layers.{i}.mlp.dense_h_to_4h, dense_4h_to_h     mlp_in, mlp_out
-    final_layer_norm                                final_norm
-    embed_out                                       unembed; nothing where it is tied to embed_in
+embed_in                                        embed
+layers.{i}.input_layernorm                      attn_norm
+layers.{i}.attention.query_key_value            attn_q, attn_k, attn_v  (head by head: q, k, v)
+layers.{i}.attention.dense                      attn_out
+layers.{i}.post_attention_layernorm             mlp_norm
+layers.{i}.mlp.dense_h_to_4h, dense_4h_to_h     mlp_in, mlp_out
+final_layer_norm                                final_norm
+embed_out                                       unembed; nothing where it is tied to embed_in
 """
 
 from collections.abc import Callable
@@ -27,9 +27,7 @@ def _describe(fields: Fields) -> TransformerConfig:
     d_head = fields.head_width(width, heads)
     if d_head * heads != width:
         raise fields.refuse("head_dim", "this family has none")
-    rotary = fields.rotary(
-        d_head, base_field="rotary_emb_base", part=0.25, part_field="rotary_pct"
-    )
+    rotary = fields.rotary(d_head, base_field="rotary_emb_base", part=0.25, part_field="rotary_pct")
     return TransformerConfig(
         num_layers=fields.size("num_hidden_layers", 44),
         d_model=width,

@@ -1,12 +1,12 @@
 """Llama 2 and 3, TinyLlama, SmolLM2; and the parts that its relatives share.
 
-    embed_tokens                                  embed
-    layers.{i}.input_layernorm                    attn_norm
-    layers.{i}.self_attn.{q,k,v,o}_proj           attn_q, attn_k, attn_v, attn_out
-    layers.{i}.post_attention_layernorm           mlp_norm
-    layers.{i}.mlp.{gate,up,down}_proj            mlp_gate, mlp_up, mlp_out
-    norm                                          final_norm
-    lm_head                                       unembed; nothing where it is tied to embed_tokens
+embed_tokens                                  embed
+layers.{i}.input_layernorm                    attn_norm
+layers.{i}.self_attn.{q,k,v,o}_proj           attn_q, attn_k, attn_v, attn_out
+layers.{i}.post_attention_layernorm           mlp_norm
+layers.{i}.mlp.{gate,up,down}_proj            mlp_gate, mlp_up, mlp_out
+norm                                          final_norm
+lm_head                                       unembed; nothing where it is tied to embed_tokens
 """
 
 from typing import Any

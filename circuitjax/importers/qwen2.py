@@ -13,10 +13,9 @@ __all__ = ["FAMILY", "describe_like_qwen"]
 def describe_like_qwen(fields: Fields, **more: Any) -> TransformerConfig:
     """What Qwen2 and 3 have in common; `more` as `describe_like_llama` takes it."""
     layers = fields.size("num_hidden_layers", 32)
-    window = None
-    if fields.flag("use_sliding_window", False):
-        if fields.values.get("sliding_window", 4096) is not None:
-            window = fields.size("sliding_window", 4096)
+    used = fields.flag("use_sliding_window", False)
+    used = used and fields.values.get("sliding_window", 4096) is not None
+    window = fields.size("sliding_window", 4096) if used else None
     first = fields.values.get("max_window_layers", 28)
     if type(first) is not int or first < 0:
         raise fields.refuse("max_window_layers", "it must be a whole number from 0")

@@ -1,6 +1,6 @@
 """Qwen3, dense: Qwen2 with norms of queries and keys, and biases all over attention or nowhere.
 
-    layers.{i}.self_attn.{q,k}_norm     attn_q_norm, attn_k_norm
+layers.{i}.self_attn.{q,k}_norm     attn_q_norm, attn_k_norm
 """
 
 from circuitjax.importers.family import Stored, vector

@@ -29,7 +29,9 @@ def family_of(fields: Fields) -> Family:
     return FAMILIES[name]
 
 
-def import_snapshot(path: str | os.PathLike[str], name: str | None = None) -> Model:
+def import_snapshot(
+    path: str | os.PathLike[str], name: str | None = None, bos: str | None = None
+) -> Model:
     """Reads a snapshot folder.
 
     Weights of 16 bits become float32. `means` stays None: `experiments.means` computes them.
@@ -37,6 +39,7 @@ def import_snapshot(path: str | os.PathLike[str], name: str | None = None) -> Mo
     Args:
       path: folder with config.json, weights (`open_weights`) and tokenizer.json.
       name: the model's; None means the folder's.
+      bos: the token to begin texts with; None means as the tokenizer says.
 
     Raises:
       ValueError: a file or tensor that is missing, unreadable or misshapen, one too many, or a
@@ -48,7 +51,7 @@ def import_snapshot(path: str | os.PathLike[str], name: str | None = None) -> Mo
     fields = Fields.read(root / "config.json")
     family = family_of(fields)
     config = family.describe(fields)
-    tokenizer = read_tokenizer(root, config)
+    tokenizer = read_tokenizer(root, config, bos)
     with open_weights(root) as (weights, digest):
         params = read_params(family, fields, config, weights)
         types = sorted(weights.types)

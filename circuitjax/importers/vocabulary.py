@@ -14,17 +14,16 @@ from circuitjax.tasks.tokenizer import Tokenizer, with_bos
 __all__ = ["check_tokenizer", "read_tokenizer"]
 
 
-def read_tokenizer(root: pathlib.Path, config: TransformerConfig) -> str:
-    """The JSON text of a folder's tokenizer; BOS as tokenizer_config.json says, if that is there."""
+def read_tokenizer(root: pathlib.Path, config: TransformerConfig, bos: str | None = None) -> str:
+    """The JSON text of a folder's tokenizer; BOS, if not given, as tokenizer_config.json says."""
     path = root / "tokenizer.json"
     text = read_text(path)
     beside = root / "tokenizer_config.json"
-    bos = None
-    if beside.exists():
+    if bos is None and beside.exists():
         fields = read_object(beside)
         if fields.get("add_bos_token") is True:
-            bos = fields.get("bos_token")
-            bos = bos.get("content") if isinstance(bos, dict) else bos
+            token = fields.get("bos_token")
+            bos = token.get("content") if isinstance(token, dict) else token
     try:
         return check_tokenizer(text, config, bos if isinstance(bos, str) else None)
     except ValueError as error:
@@ -50,8 +49,8 @@ def check_tokenizer(text: str, config: TransformerConfig, bos: str | None = None
     beyond = sorted(id for id in set(tokenizer.ids) - added if id >= config.vocab_size)
     if beyond:
         raise ValueError(
-            f"the tokenizer has {tokenizer.vocab_size} tokens, more than the vocab_size of {config.vocab_size}: it "
-            "belongs to another model"
+            f"the tokenizer has {tokenizer.vocab_size} tokens, more than the vocab_size of "
+            f"{config.vocab_size}: it belongs to another model"
         )
     if tokenizer.bos_id >= config.vocab_size:
         raise ValueError(

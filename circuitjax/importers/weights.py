@@ -36,7 +36,9 @@ class SnapshotWeights:
         for file, handle in files.items():
             for name in handle.keys():  # noqa: SIM118 - it is no mapping
                 if name in self._where:
-                    raise ValueError(f"{path}: both {self._where[name].name} and {file.name} hold {name}")
+                    raise ValueError(
+                        f"{path}: both {self._where[name].name} and {file.name} hold {name}"
+                    )
                 self._where[name] = file
 
     def names(self) -> list[str]:

@@ -99,9 +99,7 @@ def mix(
     return layers.attend(config, q, k, v, params.get("attn_sink"), positions, visible)
 
 
-def _head_norm(
-    config: TransformerConfig, x: jax.Array, heads: int, scale: jax.Array
-) -> jax.Array:
+def _head_norm(config: TransformerConfig, x: jax.Array, heads: int, scale: jax.Array) -> jax.Array:
     """RMSNorm of each head of x `[B, T, heads * C]`, with one scale `[C]` for all."""
     by_head = x.reshape(*x.shape[:2], heads, -1)
     by_head = layers.rms(config, by_head) * scale[None, None, None, :]

@@ -162,7 +162,9 @@ class TransformerConfig:
     def _check_later(self) -> None:
         heads = self.num_kv_heads
         if heads is not None and (type(heads) is not int or heads < 1 or self.num_heads % heads):
-            raise ValueError(f"num_kv_heads is {heads!r}; it must divide num_heads, {self.num_heads}")
+            raise ValueError(
+                f"num_kv_heads is {heads!r}; it must divide num_heads, {self.num_heads}"
+            )
         if (self.position == "rotary") != (self.rotary is not None):
             raise ValueError(f"position is {self.position!r} with rotary={self.rotary}: give both")
         if self.local_rotary is not None and (self.rotary is None or not any(self.windows)):
@@ -181,7 +183,9 @@ class TransformerConfig:
         if any(self.windows) and not self.causal:
             raise ValueError("windows need a causal model")
         if self.post_norms and self.norm != "rms":
-            raise ValueError(f"norm is {self.norm!r}; norms after a block are RMSNorm: choose 'rms'")
+            raise ValueError(
+                f"norm is {self.norm!r}; norms after a block are RMSNorm: choose 'rms'"
+            )
         for name in ("attention_scale", "attention_softcap", "logit_softcap", "embed_scale"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):

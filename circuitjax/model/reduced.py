@@ -53,7 +53,7 @@ def can_reduce(config: TransformerConfig) -> bool:
 def why_not(config: TransformerConfig) -> str | None:
     """Why a model is not reduced, or None.
 
-    AbsTopK lets closed nodes compete with open ones; norms of queries and keys and after blocks mix them;
+    AbsTopK lets closed nodes compete with open ones; norms of queries, keys and after blocks mix them;
     rotary positions make a closed q times a closed k vary with distance, and soft caps and windows
     stand between a sum of scores and its softmax. Of the rest (grouped heads, gated MLPs, parallel
     blocks), nothing but a folding of its own is missing.

@@ -176,7 +176,9 @@ def _block(
         )
         small = dataclasses.replace(config, num_heads=widths.heads, d_head=widths.channels)
         if config.attention_scale is None:
-            q = q * (small.d_head / config.d_head) ** 0.5  # the scores' scale is the original head's
+            q = (
+                q * (small.d_head / config.d_head) ** 0.5
+            )  # the scores' scale is the original head's
         sinks = layer["attn_sink"] if config.attention_sinks else None
         mixed, _ = layers.attend(small, q, k, v, sinks, positions, after.visible)
     else:

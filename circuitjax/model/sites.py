@@ -2,8 +2,8 @@
 
 An address is `{layer}.{site}.{index}`, with heads spelled out for q, k and v:
 `3.attn.q.h5.c12`, `0.mlp.post_act.863`, `1.attn.act_in.7`, `2.mlp.resid_delta.30`.
-A key or value head that several queries read has one number: that among its own kind. Flat order: site by
-site (as in `TransformerConfig.sites`), layer by layer, index by index.
+A key or value head that several queries read has one number, that among its own kind. Flat order:
+site by site (as in `TransformerConfig.sites`), layer by layer, index by index.
 """
 
 import re

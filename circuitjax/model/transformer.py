@@ -326,7 +326,8 @@ def apply(
       fills: {site: `[L, W]` or `[L, B, T, W]`} replacements of what is closed; absent means zero.
       positions: int32 `[B, P]`: compute logits only there. Exact, and cheaper: the last layer is
         worked out for those positions alone (unless something is captured).
-      capture: names from `config.sites` or `CAPTURABLE`. Nodes are recorded after AbsTopK, before the gate.
+      capture: names from `config.sites` or `CAPTURABLE`. Nodes are recorded after AbsTopK, before
+        the gate.
       norms: factors of norms to freeze: `attn` and `mlp` `[L, B, T, 1]`, `final` `[B, T, 1]`, as
         `norm_factors` of another run gives them; an absent one is worked out as usual.
       layout: where tokens stand, if a row of tokens is more than one prompt.

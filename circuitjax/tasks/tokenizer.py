@@ -125,7 +125,9 @@ class Tokenizer:
     def _texts(self) -> dict[str, int]:
         before = self.encode("a")[-1:]
         start = len(self.decode(before))
-        within = self._rust.decode_batch([[*before, i] for i in self.ids], skip_special_tokens=False)
+        within = self._rust.decode_batch(
+            [[*before, i] for i in self.ids], skip_special_tokens=False
+        )
         alone = self._rust.decode_batch([[i] for i in self.ids], skip_special_tokens=False)
         found: dict[str, int] = {}
         for index, text in zip(self.ids, within, strict=True):

@@ -3,8 +3,8 @@
     python tests/data/make_family_fixtures.py [--out=tests/data/families]
 
 Each folder is a snapshot as `transformers` itself writes it (config.json, model.safetensors), and
-reference.npz: tokens `[B, T]`, logits `[B, T, V]`, and what modules give, layer by layer, under the names
-of our node sites `[L, B, T, W]`. Needs PyTorch and `transformers`; the tests that read the
+reference.npz: tokens `[B, T]`, logits `[B, T, V]`, and what modules give, layer by layer, under the
+names of our node sites `[L, B, T, W]`. Needs PyTorch and `transformers`; the tests that read the
 fixtures do not.
 """
 
