@@ -15,9 +15,7 @@ anything else is left alone.
 """
 
 import pathlib
-import shutil
 
-import jax
 from absl import app, flags
 
 from circuitjax.importers.gguf_file import import_gguf
@@ -26,6 +24,7 @@ from circuitjax.importers.snapshot import import_snapshot
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.record import Model
 from experiments.command import exit_on_bad_input
+from experiments.model_directory import describe, write_model
 
 _FROM = flags.DEFINE_enum(
     "from", None, ["snapshot", "gguf", "gpt2", "openai", "tracr"], "Kind.", required=True
@@ -53,35 +52,6 @@ def _read() -> Model:
     return read(path, name, _BOS.value)
 
 
-def _write(model: Model, out: pathlib.Path) -> bool:
-    """Saves a model as a whole or not at all; returns False if it is there already.
-
-    Raises:
-      ValueError: `out` is a file, or holds something else, or cannot be written.
-    """
-    new = out.with_name(f".{out.name}.importing")
-    try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            _require_same(model, out)
-            return False
-        if new.exists():  # of an interrupted run
-            shutil.rmtree(new)
-        model.save(new)
-        new.replace(out)
-    except OSError as error:
-        raise ValueError(f"cannot write --out={out}: {error}") from None
-    return True
-
-
-def _require_same(model: Model, out: pathlib.Path) -> None:
-    if not (out / "model.json").is_file():
-        raise ValueError(f"--out={out} holds something that is no model: choose another directory")
-    old = Model.load(out)
-    # Means do not count: they are computed after the import, and stay.
-    if (old.name, old.hash, old.tokenizer_json) != (model.name, model.hash, model.tokenizer_json):
-        raise ValueError(f"--out={out} holds another model, {old.name!r}: choose another directory")
-
-
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
@@ -89,14 +59,8 @@ def main(argv: list[str]) -> None:
         raise ValueError("--name is empty: leave it out or name the model")
     model = _read()
     shown = _OUT.value or f"models/{pathlib.Path(model.name).name}"
-    written = _write(model, pathlib.Path(shown).absolute())
-    config = model.config
-    size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-    print(
-        f"{shown}: {model.name}, {config.num_layers} layers of {config.num_heads} heads and "
-        f"{config.d_mlp} neurons, {config.d_model} channels, {config.vocab_size} tokens, "
-        f"{size} parameters" + ("" if written else " (already there)")
-    )
+    written = write_model(model, pathlib.Path(shown).absolute())
+    print(f"{shown}: {describe(model)}" + ("" if written else " (already there)"))
 
 
 if __name__ == "__main__":

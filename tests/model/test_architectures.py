@@ -265,9 +265,7 @@ def test_families_join_sites_by_kernels_that_exist(variant):
 def test_a_reduction_that_is_not_exact_is_refused_by_name(variant):
     config, params = make(variant)
     assert not can_reduce(config)
-    with pytest.raises(
-        ValueError, match="which no reduction folds"
-    ) as caught:
+    with pytest.raises(ValueError, match="which no reduction folds") as caught:
         reduce_model(config, params, {})
     assert ("rotary positions" in str(caught.value)) == (config.position == "rotary")
     assert can_reduce(dataclasses.replace(BASE, embed_scale=2.0, logit_softcap=4.0))
