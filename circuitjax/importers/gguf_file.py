@@ -17,13 +17,13 @@ not i beside i + C/2), and Gemma's norms have their 1 added.
 
 import contextlib
 import hashlib
+import importlib
 import os
 import pathlib
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import gguf
 import numpy as np
 
 from circuitjax.importers.family import read_params
@@ -88,6 +88,16 @@ _FREQUENCIES = "rope_freqs.weight"
 _LARGEST = {"gemma2": 46, "gemma3": 62}
 
 
+def _package() -> Any:
+    """The package that knows the format; an installation older than this file may lack it."""
+    try:
+        return importlib.import_module("gguf")
+    except ImportError:
+        raise ValueError(
+            "reading GGUF needs the package gguf: pip install 'gguf>=0.17,<1'"
+        ) from None
+
+
 class GgufWeights:
     """The tensors of a GGUF under the names of snapshots; see `family.Weights`."""
 
@@ -112,7 +122,7 @@ class GgufWeights:
         tensor = self._tensors[name]
         kind = tensor.tensor_type.name
         with _one_line(self.path, f"tensor {tensor.name} of type {kind}: "):
-            value = np.asarray(gguf.dequantize(tensor.data, tensor.tensor_type), np.float32)
+            value = np.asarray(_package().dequantize(tensor.data, tensor.tensor_type), np.float32)
             value = value.reshape(self.shape(name))
         if not np.isfinite(value).all():
             raise ValueError(f"{self.path}: tensor {tensor.name} holds values that are not finite")
@@ -151,8 +161,9 @@ def import_gguf(
     file = pathlib.Path(path)
     if not file.is_file():
         raise ValueError(f"there is no file {file}")
+    package = _package()
     with _one_line(file):
-        reader = gguf.GGUFReader(file)
+        reader = package.GGUFReader(file)
         values = {key: field.contents() for key, field in reader.fields.items()}
     architecture = values.get("general.architecture")
     if architecture not in _ARCHITECTURES:

@@ -8,6 +8,7 @@ where it has none, with `<|endoftext|>`, which also separates documents.
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ __all__ = ["BOS", "PATTERN", "Tokenizer", "byte_level", "with_bos"]
 BOS = "<|endoftext|>"
 # What begins a text where neither a template nor `BOS` says: names that families have for it.
 _OTHERS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>")
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 # How text is cut before pairs are merged: words with one mark before them, digits by three,
 # punctuation with the newlines behind it, line ends, blanks.
 PATTERN = (
@@ -108,6 +110,16 @@ class Tokenizer:
         encodings = self._rust.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def encode_after(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the token ids that each text makes after a word, rather than as a text's beginning.
+
+        They differ where the tokenizer puts a space before every text, so that one that begins with a
+        space has two.
+        """
+        before = self.encode("a")
+        rows = self.encode_batch([f"a{text}" for text in texts])
+        return [row[len(before) :] if row[: len(before)] == before else row for row in rows]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids`, special tokens included."""
         return str(self._rust.decode(list(ids), skip_special_tokens=False))
@@ -123,16 +135,18 @@ class Tokenizer:
 
     @functools.cached_property
     def _texts(self) -> dict[str, int]:
+        # A byte that stands in for want of a piece comes last: where there is a piece, that is made.
+        order = sorted(
+            self.ids, key=lambda i: _BYTE.fullmatch(self._rust.id_to_token(i)) is not None
+        )
         before = self.encode("a")[-1:]
         start = len(self.decode(before))
-        within = self._rust.decode_batch(
-            [[*before, i] for i in self.ids], skip_special_tokens=False
-        )
-        alone = self._rust.decode_batch([[i] for i in self.ids], skip_special_tokens=False)
+        within = self._rust.decode_batch([[*before, i] for i in order], skip_special_tokens=False)
+        alone = self._rust.decode_batch([[i] for i in order], skip_special_tokens=False)
         found: dict[str, int] = {}
-        for index, text in zip(self.ids, within, strict=True):
+        for index, text in zip(order, within, strict=True):
             found.setdefault(text[start:], index)
-        for index, text in zip(self.ids, alone, strict=True):
+        for index, text in zip(order, alone, strict=True):
             found.setdefault(text, index)
         found.pop("\N{REPLACEMENT CHARACTER}", None)  # bytes that are no text by themselves
         return found

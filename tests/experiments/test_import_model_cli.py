@@ -39,6 +39,9 @@ BAD = {
         [*GPT2, "--tokenizer=none", "--out=x"],
         "--tokenizer=none has no effect with --from=gpt2",
     ),
+    "no bos": ([*TRACR, "--bos=x", "--out=x"], "--bos=x has no effect with --from=tracr"),
+    "unknown bos": ([*GPT2, "--bos=<s>", "--out=x"], "has no token '<s>' to begin a text with"),
+    "no gguf": (["--from=gguf", "--path=none", "--out=x"], "there is no file none"),
     "stray": ([*GPT2, "--out=x", "stray"], "unexpected argument 'stray'"),
 }
 
@@ -109,5 +112,5 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
 
 
 def test_an_unknown_kind_is_told_the_known_ones(tmp_path):
-    with pytest.raises(AssertionError, match=r"value should be one of <gpt2\|openai\|tracr>"):
+    with pytest.raises(AssertionError, match=r"value should be one of <snapshot\|gguf\|gpt2\|"):
         drive("import_model", [["--from=bert", "--path=x", "--out=y"]], tmp_path)

@@ -3,7 +3,6 @@
 import json
 import pathlib
 
-import gguf
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
@@ -15,6 +14,8 @@ from circuitjax.importers.gguf_tokenizer import tokenizer_json
 from circuitjax.importers.snapshot import import_snapshot
 from circuitjax.tasks.tokenizer import Tokenizer
 from tests.importers.families import FIXTURES, snapshot
+
+gguf = pytest.importorskip("gguf")
 
 WORDS = ["<|endoftext|>", *(f"w{i}" for i in range(1, 61))]
 NAMES = {

@@ -158,9 +158,9 @@ def test_the_tokenizer_serves_tasks(snapshot):
 
 
 BAD_CONFIG = {
-    "model_type": ("llama", "model_type is 'llama'; only 'gpt2'"),
-    "activation_function": ("silu", "activation_function is 'silu'; choose one of gelu_new"),
-    "scale_attn_weights": (False, "scale_attn_weights is False; only True"),
+    "model_type": ("bert", "model_type is 'bert'; choose one of gpt2, gpt_neox"),
+    "activation_function": ("mish", "activation_function is 'mish'; choose one of gelu_new"),
+    "scale_attn_weights": (2, "scale_attn_weights is 2; it must be true or false"),
     "scale_attn_by_inverse_layer_idx": (True, "scale_attn_by_inverse_layer_idx is True"),
     "reorder_and_upcast_attn": (True, "reorder_and_upcast_attn is True"),
     "add_cross_attention": (True, "add_cross_attention is True"),
@@ -170,7 +170,7 @@ BAD_CONFIG = {
     "n_head": (3, "n_embd is 16; n_head, 3, must divide it"),
     "n_embd": ("16", "n_embd is '16'; it must be a whole number above 0"),
     "n_layer": (0, "n_layer is 0; it must be a whole number above 0"),
-    "n_positions": (..., "n_positions is None; it must be a whole number above 0"),
+    "n_positions": (0, "n_positions is 0; it must be a whole number above 0"),
     "n_inner": (-4, "n_inner is -4; it must be a whole number above 0"),
     "vocab_size": (True, "vocab_size is True; it must be a whole number above 0"),
 }
@@ -272,8 +272,13 @@ def test_a_tokenizer_of_another_model_is_refused(snapshot):
     fields = json.loads(text)
     fields["added_tokens"].append({**fields["added_tokens"][0], "id": 284, "content": "<|more|>"})
     (root / "tokenizer.json").write_text(json.dumps(fields))
+    padded = import_snapshot(root)  # a pad token that nobody uses is no mismatch
+    assert Tokenizer.from_json(padded.tokenizer_json).vocab_size == 285
+    fields = json.loads(text)
+    fields["model"]["vocab"]["zzz"] = 284
+    (root / "tokenizer.json").write_text(json.dumps(fields))
     with pytest.raises(ValueError, match="has 285 tokens, more than the vocab_size of 284"):
         import_snapshot(root)
     (root / "tokenizer.json").write_text(text.replace(BOS, "<|other|>"))
-    with pytest.raises(ValueError, match=r"tokenizer.json: the tokenizer has no token"):
+    with pytest.raises(ValueError, match=r"tokenizer\.json: the tokenizer has no token"):
         import_snapshot(root)
