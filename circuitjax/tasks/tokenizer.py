@@ -137,7 +137,7 @@ class Tokenizer:
     def _texts(self) -> dict[str, int]:
         # A byte that stands in for want of a piece comes last: where there is a piece, that is made.
         order = sorted(
-            self.ids, key=lambda i: _BYTE.fullmatch(self._rust.id_to_token(i)) is not None
+            self.ids, key=lambda i: _BYTE.fullmatch(self._rust.id_to_token(i) or "") is not None
         )
         before = self.encode("a")[-1:]
         start = len(self.decode(before))
