@@ -13,8 +13,8 @@ always there, and so is what passes no reader (bigram table, final bias). A norm
 to the block's write as a whole: a head's share is its output times the factor that all heads
 together have.
 
-Layers are unrolled, not scanned: a layer's readers see only as many writers as came before it, and
-a scan would multiply by the absent ones. Axis letters as in `layers.py`, and W writers, E edges.
+Layers run in stretches of a few (`residual_stretch.py`), the last by itself, where only the positions
+asked for are worked out. Axis letters as in `layers.py`, and W writers, E edges.
 """
 
 import dataclasses
@@ -29,6 +29,7 @@ from circuitjax.model.attention import layer_traits, places_of
 from circuitjax.model.config import RESIDUAL_SITES, TransformerConfig
 from circuitjax.model.residual_parts import (
     at,
+    attention_writes,
     extra_channels,
     final_logits,
     first_writes,
@@ -38,6 +39,7 @@ from circuitjax.model.residual_parts import (
     read,
     write_heads,
 )
+from circuitjax.model.residual_stretch import pull, run_stretch, stretches
 from circuitjax.model.transformer import Params, apply
 
 __all__ = ["Edges", "Graph", "Writers", "apply_graph", "residual_graph", "run_writers"]
@@ -213,29 +215,18 @@ def run_writers(
     output = apply(config, params, tokens, positions=positions, capture=names)
     v, pattern, mlp = (output.captured[name][:, written] for name in names)
     v = v.reshape(*v.shape[:3], config.kv_heads, config.d_head).swapaxes(2, 3)
-    v = jnp.repeat(v, config.queries_per_kv, axis=2)
-    heads, mlps = [], []
-    for index in range(config.num_layers):
-        layer = jax.tree.map(lambda leaf, i=index: leaf[i], dict(params["layers"]))
-        mixed = jnp.matmul(pattern[index], v[index], precision=jax.lax.Precision.HIGHEST)
-        heads.append(
-            _attention_writes(config, layer, write_heads(config, layer["attn_out"], mixed))[0]
-        )
-        mlps.append(normed_write(config, layer, "mlp", mlp[index][None]))
+    mixed = jnp.matmul(
+        pattern, jnp.repeat(v, config.queries_per_kv, axis=2), precision=jax.lax.Precision.HIGHEST
+    )
+
+    def writes(layer: Params, mixed: jax.Array, mlp: jax.Array) -> tuple[jax.Array, jax.Array]:
+        heads = write_heads(config, layer["attn_out"], mixed)
+        heads, _ = attention_writes(config, layer, heads)
+        return heads, normed_write(config, layer, "mlp", mlp[None])
+
+    heads, mlps = jax.vmap(writes)(dict(params["layers"]), mixed, mlp)
     first = first_writes(config, params, tokens[written])
     return output.logits, Writers(first, tuple(heads), tuple(mlps))
-
-
-def _attention_writes(
-    config: TransformerConfig, layer: Params, heads: jax.Array
-) -> tuple[jax.Array, jax.Array | None]:
-    """What heads `[H, B, P, D]` write, and their bias, which belongs to none of them, or None."""
-    bias = layer["attn_out_bias"][None, None, None, :] if config.biases else None
-    if not config.post_norms or bias is None:
-        return normed_write(config, layer, "attn", heads), bias
-    together = jnp.concatenate([heads, jnp.broadcast_to(bias, heads[:1].shape)])
-    together = normed_write(config, layer, "attn", together)
-    return together[:-1], together[-1:]
 
 
 def apply_graph(
@@ -265,46 +256,38 @@ def apply_graph(
     if jnp.shape(gates) != (graph.num_edges,):
         raise ValueError(f"gates are shaped {jnp.shape(gates)}; they must be ({graph.num_edges},)")
     edges = Edges.unflatten(config, gates)
-    length = tokens.shape[1]
+    length, last = tokens.shape[1], config.num_layers - 1
     first = first_writes(config, params, tokens)
     # base: the replaced writers' sum, as a reader of all of them closed sees it.
     base = jnp.broadcast_to(jnp.sum(replacement.first, axis=0, keepdims=True), first[:1].shape)
-    differences = [first - replacement.first]
-
-    def mix(gate: jax.Array) -> jax.Array:
-        """Reads `[R, B, T, D]` from gates `[R, W]`."""
-        stacked = jnp.concatenate(differences)
-        flat = stacked.reshape(stacked.shape[0], -1)
-        reads = jnp.matmul(gate, flat, precision=jax.lax.Precision.HIGHEST)
-        return base + reads.reshape(gate.shape[0], *stacked.shape[1:])
-
-    traits = layer_traits(config)
-    for index in range(config.num_layers):
-        layer, own = jax.tree.map(
-            lambda leaf, i=index: leaf[i], (dict(params["layers"]), dict(traits))
+    blocks = [first - replacement.first]
+    for start, stop in stretches(last):
+        base, block = run_stretch(
+            config, params, (start, stop), edges, replacement, base, blocks, length
         )
-        last = positions if index == config.num_layers - 1 else None
-        extra = extra_channels(config, params, layer, "attn", length)
-        reads = read(config, layer, "attn", mix(edges.qkv[index]), extra)
-        places = places_of(length, None, own)
-        written = head_outputs(config, layer, reads, places, last)
-        written, bias = _attention_writes(config, layer, written)
-        extra = extra_channels(config, params, layer, "mlp", length)
-        if last is not None:
-            differences = [at(block, last) for block in differences]
-            base = at(base, last)
-            if extra is not None:
-                extra = at(jnp.broadcast_to(extra, (1, 1, length, extra.shape[-1])), last)
-        seen = mix(edges.mlp[index]) if config.parallel else None
-        replaced = at(replacement.heads[index], last)
-        differences.append(written - replaced)
-        base = base + jnp.sum(replaced, axis=0, keepdims=True)
-        if bias is not None:
-            base = base + bias
-        if seen is None:
-            seen = mix(edges.mlp[index])
-        written = mlp_output(config, layer, read(config, layer, "mlp", seen, extra))
-        replaced = at(replacement.mlp[index], last)
-        differences.append(written - replaced)
-        base = base + replaced
-    return final_logits(config, params, mix(edges.logits)[0], tokens, positions)
+        blocks.append(block)
+    layer, traits = jax.tree.map(
+        lambda leaf: leaf[-1], (dict(params["layers"]), layer_traits(config))
+    )
+    extra = extra_channels(config, params, layer, "attn", length)
+    reads = read(config, layer, "attn", base + pull(edges.qkv[last], blocks), extra)
+    written = head_outputs(config, layer, reads, places_of(length, None, traits), positions)
+    written, bias = attention_writes(config, layer, written)
+    blocks, base = [at(block, positions) for block in blocks], at(base, positions)
+    extra = extra_channels(config, params, layer, "mlp", length)
+    if extra is not None:
+        extra = at(jnp.broadcast_to(extra, (1, 1, length, extra.shape[-1])), positions)
+    seen = base + pull(edges.mlp[last], blocks) if config.parallel else None
+    replaced = at(replacement.heads[last], positions)
+    blocks.append(written - replaced)
+    base = base + jnp.sum(replaced, axis=0, keepdims=True)
+    if bias is not None:
+        base = base + bias
+    if seen is None:
+        seen = base + pull(edges.mlp[last], blocks)
+    written = mlp_output(config, layer, read(config, layer, "mlp", seen, extra))
+    replaced = at(replacement.mlp[last], positions)
+    blocks.append(written - replaced)
+    base = base + replaced
+    seen = base + pull(edges.logits, blocks)
+    return final_logits(config, params, seen[0], tokens, positions)

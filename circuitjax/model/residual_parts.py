@@ -13,6 +13,7 @@ from circuitjax.model.transformer import Params
 
 __all__ = [
     "at",
+    "attention_writes",
     "extra_channels",
     "final_logits",
     "first_writes",
@@ -113,6 +114,18 @@ def normed_write(
     total = jnp.sum(write, axis=0, keepdims=True)
     scale = layer[f"{block}_post_norm_scale"][None, None, None, :]
     return write * layers.norm_factor(config, total) * scale
+
+
+def attention_writes(
+    config: TransformerConfig, layer: Params, heads: jax.Array
+) -> tuple[jax.Array, jax.Array | None]:
+    """What heads `[H, B, P, D]` write, and their bias, which belongs to none of them, or None."""
+    bias = layer["attn_out_bias"][None, None, None, :] if config.biases else None
+    if not config.post_norms or bias is None:
+        return normed_write(config, layer, "attn", heads), bias
+    together = jnp.concatenate([heads, jnp.broadcast_to(bias, heads[:1].shape)])
+    together = normed_write(config, layer, "attn", together)
+    return together[:-1], together[-1:]
 
 
 def mlp_output(config: TransformerConfig, layer: Params, read: jax.Array) -> jax.Array:
