@@ -8,12 +8,13 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 from typing import Any
 
 import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
+
+from circuitjax.core.files import write_bytes, write_json
 
 __all__ = [
     "latest_step",
@@ -135,24 +136,3 @@ def save_step(directory: str | os.PathLike[str], step: int, tree: Any, keep: int
 def load_step(directory: str | os.PathLike[str], step: int, like: Any) -> Any:
     """Reads one step that `save_step` wrote; see `load_arrays`."""
     return load_arrays(_path(directory) / f"step_{step}", like)
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes JSON atomically; see `write_bytes`."""
-    text = json.dumps(value, indent=1, sort_keys=False, allow_nan=False) + "\n"
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
-    """Writes a file atomically: to a temporary file beside it, then renamed."""
-    target = _path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, target)
-    except BaseException:
-        pathlib.Path(name).unlink(missing_ok=True)
-        raise
