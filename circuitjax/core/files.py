@@ -55,8 +55,15 @@ def cut(value: Any, most: int = 120) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def read_text(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> str:
-    """The text of a UTF-8 file, without the mark (BOM) that some editors put first.
+def read_text(
+    path: str | os.PathLike[str], most_bytes: int = MOST_BYTES, *, keep_mark: bool = False
+) -> str:
+    """The text of a UTF-8 file, as it is, line ends included.
+
+    Args:
+      path: the file.
+      most_bytes: a larger file is refused.
+      keep_mark: whether the mark (BOM) that some editors put first belongs to the text.
 
     Raises:
       ValueError: no such file, one that cannot be read, is too large or is not UTF-8: one line that
@@ -67,7 +74,7 @@ def read_text(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> str
         if target.is_file() and target.stat().st_size > most_bytes:
             size = target.stat().st_size
             raise ValueError(f"{target} has {size} bytes, more than the {most_bytes} that are read")
-        return target.read_text(encoding="utf-8-sig")
+        return target.read_bytes().decode("utf-8" if keep_mark else "utf-8-sig")
     except FileNotFoundError:
         raise ValueError(f"there is no file {target}") from None
     except OSError as error:
