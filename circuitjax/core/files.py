@@ -24,6 +24,7 @@ __all__ = [
     "MOST_BYTES",
     "clean_leftovers",
     "cut",
+    "parse_json",
     "read_json",
     "read_object",
     "read_text",
@@ -110,15 +111,19 @@ def read_json(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> Any
       ValueError: see `read_text`; also text that is cut or no JSON, nested too deep, with NaN or
         infinities, or with a field twice: one line that names the file.
     """
-    text = read_text(path, most_bytes)
+    return parse_json(read_text(path, most_bytes), os.fspath(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """`read_json` for text that was read from elsewhere; `where` is what messages call it."""
     try:
         return json.loads(
             text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once
         )
     except RecursionError:
-        raise ValueError(f"{path} is no JSON that is read: it is nested too deep") from None
+        raise ValueError(f"{where} is no JSON that is read: it is nested too deep") from None
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON, or was cut: {str(error)[:200]}") from None
+        raise ValueError(f"{where} is not JSON, or was cut: {str(error)[:200]}") from None
 
 
 def read_object(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> dict[str, Any]:
@@ -135,7 +140,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Writes a file atomically: to a temporary file beside it, then renamed."""
     target = pathlib.Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -30,7 +30,9 @@ def test_every_binary_is_listed_with_a_line_that_fits(capsys):
         assert f"\n  {name} " in text
         assert len(line) > 20
     mains = {
-        p.stem for p in (ROOT / "experiments").glob("*.py") if "def main(argv" in p.read_text()
+        path.stem
+        for path in (ROOT / "experiments").glob("*.py")
+        if "@exit_on_bad_input\ndef main(" in path.read_text(encoding="utf-8")
     }
     assert set(console.binaries()) == mains
     assert {"prune", "audit", "suite", "bench"} <= mains
