@@ -52,7 +52,7 @@ class StateDict:
         kind = self.entries[name].dtype
         if kind not in READABLE:
             kinds = ", ".join(READABLE)
-            raise ValueError(f"{self._path}: tensor {cut(name)} is {kind}; only {kinds} are read")
+            raise ValueError(f"{self._path}: tensor {name[:200]} is {kind}; only {kinds} are read")
 
     def read(self, name: str) -> np.ndarray:
         """A tensor as a float32 array; 16-bit numbers become the same numbers in 32.
@@ -66,7 +66,7 @@ class StateDict:
             raw = self._archive.read(f"{self._root}data/{entry.storage}")
             values = _view(entry, raw)
         if not np.isfinite(values).all():
-            raise ValueError(f"{self._path}: tensor {cut(name)} holds values that are not finite")
+            raise ValueError(f"{self._path}: tensor {name[:200]} holds values that are not finite")
         return values
 
 
