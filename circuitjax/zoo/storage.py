@@ -40,7 +40,7 @@ def _encode(array: np.ndarray) -> dict[str, np.ndarray]:
     gaps = np.diff(where, prepend=0)
     # Gaps are short; the rare long ones are escaped with 65535s, each worth 65535 steps.
     escapes = gaps // 65535
-    small = np.repeat(65535, escapes.sum() + len(gaps)).astype(np.uint16)
+    small = np.full(int(escapes.sum()) + len(gaps), 65535, np.uint16)
     small[np.cumsum(escapes + 1) - 1] = gaps % 65535
     return {"gaps": small, "values": array.ravel()[where], "shape": np.array(array.shape)}
 
