@@ -1,19 +1,17 @@
-"""Build the pretraining corpus.
+"""Builds the pretraining corpus: real Python and generated idioms, as token streams in a folder.
 
-Example:
-    python -m experiments.corpus --out=corpus --code_megabytes=40 --idiom_megabytes=80
+python -m experiments.corpus --out=corpus --code_megabytes=40 --idiom_megabytes=80
 """
 
 import dataclasses
 import hashlib
 import pathlib
-import sys
 import time
-from collections.abc import Sequence
 
 from absl import app, flags
 
 from circuitjax.pretrain import bpe, corpus
+from experiments.command import exit_on_bad_input
 
 _OUT = flags.DEFINE_string("out", "corpus", "Folder to write.")
 _CODE = flags.DEFINE_float("code_megabytes", 40.0, "Real source, 10^6 characters.")
@@ -32,15 +30,10 @@ _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace a corpus built with 
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str]) -> None:
-    """Parse, build, report; exit code 2 with one line for bad input."""
-    try:
-        if len(arguments) > 1:
-            raise ValueError(f"unexpected argument {arguments[1]!r}: every option begins with --")
-        _build()
-    except ValueError as error:
-        print(f"corpus: {error}", file=sys.stderr)
-        sys.exit(2)
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    _build()
 
 
 def _build() -> None:

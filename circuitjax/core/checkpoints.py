@@ -4,7 +4,7 @@ A step is written to a temporary name and renamed when complete (Orbax does that
 either the old checkpoints or the new one, never half of one.
 """
 
-import json
+import hashlib
 import os
 import pathlib
 import shutil
@@ -14,7 +14,9 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from circuitjax.core.files import write_bytes, write_json
+from circuitjax.core.files import clean_leftovers, read_object, write_bytes, write_json
+from circuitjax.core.host import check_device
+from circuitjax.core.records import Fields, open_sealed, seal
 
 __all__ = [
     "latest_step",
@@ -26,7 +28,8 @@ __all__ = [
     "write_json",
 ]
 
-# Beside Orbax's own files: what each of them weighs.
+# Beside Orbax's own files: the size and the hash of each. Earlier versions noted sizes alone.
+_NOTED, _FORMAT = "files.json", "circuitjax-files-1"
 _SIZES = "sizes.json"
 
 
@@ -39,14 +42,17 @@ def save_arrays(directory: str | os.PathLike[str], tree: Any) -> None:
     target = _path(directory)
     tree = jax.tree.map(np.asarray, tree)
     target.parent.mkdir(parents=True, exist_ok=True)
+    new, old = (target.with_name(f".{target.name}.{word}") for word in ("new", "old"))
     if not target.exists():
         ocp.save(target, tree)
-        _note_sizes(target)
+        _note(target)
+        if jax.process_index() == 0:  # of a writer that was killed between the renames below
+            shutil.rmtree(old, ignore_errors=True)
+            shutil.rmtree(new, ignore_errors=True)
         return
     # Orbax would remove the old one first; here it stays until the new one is complete.
-    new, old = (target.with_name(f".{target.name}.{word}") for word in ("new", "old"))
     ocp.save(new, tree, overwrite=True)
-    _note_sizes(new)
+    _note(new)
     if jax.process_index() == 0:
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
@@ -57,27 +63,50 @@ def save_arrays(directory: str | os.PathLike[str], tree: Any) -> None:
 def _sizes(directory: pathlib.Path) -> dict[str, int]:
     """Size in bytes of every file of a checkpoint, but for the record of them."""
     return {
-        str(path.relative_to(directory)): path.stat().st_size
+        path.relative_to(directory).as_posix(): path.stat().st_size
         for path in sorted(directory.rglob("*"))
-        if path.is_file() and path.name != _SIZES
+        if path.is_file() and path.name not in (_NOTED, _SIZES)
     }
 
 
-def _note_sizes(directory: pathlib.Path) -> None:
-    if jax.process_index() == 0:
-        write_json(directory / _SIZES, _sizes(directory))
+def _sha256(path: pathlib.Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_sizes(directory: pathlib.Path) -> None:
-    """Refuses a checkpoint whose files were cut, before threads read them and each complains."""
-    record = directory / _SIZES
-    if not record.exists():
+def _note(directory: pathlib.Path) -> None:
+    if jax.process_index() != 0:
         return
-    noted, found = json.loads(record.read_text(encoding="utf-8")), _sizes(directory)
+    clean_leftovers(directory)
+    files = {
+        name: {"bytes": size, "sha256": _sha256(directory / name)}
+        for name, size in _sizes(directory).items()
+    }
+    write_json(directory / _NOTED, seal({"format": _FORMAT, "files": files}))
+
+
+def _check(directory: pathlib.Path) -> None:
+    """Refuses a checkpoint whose files were cut or changed, before Orbax reads any of them."""
+    record, sizes = directory / _NOTED, _sizes(directory)
+    hashes: dict[str, str] = {}
+    if record.exists():
+        files = open_sealed(record, _FORMAT).object("files")
+        noted = {}
+        for name in files.to_dict():
+            noted[name] = files.object(name).whole("bytes", 0)
+            hashes[name] = files.object(name).text("sha256")
+    elif (directory / _SIZES).exists():
+        fields = Fields(read_object(directory / _SIZES), _SIZES)
+        noted = {name: fields.whole(name, 0) for name in fields.to_dict()}
+    else:
+        return
     for name, size in noted.items():
-        if found.get(name) != size:
-            held = f"{found[name]} bytes" if name in found else "missing"
+        if sizes.get(name) != size:
+            held = f"{sizes[name]} bytes" if name in sizes else "missing"
             raise ValueError(f"its file {name} is {held}, {size} bytes were written")
+    for name, digest in hashes.items():
+        if _sha256(directory / name) != digest:
+            raise ValueError(f"its file {name} was changed after it was written")
 
 
 def load_arrays(directory: str | os.PathLike[str], like: Any) -> Any:
@@ -92,17 +121,23 @@ def load_arrays(directory: str | os.PathLike[str], like: Any) -> Any:
     """
     source = _path(directory)
     if not source.is_dir():
-        raise ValueError(f"no checkpoint at {source}")
-    # NumPy leaves ask Orbax for NumPy arrays: the caller decides where they are placed.
-    abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
+        held = source.with_name(f".{source.name}.old")  # killed while it was being replaced
+        if not held.is_dir():
+            raise ValueError(f"no checkpoint at {source}")
+        source = held
+    check_device()  # a missing device is no fault of the checkpoint
     try:
-        _check_sizes(source)
+        _check(source)
         found = _kinds(ocp.metadata(source).metadata)
         # Orbax itself would hand out what lies there, whatever its shape, and cast its type.
         for name, kind in _kinds(like).items():
             if found.get(name) != kind:
                 raise ValueError(f"{name} should be {kind} and is {found.get(name, 'missing')}")
+        # NumPy leaves ask Orbax for NumPy arrays: the caller decides where they are placed.
+        abstract = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), like)
         tree = ocp.load(source, abstract)
+    except MemoryError:
+        raise
     except Exception as error:  # Orbax raises many kinds; all mean the same to the caller.
         reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
         raise ValueError(f"cannot read the checkpoint {source}: {reason}") from error

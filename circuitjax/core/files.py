@@ -24,6 +24,7 @@ __all__ = [
     "MOST_BYTES",
     "clean_leftovers",
     "cut",
+    "parse_json",
     "read_json",
     "read_object",
     "read_text",
@@ -55,8 +56,15 @@ def cut(value: Any, most: int = 120) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def read_text(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> str:
-    """The text of a UTF-8 file, without the mark (BOM) that some editors put first.
+def read_text(
+    path: str | os.PathLike[str], most_bytes: int = MOST_BYTES, *, keep_mark: bool = False
+) -> str:
+    """The text of a UTF-8 file, as it is, line ends included.
+
+    Args:
+      path: the file.
+      most_bytes: a larger file is refused.
+      keep_mark: whether the mark (BOM) that some editors put first belongs to the text.
 
     Raises:
       ValueError: no such file, one that cannot be read, is too large or is not UTF-8: one line that
@@ -67,7 +75,7 @@ def read_text(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> str
         if target.is_file() and target.stat().st_size > most_bytes:
             size = target.stat().st_size
             raise ValueError(f"{target} has {size} bytes, more than the {most_bytes} that are read")
-        return target.read_text(encoding="utf-8-sig")
+        return target.read_bytes().decode("utf-8" if keep_mark else "utf-8-sig")
     except FileNotFoundError:
         raise ValueError(f"there is no file {target}") from None
     except OSError as error:
@@ -103,15 +111,19 @@ def read_json(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> Any
       ValueError: see `read_text`; also text that is cut or no JSON, nested too deep, with NaN or
         infinities, or with a field twice: one line that names the file.
     """
-    text = read_text(path, most_bytes)
+    return parse_json(read_text(path, most_bytes), os.fspath(path))
+
+
+def parse_json(text: str, where: str) -> Any:
+    """`read_json` for text that was read from elsewhere; `where` is what messages call it."""
     try:
         return json.loads(
             text, parse_constant=_no_constant, parse_float=_finite, object_pairs_hook=_once
         )
     except RecursionError:
-        raise ValueError(f"{path} is no JSON that is read: it is nested too deep") from None
+        raise ValueError(f"{where} is no JSON that is read: it is nested too deep") from None
     except ValueError as error:
-        raise ValueError(f"{path} is not JSON, or was cut: {str(error)[:200]}") from None
+        raise ValueError(f"{where} is not JSON, or was cut: {str(error)[:200]}") from None
 
 
 def read_object(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> dict[str, Any]:
@@ -128,7 +140,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     write_bytes(path, text.encode())
 
 
-def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
+def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> None:
     """Writes a file atomically: to a temporary file beside it, then renamed."""
     target = pathlib.Path(path).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ import ctypes
 import os
 import pathlib
 import platform
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,24 @@ from contextlib import contextmanager
 import filelock
 import jax
 
-__all__ = ["alone_in", "cache_compilations", "keep_freed_memory"]
+from circuitjax.core.files import clean_leftovers
+
+__all__ = [
+    "NoDeviceError",
+    "alone_in",
+    "cache_compilations",
+    "cache_directory",
+    "cache_size",
+    "check_device",
+    "check_settings",
+    "clear_cache",
+    "keep_freed_memory",
+]
+
+
+class NoDeviceError(RuntimeError):
+    """JAX has none of the devices that were asked for."""
+
 
 # Parameters of glibc's mallopt(3).
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -34,20 +52,79 @@ def keep_freed_memory() -> bool:
     return all(mallopt(ctypes.c_int(key), ctypes.c_int(value)) == 1 for key, value in settings)
 
 
+def check_device() -> None:
+    """Makes sure that JAX can compute at all, before something else takes the blame.
+
+    Raises:
+      NoDeviceError: one line that says what was asked for.
+    """
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # the latter for JAX_PLATFORMS=cuda without one
+        asked = os.environ.get("JAX_PLATFORMS")
+        reason = " ".join(str(error).split())[:200] or "there is none"
+        what = f"JAX_PLATFORMS={asked}" if asked else "its default platform"
+        raise NoDeviceError(
+            f"JAX finds no device for {what} ({reason}): unset JAX_PLATFORMS, set it to cpu, or "
+            "install what drives the device: pip install '.[cuda]' or '.[tpu]'"
+        ) from None
+
+
+def check_settings() -> None:
+    """Refuses settings of JAX under which nothing here works, in words that name them.
+
+    Raises:
+      ValueError: 64-bit numbers, or compilation turned off.
+    """
+    if jax.config.values["jax_enable_x64"]:
+        raise ValueError(
+            "JAX_ENABLE_X64 is set: everything here computes in float32, and records are of float32 "
+            "arrays; unset it"
+        )
+    if jax.config.values["jax_disable_jit"]:
+        raise ValueError(
+            "JAX_DISABLE_JIT is set: without compilation a run takes a thousand times as long; unset it"
+        )
+
+
+def cache_directory() -> pathlib.Path:
+    """Where binaries keep compiled programs: `$XDG_CACHE_HOME/circuitjax/xla`, else below `~/.cache`."""
+    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return pathlib.Path(root) / "circuitjax" / "xla"
+
+
+def cache_size() -> tuple[int, int]:
+    """(number, bytes) of the files that `cache_compilations` has kept."""
+    sizes = []
+    for path in cache_directory().rglob("*"):
+        try:
+            if path.is_file():
+                sizes.append(path.stat().st_size)
+        except OSError:  # another process has just cleared it
+            continue
+    return len(sizes), sum(sizes)
+
+
+def clear_cache() -> None:
+    """Removes all compiled programs; they are made again when they are needed."""
+    shutil.rmtree(cache_directory(), ignore_errors=True)
+
+
 def cache_compilations(directory: str | None = None) -> None:
     """Keeps compiled programs on disk, so that the next run of a binary starts at once.
 
     Args:
-      directory: where; None means `$XDG_CACHE_HOME/circuitjax/xla`, by default under `~/.cache`.
+      directory: where; None means `cache_directory()`.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    jax.config.update("jax_compilation_cache_dir", directory or f"{root}/circuitjax/xla")
+    jax.config.update("jax_compilation_cache_dir", directory or str(cache_directory()))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
 @contextmanager
 def alone_in(directory: pathlib.Path) -> Iterator[None]:
     """Holds a directory, made if missing, for this process; a process that dies lets go of it.
+
+    Files that a killed process was writing there under temporary names are removed.
 
     Raises:
       ValueError: another process holds it.
@@ -61,6 +138,7 @@ def alone_in(directory: pathlib.Path) -> Iterator[None]:
             f"another process works in {directory}: wait for it, or choose another directory"
         ) from None
     try:
+        clean_leftovers(directory)
         yield
     finally:
         lock.release()

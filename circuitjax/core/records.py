@@ -25,7 +25,16 @@ from typing import Any, Literal
 
 from circuitjax.core.files import MOST_BYTES, cut, read_object
 
-__all__ = ["HASH", "Fields", "canonical", "check_types", "open_sealed", "record_hash", "seal"]
+__all__ = [
+    "HASH",
+    "Fields",
+    "canonical",
+    "check_types",
+    "open_sealed",
+    "opened",
+    "record_hash",
+    "seal",
+]
 
 #: The field that holds the hash.
 HASH = "record_hash"
@@ -185,25 +194,31 @@ def open_sealed(
       ValueError: no readable JSON object there, another or a newer format, a hash that is missing or
         not the fields': one line that names the file.
     """
-    fields = read_object(path, most_bytes)
+    return opened(read_object(path, most_bytes), os.fspath(path), form, older)
+
+
+def opened(
+    fields: Mapping[str, Any], where: str, form: str, older: Sequence[str | None] = ()
+) -> Fields:
+    """`open_sealed` for a record that was read from elsewhere than a file of its own."""
     found = fields.get("format")
     if found != form and not any(found == one and type(found) is type(one) for one in older):
         kind, version = _version(form)
         if isinstance(found, str) and _version(found)[0] == kind and _version(found)[1] > version:
             raise ValueError(
-                f"{path} has the format {cut(found)}, newer than {form!r}, the last that this "
+                f"{where} has the format {cut(found)}, newer than {form!r}, the last that this "
                 "circuitjax reads: install a newer one"
             )
-        raise ValueError(f"{path}: its format is {cut(found)}, not {form!r}")
+        raise ValueError(f"{where}: its format is {cut(found)}, not {form!r}")
     if HASH not in fields:
         if found == form:
-            raise ValueError(f"{path} is damaged: it lacks the field {HASH!r}")
-        return Fields(fields, os.fspath(path))
+            raise ValueError(f"{where} is damaged: it lacks the field {HASH!r}")
+        return Fields(fields, where)
     if fields[HASH] != record_hash(fields):
         raise ValueError(
-            f"{path} was changed after it was written: its fields are not those of its {HASH}"
+            f"{where} was changed after it was written: its fields are not those of its {HASH}"
         )
-    return Fields(fields, os.fspath(path), sealed=True)
+    return Fields(fields, where, sealed=True)
 
 
 def check_types(cls: type, fields: Mapping[str, Any], where: str) -> None:

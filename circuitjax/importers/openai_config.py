@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, cast
 
+from circuitjax.core.files import cut
+from circuitjax.model.bounds import check_sizes
 from circuitjax.model.config import TransformerConfig
 
 __all__ = ["read_config"]
@@ -71,27 +73,28 @@ def read_config(where: str, fields: Mapping[str, Any]) -> TransformerConfig:
     for key in fields:
         if key not in _DEFAULTS and key not in _IGNORED and not key.startswith("dropout"):
             raise ValueError(
-                f"{where}: unknown key {key!r}: it might change what the model computes"
+                f"{where}: unknown key {cut(key)}: it might change what the model computes"
             )
     values = {**_DEFAULTS, **fields}
+    check_sizes(where, fields, layers="n_layer")
 
     def number(key: str, otherwise: int | None = None) -> int:
         value = values[key]
         if value is None and otherwise is not None:
             return otherwise
         if type(value) is not int or value < 1:
-            raise ValueError(f"{where}: {key} is {value!r}; it must be a whole number above 0")
+            raise ValueError(f"{where}: {key} is {cut(value)}; it must be a whole number above 0")
         return value
 
     def truth(key: str) -> bool:
         if type(values[key]) is not bool:
-            raise ValueError(f"{where}: {key} is {values[key]!r}; it must be true or false")
+            raise ValueError(f"{where}: {key} is {cut(values[key])}; it must be true or false")
         return bool(values[key])
 
     def one_of(key: str, *choices: str) -> str:
-        if values[key] not in choices:
+        if type(values[key]) is not str or values[key] not in choices:
             known = " or ".join(choices)
-            raise ValueError(f"{where}: {key} is {values[key]!r}; it must be {known}")
+            raise ValueError(f"{where}: {key} is {cut(values[key])}; it must be {known}")
         return str(values[key])
 
     if truth("use_tied_aux_matrix"):
@@ -101,7 +104,7 @@ def read_config(where: str, fields: Mapping[str, Any]) -> TransformerConfig:
     rms, ln_bias = truth("rms_norm"), truth("ln_bias")
     if type(values["tokenizer_name"]) is not str:
         raise ValueError(
-            f"{where}: tokenizer_name is {values['tokenizer_name']!r}; it must be text"
+            f"{where}: tokenizer_name is {cut(values['tokenizer_name'])}; it must be text"
         )
     d_model, num_heads = number("d_model"), number("n_head")
     if values["d_head"] is None and d_model % num_heads:
@@ -142,14 +145,16 @@ def read_config(where: str, fields: Mapping[str, Any]) -> TransformerConfig:
 def _abs_top_k(where: str, fraction: Any, places: Any) -> tuple[float | None, tuple[str, ...]]:
     """What AbsTopK keeps, and at which of our sites; nowhere if there is no fraction."""
     if type(places) is not str:
-        raise ValueError(f"{where}: afrac_loctypes is {places!r}; it must be text, commas between")
+        raise ValueError(
+            f"{where}: afrac_loctypes is {cut(places)}; it must be text, commas between"
+        )
     names = [place for place in places.split(",") if place]
     for name in names:
         if name not in _SITES:
             known = ", ".join(_SITES)
-            raise ValueError(f"{where}: afrac_loctypes has {name!r}; known are {known}")
+            raise ValueError(f"{where}: afrac_loctypes has {cut(name)}; known are {known}")
     if fraction is None:
         return None, ()
     if type(fraction) not in (int, float) or not (0 < fraction <= 1 and math.isfinite(fraction)):
-        raise ValueError(f"{where}: afrac is {fraction!r}; it must be above 0 and at most 1")
+        raise ValueError(f"{where}: afrac is {cut(fraction)}; it must be above 0 and at most 1")
     return float(fraction), tuple(site for name, site in _SITES.items() if name in names)

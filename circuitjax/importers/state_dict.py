@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from circuitjax.importers.state_pickle import TensorEntry, read_entries
+from circuitjax.core.files import cut
+from circuitjax.importers.state_pickle import MOST_PICKLE, TensorEntry, read_entries
 
 __all__ = ["READABLE", "StateDict", "open_state_dict"]
 
@@ -32,19 +33,26 @@ class StateDict:
         self._path, self._archive = path, archive
         self._root = _root(archive)
         if f"{self._root}byteorder" in archive.namelist():
-            order = archive.read(f"{self._root}byteorder")
+            order = self._small("byteorder", 99)
             if order != b"little":
                 raise ValueError(f"its byte order is {order[:20]!r}; only little endian is read")
-        self.entries: Mapping[str, TensorEntry] = read_entries(
-            archive.read(f"{self._root}data.pkl")
-        )
+        self.entries: Mapping[str, TensorEntry] = read_entries(self._small("data.pkl", MOST_PICKLE))
+
+    def _small(self, part: str, most: int) -> bytes:
+        """A part of the archive that has at most so many bytes."""
+        size = self._archive.getinfo(f"{self._root}{part}").file_size
+        if size > most:
+            raise ValueError(
+                f"its part {part} has {size} bytes, more than the {most} that are read"
+            )
+        return self._archive.read(f"{self._root}{part}")
 
     def check_type(self, name: str) -> None:
         """Raises ValueError unless `read` knows the type of a tensor."""
         kind = self.entries[name].dtype
         if kind not in READABLE:
             kinds = ", ".join(READABLE)
-            raise ValueError(f"{self._path}: tensor {name} is {kind}; only {kinds} are read")
+            raise ValueError(f"{self._path}: tensor {name[:200]} is {kind}; only {kinds} are read")
 
     def read(self, name: str) -> np.ndarray:
         """A tensor as a float32 array; 16-bit numbers become the same numbers in 32.
@@ -58,7 +66,7 @@ class StateDict:
             raw = self._archive.read(f"{self._root}data/{entry.storage}")
             values = _view(entry, raw)
         if not np.isfinite(values).all():
-            raise ValueError(f"{self._path}: tensor {name} holds values that are not finite")
+            raise ValueError(f"{self._path}: tensor {name[:200]} holds values that are not finite")
         return values
 
 
@@ -87,7 +95,7 @@ def _one_line(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split())[:400]
         raise ValueError(f"cannot read {path}: {reason}") from None
 
 
@@ -101,7 +109,7 @@ def _root(archive: zipfile.ZipFile) -> str:
         # Stored as it is, a file can make no more bytes than it has.
         if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
             raise ValueError(
-                f"its part {member.filename!r} is compressed, which torch.save never does"
+                f"its part {cut(member.filename)} is compressed, which torch.save never does"
             )
     return found[0].removesuffix("data.pkl")
 
@@ -111,8 +119,8 @@ def _view(entry: TensorEntry, raw: bytes) -> np.ndarray:
     width = _BYTES[entry.dtype]
     if len(raw) != entry.storage_size * width:
         raise ValueError(
-            f"its storage {entry.storage!r} has {len(raw)} bytes, {entry.storage_size * width} belong "
-            "there: it is truncated"
+            f"its storage {cut(entry.storage)} has {len(raw)} bytes, {entry.storage_size * width} "
+            "belong there: it is truncated"
         )
     size = math.prod(entry.shape)
     steps = zip(entry.shape, entry.strides, strict=True)

@@ -5,6 +5,9 @@ on a reference to a block of bytes elsewhere. Python's own unpickler would impor
 file names, so it is not used: `pickletools` splits the file into instructions, and the loop below
 knows the few that such a file consists of. A call of a known name becomes a `TensorEntry`; any
 other name, and any other instruction, ends the reading.
+
+The work is bounded by the file: no value is compared, hashed or printed as a whole, since a few bytes
+can describe one with more parts than there are atoms.
 """
 
 import dataclasses
@@ -13,7 +16,14 @@ from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["TensorEntry", "read_entries"]
+from circuitjax.core.files import cut
+
+__all__ = ["MOST_PICKLE", "TensorEntry", "read_entries"]
+
+#: Bytes of a pickle: some 100,000 tensors.
+MOST_PICKLE = 2**25
+_MOST_AXES = 8
+_MOST_COUNT = 2**48
 
 # Storage classes and the types of their numbers.
 _STORAGES = MappingProxyType(
@@ -87,15 +97,18 @@ def read_entries(data: bytes) -> dict[str, TensorEntry]:
       ValueError: it names anything but what tensors are made of, holds another value than
         {str: tensor}, or is broken. Nothing it asks for has happened then.
     """
+    if len(data) > MOST_PICKLE:
+        raise ValueError(f"its pickle has {len(data)} bytes, more than the {MOST_PICKLE} read")
     try:
         found = _run(data)
     except (AttributeError, IndexError, KeyError, TypeError) as error:  # what no pickler writes
-        raise ValueError(f"its pickle is broken ({type(error).__name__}: {error})") from None
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"its pickle is broken ({type(error).__name__}: {reason})") from None
     if type(found) is not dict:
         raise ValueError(f"it holds {_kind(found)}; it must be a state dict, {{name: tensor}}")
     for name, value in found.items():
         if type(value) is not TensorEntry:
-            raise ValueError(f"its entry {name[:99]!r} is {_kind(value)}; all must be tensors")
+            raise ValueError(f"its entry {cut(name)} is {_kind(value)}; all must be tensors")
     return found
 
 
@@ -110,7 +123,7 @@ def _instructions(data: bytes) -> Iterator[tuple[str, Any]]:
         for opcode, argument, _ in pickletools.genops(data):
             yield opcode.name, argument
     except (ValueError, UnicodeDecodeError) as error:  # truncated, or no pickle
-        raise ValueError(f"its pickle is broken ({' '.join(str(error).split())})") from None
+        raise ValueError(f"its pickle is broken ({' '.join(str(error).split())[:200]})") from None
 
 
 def _run(data: bytes) -> Any:
@@ -158,7 +171,7 @@ def _run(data: bytes) -> Any:
             stack.append(memo[argument])
         elif code in ("GLOBAL", "STACK_GLOBAL"):
             if code == "STACK_GLOBAL":
-                argument = f"{stack.pop(-2)} {stack.pop()}"
+                argument = f"{_text(stack.pop(-2))} {_text(stack.pop())}"
             stack.append(_known(argument))
         elif code == "BINPERSID":
             stack.append(_storage(stack.pop()))
@@ -198,9 +211,11 @@ def _text(value: Any) -> str:
 
 def _storage(reference: Any) -> _Storage:
     """What ("storage", its class, its key, device, size) refers to."""
-    if type(reference) is not tuple or len(reference) != 5 or reference[0] != "storage":
+    if type(reference) is not tuple or len(reference) != 5 or _text(reference[0]) != "storage":
         raise TypeError("a reference that is no storage")
     _, kind, key, _, size = reference
+    if type(kind) is not _Name or kind.text not in _STORAGES:
+        raise TypeError(f"a storage of {_kind(kind)}")
     return _Storage(_STORAGES[kind.text], _text(key), _count(size))
 
 
@@ -209,12 +224,14 @@ def _call(name: Any, arguments: Any) -> Any:
     text = name.text if type(name) is _Name else None
     if type(arguments) is not tuple:
         raise TypeError("a call without arguments")
-    if text == _DICT and arguments == ():
+    if text == _DICT and not arguments:
         return {}
-    if text == _PARAMETER and type(arguments[0]) is TensorEntry:
+    if text == _PARAMETER and arguments and type(arguments[0]) is TensorEntry:
         return arguments[0]
     if text == _TENSOR and len(arguments) >= 4 and type(arguments[0]) is _Storage:
         storage, offset, shape, strides = arguments[:4]
+        if type(shape) is not tuple or type(strides) is not tuple or len(shape) > _MOST_AXES:
+            raise TypeError("a tensor whose shape and strides are not a few numbers")
         if len(shape) != len(strides):
             raise TypeError("a tensor with more axes than strides")
         return TensorEntry(
@@ -229,6 +246,6 @@ def _call(name: Any, arguments: Any) -> Any:
 
 
 def _count(value: Any) -> int:
-    if type(value) is not int or value < 0:
-        raise TypeError(f"{str(value)[:40]} where a count belongs")
+    if type(value) is not int or not 0 <= value <= _MOST_COUNT:
+        raise TypeError(f"{cut(value, 60)} where a count belongs")
     return value

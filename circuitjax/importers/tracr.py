@@ -8,12 +8,14 @@ attributes alone. `tracr_program.py` says how a program becomes a `Model`.
 import os
 import pathlib
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from circuitjax.core.files import cut
 from circuitjax.importers.jsonfile import read_object
 from circuitjax.importers.tracr_program import (
     LAYER_ARRAYS,
@@ -21,9 +23,11 @@ from circuitjax.importers.tracr_program import (
     check_arrays,
     make_program,
 )
+from circuitjax.model.bounds import check_sizes
 
 __all__ = ["TracrProgram", "from_tracr_model", "load_tracr"]
 
+_MOST_BYTES = 2**30  # of all arrays: programs are small
 _WRITER = re.compile(r"embed|pos|a\d+\.h\d+|m\d+")
 _READER = re.compile(r"a\d+\.h\d+<[qkv]>|m\d+<in>|logits")
 _KINDS = MappingProxyType(
@@ -55,6 +59,7 @@ def load_tracr(path: str | os.PathLike[str], name: str | None = None) -> TracrPr
     where, source = (stem.with_name(f"{stem.name}.{kind}") for kind in ("json", "npz"))
     fields = read_object(where)
     _check_fields(where, fields)
+    check_sizes(str(where), fields)
     arrays = _read_arrays(source)
     rows, length = len(fields["decoded"]), fields["max_seq_len"] + 1
     shapes = {"tokens": (rows, length), "final_residual": (rows, length, fields["d_model"])}
@@ -134,7 +139,7 @@ def _texts(where: str, encoding: Mapping[Any, int]) -> dict[str, int]:
     texts = {str(value): int(index) for value, index in encoding.items()}
     if len(texts) != len(encoding):
         raise ValueError(
-            f"{where}: two values of an encoder read the same as text: {list(encoding)}"
+            f"{where}: two values of an encoder read the same as text: {cut(list(encoding))}"
         )
     return texts
 
@@ -164,7 +169,7 @@ def _directions(
     if len(fitting) != 1:
         stems = dict.fromkeys(label.rsplit(":", 1)[0] for label in labels)
         raise ValueError(
-            f"{where}: {len(fitting)} outputs fit output={output!r}; name one of {list(stems)}"
+            f"{where}: {len(fitting)} outputs fit output={cut(output)}; name one of {cut(list(stems))}"
         )
     return fitting[0]
 
@@ -177,23 +182,25 @@ def _check_fields(where: pathlib.Path, fields: Mapping[str, Any]) -> None:
         raise ValueError(f"{where}: output_encoder must be a dict, or null for a number")
     if fields["attention_scale"] != "1/sqrt(key_size)":
         scale = fields["attention_scale"]
-        raise ValueError(f"{where}: attention_scale is {scale!r}; only '1/sqrt(key_size)' is read")
+        raise ValueError(
+            f"{where}: attention_scale is {cut(scale)}; only '1/sqrt(key_size)' is read"
+        )
     for field in ("residual_labels", "output_directions", "nodes"):
         if not all(isinstance(label, str) for label in fields[field]):
             raise ValueError(f"{where}: {field} must hold texts")
     for edge in fields["true_edges"]:
         two = isinstance(edge, list) and [type(end) for end in edge] == [str, str]
         if not two or not _WRITER.fullmatch(edge[0]) or not _READER.fullmatch(edge[1]):
-            raise ValueError(f"{where}: true_edges holds {edge!r}, which is no [writer, reader]")
+            raise ValueError(f"{where}: true_edges holds {cut(edge)}, which is no [writer, reader]")
     length = fields["max_seq_len"] + 1
     encoder = fields["output_encoder"]
     for row in fields["decoded"]:
         if not isinstance(row, list) or len(row) != length or row[0] != fields["bos"]:
-            raise ValueError(f"{where}: decoded holds {row!r}, not BOS and {length - 1} outputs")
+            raise ValueError(f"{where}: decoded holds {cut(row)}, not BOS and {length - 1} outputs")
         for value in row[1:]:
             known = type(value) in (int, float) if encoder is None else str(value) in encoder
             if not known:
-                raise ValueError(f"{where}: decoded holds {value!r}, which is no output")
+                raise ValueError(f"{where}: decoded holds {cut(value)}, which is no output")
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -204,11 +211,15 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
             file = np.load(raw, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise ValueError("it is one array, not a .npz of several")
+            with zipfile.ZipFile(path) as archive:
+                size = sum(member.file_size for member in archive.infolist())
+            if size > _MOST_BYTES:
+                raise ValueError(f"unpacked it has {size} bytes, more than {_MOST_BYTES}")
             for name in file.files:
                 arrays[name] = file[name]
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except Exception as error:  # zip, zlib, NumPy raise many kinds; all mean the same here
-        reason = " ".join(str(error).split())
-        raise ValueError(f"cannot read {name} of {path}: {reason}") from None
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"cannot read {name[:200]} of {path}: {reason}") from None
     return arrays

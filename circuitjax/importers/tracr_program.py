@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from circuitjax.core.files import cut
+from circuitjax.model.bounds import check_sizes
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
 
@@ -81,7 +83,9 @@ class TracrProgram:
         """int32 `[T]`: ids of BOS and the words; raises ValueError for an unknown or one too many."""
         unknown = sorted(set(words) - self.encoding.keys())
         if unknown:
-            raise ValueError(f"unknown tokens {unknown}; choose from {sorted(self.encoding)}")
+            raise ValueError(
+                f"unknown tokens {cut(unknown)}; choose from {cut(sorted(self.encoding))}"
+            )
         longest = self.model.config.context_length - 1
         if len(words) > longest:
             raise ValueError(f"{len(words)} tokens are too many: the program takes {longest}")
@@ -131,7 +135,7 @@ def check_arrays(
         if name not in arrays:
             raise ValueError(f"{where} lacks the array {name}, shaped {shapes[name]}")
         if name not in shapes:
-            raise ValueError(f"{where} holds an array with no place in the program: {name}")
+            raise ValueError(f"{where} holds an array with no place in the program: {name[:200]}")
         if arrays[name].shape != shapes[name]:
             shape = arrays[name].shape
             raise ValueError(f"{where}: array {name} is shaped {shape}; it must be {shapes[name]}")
@@ -160,20 +164,23 @@ def make_program(
     Raises:
       ValueError: parts that do not fit, or a network that `TransformerConfig` does not express.
     """
+    check_sizes(where, fields)
     encoding, encoder = dict(fields["encoding"]), fields["output_encoder"]
     labels, directions = list(fields["residual_labels"]), list(fields["output_directions"])
     if fields["layer_norm"]:
         raise ValueError(f"{where}: layer_norm is true; only programs without it are read")
     if fields["activation"] != "relu":
-        raise ValueError(f"{where}: activation is {fields['activation']!r}; only 'relu' is read")
+        raise ValueError(f"{where}: activation is {cut(fields['activation'])}; only 'relu' is read")
     if not _numbers(encoding) or fields["bos"] not in encoding:
         raise ValueError(
-            f"{where}: encoding must number tokens from 0, {fields['bos']!r} with them"
+            f"{where}: encoding must number tokens from 0, {cut(fields['bos'])} with them"
         )
     if len(set(labels)) != len(labels) or len(labels) != fields["d_model"]:
         raise ValueError(f"{where}: residual_labels must be {fields['d_model']} different names")
     if not directions or not set(directions) <= set(labels):
-        raise ValueError(f"{where}: output_directions {directions} are not among residual_labels")
+        raise ValueError(
+            f"{where}: output_directions {cut(directions)} are not among residual_labels"
+        )
     width = len(directions)
     if (width != 1) if encoder is None else (not _numbers(encoder) or len(encoder) != width):
         raise ValueError(f"{where}: output_encoder does not number the {width} output_directions")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
+from circuitjax.core.files import read_text, write_bytes
 from circuitjax.pretrain.packing import BOS, VOCABULARY
 from circuitjax.tasks import words
 from circuitjax.tasks.tokenizer import byte_level
@@ -57,10 +58,7 @@ def train(texts: Iterable[str]) -> Tokenizer:
 
 def save(tokenizer: Tokenizer, path: str | os.PathLike[str]) -> None:
     """Write the tokenizer as JSON, all or nothing."""
-    target = pathlib.Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    temporary.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
-    os.replace(temporary, target)
+    write_bytes(path, str(tokenizer.to_str(pretty=True)).encode())
 
 
 def load(path: str | os.PathLike[str]) -> Tokenizer:
@@ -73,10 +71,12 @@ def load(path: str | os.PathLike[str]) -> Tokenizer:
     target = pathlib.Path(path)
     if not target.is_file():
         raise ValueError(f"no tokenizer at {target}: build the corpus, or name its tokenizer.json")
+    text = read_text(target, keep_mark=True)
     try:
-        tokenizer = Tokenizer.from_str(target.read_text(encoding="utf-8"))
+        tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # The library raises bare Exception for bad JSON.
-        raise ValueError(f"{target} is no tokenizer: {error}; build the corpus again") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{target} is no tokenizer: {reason}; build the corpus again") from error
     if tokenizer.get_vocab_size() != VOCABULARY or tokenizer.token_to_id(END_OF_TEXT) != BOS:
         raise ValueError(
             f"{target} has {tokenizer.get_vocab_size()} tokens, or {END_OF_TEXT} is not {BOS}: "

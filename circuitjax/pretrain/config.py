@@ -3,7 +3,10 @@
 import dataclasses
 from typing import Any
 
+from circuitjax.core.files import cut
+from circuitjax.core.records import check_types
 from circuitjax.model.config import TransformerConfig
+from circuitjax.model.record import read_config
 
 __all__ = ["PretrainConfig"]
 
@@ -54,12 +57,8 @@ class PretrainConfig:
     eval_rows: int = 128
 
     def __post_init__(self) -> None:
-        kinds: dict[Any, Any] = {int: int, float: (int, float), bool: bool}
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if not isinstance(value, kinds.get(field.type, object)):
-                kind = getattr(field.type, "__name__", field.type)
-                raise ValueError(f"{field.name} is {value!r}; it must be of type {kind}")
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        check_types(type(self), own, "the pretraining config")
         every = ("eval_every", "checkpoint_every", "eval_rows")
         for name in ("steps", "batch_size", "length", *every):
             if getattr(self, name) < 1:
@@ -94,5 +93,6 @@ class PretrainConfig:
             raise ValueError("a pretraining config is an object whose field `model` is one too")
         unknown = sorted(set(fields) - {f.name for f in dataclasses.fields(cls)})
         if unknown:
-            raise ValueError(f"pretraining config has unknown fields {unknown}")
-        return cls(**{**fields, "model": TransformerConfig.from_dict(fields["model"])})
+            raise ValueError(f"pretraining config has unknown fields {cut(unknown)}")
+        model = read_config("the config's model", fields["model"])
+        return cls(**{**fields, "model": model})

@@ -9,9 +9,9 @@ Every choice follows from the seed; the manifest names every source with its lic
 
 import dataclasses
 import hashlib
+import io
 import json
 import multiprocessing
-import os
 import pathlib
 import platform
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,6 +21,7 @@ from importlib import metadata
 import numpy as np
 from tokenizers import Tokenizer
 
+from circuitjax.core.files import read_object, write_bytes
 from circuitjax.pretrain import bpe, idioms, packing
 from circuitjax.pretrain.sources import PACKAGES, Package, Report, collect_code
 
@@ -139,7 +140,7 @@ def finished_config(directory: pathlib.Path) -> dict[str, object] | None:
     path = directory / "manifest.json"
     if not path.is_file():
         return None
-    found = json.loads(path.read_text(encoding="utf-8")).get("config")
+    found = read_object(path).get("config")
     return dict(found) if isinstance(found, dict) else None
 
 
@@ -236,13 +237,10 @@ def _hash_file(path: pathlib.Path) -> str:
 
 
 def _save_array(path: pathlib.Path, array: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        np.save(file, array, allow_pickle=False)
-    os.replace(temporary, path)
+    written = io.BytesIO()
+    np.save(written, array, allow_pickle=False)
+    write_bytes(path, written.getbuffer())
 
 
 def _save_text(path: pathlib.Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_bytes(path, text.encode())

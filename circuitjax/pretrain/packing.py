@@ -18,11 +18,12 @@ Axis letters: B sequences, T positions.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 
 import numpy as np
+
+from circuitjax.core.files import read_object
 
 __all__ = ["BOS", "SOURCES", "SPLITS", "VOCABULARY", "Corpus", "stream_files"]
 
@@ -87,7 +88,7 @@ class Corpus:
                 f"{root} is no finished corpus: manifest.json is missing; "
                 "build one with `python -m experiments.corpus --out=...`"
             )
-        manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+        manifest = read_object(manifest_path)
         streams = []
         for source in SOURCES:
             for split in SPLITS:
@@ -229,7 +230,13 @@ def _generator(seed: int, step: int, stream: int) -> np.random.Generator:
 def _load(path: pathlib.Path, dtype: type[np.generic]) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"{path} is missing: rebuild the corpus with --overwrite")
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except Exception as error:  # a damaged header raises many kinds, some of Python's own parser
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"{path} is no token stream ({reason}): rebuild the corpus with --overwrite"
+        ) from None
     if array.ndim != 1 or array.dtype != dtype:
         raise ValueError(
             f"{path} holds {array.dtype} of rank {array.ndim}, not a flat {np.dtype(dtype)} "

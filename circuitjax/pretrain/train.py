@@ -6,6 +6,7 @@ Everything the loop needs to go on is in the checkpoint: parameters, optimiser s
 resumed run therefore equals the uninterrupted one, bit for bit, on the same machine.
 """
 
+import contextlib
 import functools
 import json
 import pathlib
@@ -20,7 +21,10 @@ import numpy as np
 import optax
 
 from circuitjax.core import checkpoints
+from circuitjax.core.files import read_object, write_bytes
+from circuitjax.core.host import alone_in
 from circuitjax.core.mesh import data_mesh, replicated, shard_rows
+from circuitjax.core.records import canonical
 from circuitjax.model.bigram import bigram_table, count_bigrams
 from circuitjax.model.transformer import Params, apply, init_params
 from circuitjax.pretrain.config import PretrainConfig
@@ -146,18 +150,33 @@ def train(
       All parameters, fixed ones included, as NumPy arrays.
 
     Raises:
-      ValueError: another run's directory, or a batch that does not divide by the devices.
+      ValueError: another run's directory, one in which another process works, a damaged checkpoint,
+        or a batch that does not divide by the devices.
       FloatingPointError: loss, gradient or parameters are not finite; the last good checkpoint
         stays.
     """
     root = pathlib.Path(directory)
+    with alone_in(root) if jax.process_index() == 0 else contextlib.nullcontext():
+        return _train(config, corpus, root, report, stop_after)
+
+
+def _train(
+    config: PretrainConfig,
+    corpus: Corpus,
+    root: pathlib.Path,
+    report: Callable[[int, dict[str, Any]], None],
+    stop_after: int | None,
+) -> dict[str, Any]:
     _claim(root, config)
     mesh = data_mesh()
     fixed = jax.device_put(fixed_params(config, corpus), replicated(mesh))
     state = init_state(config)
     done = checkpoints.latest_step(root / "checkpoints")
     if done is not None:
-        state = checkpoints.load_step(root / "checkpoints", done, state)
+        try:
+            state = checkpoints.load_step(root / "checkpoints", done, state)
+        except ValueError as error:
+            raise ValueError(f"{error}; remove it to go on from the checkpoint before") from error
     state = jax.device_put(state, replicated(mesh))
     step_fn = make_step(config, fixed)
     log = _MetricsLog(root, int(state.step))
@@ -195,10 +214,10 @@ def _claim(root: pathlib.Path, config: PretrainConfig) -> None:
     path = root / "config.json"
     if path.exists():
         try:
-            found = json.loads(path.read_text())
+            found = read_object(path)
         except ValueError as error:
-            raise ValueError(f"{path} is damaged: {error}; choose another directory") from error
-        if found != json.loads(json.dumps(config.to_dict())):
+            raise ValueError(f"{error}; choose another directory") from error
+        if canonical(found) != canonical(config.to_dict()):
             raise ValueError(f"{root} holds another run: choose another directory or remove it")
         return
     checkpoints.write_json(path, config.to_dict())
@@ -211,8 +230,9 @@ class _MetricsLog:
         self._path = root / "metrics.jsonl"
         if self._path.exists():
             # A line without its end was being written when the run was killed.
-            lines = [x for x in self._path.read_text().splitlines(True) if x.endswith("\n")]
-            self._path.write_text("".join(x for x in lines if json.loads(x)["step"] <= step))
+            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines(True)
+            kept = "".join(x for x in lines if x.endswith("\n") and _step_of(x) <= step)
+            write_bytes(self._path, kept.encode())
         try:
             from tensorboardX import SummaryWriter
 
@@ -226,3 +246,11 @@ class _MetricsLog:
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
+
+
+def _step_of(line: str) -> float:
+    """The step a line of metrics is of; infinity for a damaged line, which is dropped."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return float("inf")

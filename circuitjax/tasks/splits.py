@@ -7,10 +7,15 @@ a function of the text, no two draws of different splits can share a prompt.
 
 A pool of given pairs is split in groups: pairs that share a prompt stay together, and the group
 goes where its first prompt (in the order of strings) falls. No pair is lost.
+
+Where names do not split (every prompt has the same, so that one split gets all pairs and another none)
+the whole text does: by its hash where there is no end of pairs, in a pool by the rank of its hash, so
+that every split gets its share.
 """
 
 import functools
 import hashlib
+import itertools
 import keyword
 import random
 import re
@@ -20,7 +25,17 @@ from typing import TypeVar
 from circuitjax.tasks.base import Encoded, Pair, Row, Task, encode_pairs, stack
 from circuitjax.tasks.tokenizer import Tokenizer
 
-__all__ = ["SHARES", "SPLITS", "draw", "draw_pairs", "gather", "in_split", "split_of", "split_pool"]
+__all__ = [
+    "SHARES",
+    "SPLITS",
+    "draw",
+    "draw_pairs",
+    "gather",
+    "in_split",
+    "split_of",
+    "split_of_text",
+    "split_pool",
+]
 
 _Item = TypeVar("_Item")
 _Row = TypeVar("_Row")
@@ -34,21 +49,45 @@ _PASSED_OVER = frozenset([*keyword.kwlist, *_BUILTINS.split()])
 # Looking stops when fewer than one candidate in this many is taken, after so many to begin with.
 _ATTEMPTS = 50
 _GRACE = 2_000
+# Prompts of a task that are looked at to see whether names split them.
+_PROBES = 200
 
 
-def split_of(text: str) -> str:
-    """Returns the split that a prompt belongs to: a function of the set of its names alone."""
-    words = " ".join(sorted(set(_WORD.findall(text)) - _PASSED_OVER)) or text
-    digest = hashlib.blake2b(words.encode(), digest_size=8).digest()
-    share = int.from_bytes(digest, "big") / 2.0**64
+def _share(text: str) -> float:
+    """A number in [0, 1) that follows from the text."""
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2.0**64
+
+
+def _place(share: float) -> str:
     if share < SHARES[0]:
         return SPLITS[0]
     return SPLITS[1] if share < SHARES[0] + SHARES[1] else SPLITS[2]
 
 
+def split_of(text: str) -> str:
+    """Returns the split that a prompt belongs to: a function of the set of its names alone."""
+    return _place(_share(" ".join(sorted(set(_WORD.findall(text)) - _PASSED_OVER)) or text))
+
+
+def split_of_text(text: str) -> str:
+    """Returns the split of a prompt by the whole of it, for tasks whose names are always the same."""
+    return _place(_share(text))
+
+
 @functools.lru_cache(maxsize=64)
-def split_pool(pool: tuple[_Item, ...], texts: Callable[[_Item], tuple[str, str]]) -> dict[_Item, str]:
-    """Splits a pool by groups of items that are linked by a prompt they share; `texts` are an item's."""
+def _splitter(task: Task) -> Callable[[str], str]:
+    """`split_of`, or `split_of_text` where the names in a task's own prompts do not split."""
+    candidates = task.candidates(random.Random(f"{task.name}/names"))
+    seen = {split_of(pair.positive) for pair in itertools.islice(candidates, _PROBES)}
+    return split_of if len(seen) == len(SPLITS) else split_of_text
+
+
+@functools.lru_cache(maxsize=64)
+def split_pool(
+    pool: tuple[_Item, ...], texts: Callable[[_Item], tuple[str, str]]
+) -> dict[_Item, str]:
+    """Splits a pool by groups of items linked by a prompt they share; `texts` are an item's two."""
     parent: dict[str, str] = {}
 
     def root(text: str) -> str:
@@ -60,7 +99,21 @@ def split_pool(pool: tuple[_Item, ...], texts: Callable[[_Item], tuple[str, str]
     for item in pool:
         first, second = sorted(root(text) for text in texts(item))
         parent[second] = first  # so a root is the first text of its group
-    return {item: split_of(root(texts(item)[0])) for item in pool}
+    roots = {item: root(texts(item)[0]) for item in pool}
+    by_names = {text: split_of(text) for text in set(roots.values())}
+    if len(by_names) >= len(SPLITS) > len(set(by_names.values())):
+        by_names = _ranked(sorted(by_names, key=_share))
+    return {item: by_names[text] for item, text in roots.items()}
+
+
+def _ranked(texts: Sequence[str]) -> dict[str, str]:
+    """The splits' shares of texts in their order, rounded, at least one to each split."""
+    count = len(texts)
+    last = max(1, round(SHARES[2] * count))
+    middle = max(1, round(SHARES[1] * count))
+    first = count - middle - last
+    places = [SPLITS[0]] * first + [SPLITS[1]] * middle + [SPLITS[2]] * last
+    return dict(zip(texts, places, strict=True))
 
 
 def in_split(
@@ -68,6 +121,7 @@ def in_split(
     candidates: Iterator[_Item],
     texts: Callable[[_Item], Sequence[str]],
     once: Callable[[_Item], Sequence[str]],
+    by: Callable[[str], str] = split_of,
 ) -> Iterator[_Item]:
     """Yields the candidates of one split; bounded in how many it looks at in a row.
 
@@ -76,6 +130,7 @@ def in_split(
       candidates: Any number of items, possibly without end.
       texts: The texts of an item that must all fall in the split.
       once: The texts of an item that no other item yielded may have.
+      by: Gives the split of a text: `split_of` or `split_of_text`.
     """
     seen: set[str] = set()
     misses = 0
@@ -83,7 +138,7 @@ def in_split(
         misses += 1
         if misses > _GRACE:
             return
-        if all(split_of(text) == split for text in texts(item)) and seen.isdisjoint(once(item)):
+        if all(by(text) == split for text in texts(item)) and seen.isdisjoint(once(item)):
             seen.update(once(item))
             misses = 0
             yield item
@@ -150,7 +205,7 @@ def _accepted(
         splits = split_pool(task.pool, _both)
         stream = (pair for pair in candidates if splits[pair] == split)
     else:
-        stream = in_split(split, candidates, _both, _both)
+        stream = in_split(split, candidates, _both, _both, _splitter(task))
     longest = task.longest or 10**9
 
     def encode(block: list[Pair]) -> list[Row | str]:

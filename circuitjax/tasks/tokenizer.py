@@ -9,11 +9,13 @@ import dataclasses
 import functools
 import os
 import re
+from array import array
 from collections.abc import Sequence
-from pathlib import Path
 
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
+
+from circuitjax.core.files import cut, read_text
 
 __all__ = ["BOS", "PATTERN", "Tokenizer", "byte_level", "with_bos"]
 
@@ -21,6 +23,17 @@ BOS = "<|endoftext|>"
 # What begins a text where neither a template nor `BOS` says: names that families have for it.
 _OTHERS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>")
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_BLOCK = 4096  # texts encoded at a time
+_REMEMBERED = 2**19  # texts whose tokens are kept, per tokenizer
+
+
+@functools.lru_cache(maxsize=2)
+def _known(tokenizer_json: str) -> "dict[str, array[int]]":
+    """{text: its token ids} of a tokenizer, filled as it encodes."""
+    return {}
+
+
 # How text is cut before pairs are merged: words with one mark before them, digits by three,
 # punctuation with the newlines behind it, line ends, blanks.
 PATTERN = (
@@ -66,6 +79,18 @@ def _parse(text: str) -> tokenizers.Tokenizer:
         raise ValueError(f"not a tokenizer in the JSON of `tokenizers`: {reason}") from None
 
 
+def _encodable(text: str) -> bool:
+    return isinstance(text, str) and not _SURROGATE.search(text)
+
+
+def _unencodable(text: object) -> str:
+    if not isinstance(text, str):
+        return f"a tokenizer takes text, not {cut(text)}"
+    half = _SURROGATE.search(text)
+    where = f" at character {half.start()} ({cut(half.group())})" if half else ""
+    return f"the text {cut(text)} holds half a character{where}: a lone surrogate, no bytes stand for it"
+
+
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
     """A tokenizer, known by its JSON text: equal texts are equal tokenizers.
@@ -92,23 +117,49 @@ class Tokenizer:
     def from_file(cls, path: str | os.PathLike[str]) -> "Tokenizer":
         """Reads a tokenizer's JSON file; raises ValueError if it cannot be read or is broken."""
         try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            return cls(read_text(path, keep_mark=True))
+        except ValueError as error:
             raise ValueError(f"cannot read the tokenizer {os.fspath(path)!r}: {error}") from None
-        return cls(text)
 
     @functools.cached_property
     def _rust(self) -> tokenizers.Tokenizer:
         return _parse(self.json)
 
     def encode(self, text: str) -> list[int]:
-        """Returns the token ids of `text`, with no BOS before them."""
-        return list(self._rust.encode(text, add_special_tokens=False).ids)
+        """Returns the token ids of `text`, with no BOS before them.
+
+        Raises:
+          ValueError: a lone surrogate, which is half a character: no bytes stand for it.
+        """
+        try:
+            return list(self._rust.encode(text, add_special_tokens=False).ids)
+        except (TypeError, UnicodeError):
+            raise ValueError(_unencodable(text)) from None
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """Returns the token ids of each text: `encode`, many at once."""
-        encodings = self._rust.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        """Returns the token ids of each text: `encode`, many at once, in blocks of bounded memory.
+
+        Texts are remembered, some hundred megabytes of them at most: a task of many lines is checked
+        as a whole and then drawn from split by split.
+        """
+        known = _known(self.json)
+        missing = [text for text in dict.fromkeys(texts) if text not in known]
+        if len(known) + len(missing) > _REMEMBERED:
+            known.clear()
+            missing = list(dict.fromkeys(texts))
+        fresh: dict[str, array[int]] = {}
+        for start in range(0, len(missing), _BLOCK):
+            block = missing[start : start + _BLOCK]
+            try:
+                encodings = self._rust.encode_batch_fast(block, add_special_tokens=False)
+            except (TypeError, UnicodeError):
+                bad = next((text for text in block if not _encodable(text)), block[0])
+                raise ValueError(_unencodable(bad)) from None
+            ids = (array("i", encoding.ids) for encoding in encodings)
+            fresh.update(zip(block, ids, strict=True))
+        if len(fresh) <= _REMEMBERED:
+            known.update(fresh)
+        return [(fresh[text] if text in fresh else known[text]).tolist() for text in texts]
 
     def encode_after(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the token ids that each text makes after a word, rather than as a text's beginning.

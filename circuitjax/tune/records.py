@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from circuitjax.core.files import cut, parse_json
 from circuitjax.tune.space import Space
 
 __all__ = [
@@ -132,10 +133,10 @@ class Observation:
 
     def __post_init__(self) -> None:
         if type(self.id) is not int:
-            raise ValueError(f"an observation's id is {self.id!r}; it must be a suggestion's")
+            raise ValueError(f"an observation's id is {cut(self.id)}; it must be a suggestion's")
         if not isinstance(self.failed, bool | np.bool_):
             raise ValueError(
-                f"observation {self.id}: failed is {self.failed!r}; it is true or false"
+                f"observation {self.id}: failed is {cut(self.failed)}; it is true or false"
             )
         object.__setattr__(self, "failed", bool(self.failed))
         object.__setattr__(self, "cost", self._number("cost", self.cost))
@@ -144,7 +145,7 @@ class Observation:
         if self.failed:
             if self.output is not None:
                 raise ValueError(
-                    f"observation {self.id}: a failed run has no output, this has {self.output}"
+                    f"observation {self.id}: a failed run has no output, this has {cut(self.output)}"
                 )
         elif self.output is None:
             raise ValueError(f"observation {self.id}: no output; tell a failed run by failed=True")
@@ -153,10 +154,12 @@ class Observation:
 
     def _number(self, field: str, value: Any) -> float:
         try:
+            if isinstance(value, bool | str):  # float("nan") and float(True) are numbers to Python
+                raise TypeError
             number = float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ValueError(
-                f"observation {self.id}: {field} is {value!r}; it must be a number"
+                f"observation {self.id}: {field} is {cut(value)}; it must be a number"
             ) from None
         if not math.isfinite(number):
             mend = "; tell a failed run by failed=True" if field == "output" else ""
@@ -261,12 +264,7 @@ def from_json(text: str, config: CarbsConfig, space: Space) -> State:
     Raises:
       ValueError: text that is broken, or a state of another config or space: the first difference.
     """
-    try:
-        fields = json.loads(text)
-    except ValueError as error:
-        raise ValueError(
-            f"the state of the search is no JSON ({error}): it is cut or broken"
-        ) from None
+    fields = parse_json(text, "the state of the search")
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise ValueError(f"this is no state of a search: its format is not {FORMAT!r}")
     held = fields.get("config"), fields.get("space")
@@ -288,8 +286,9 @@ def from_json(text: str, config: CarbsConfig, space: Space) -> State:
             observations=tuple(Observation(**one) for one in fields["observations"]),
         )
         _check(state)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"the state of the search is broken: {error}") from None
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the state of the search is broken: {reason}") from None
     return state
 
 
@@ -307,17 +306,22 @@ def _difference(theirs: Any, ours: Any, where: str) -> str | None:
         pairs = enumerate(zip(theirs, ours, strict=True))
         found_each = (_difference(a, b, f"{where}[{i}]") for i, (a, b) in pairs)
         return next((found for found in found_each if found is not None), None)
-    return None if theirs == ours else f"{where} was {theirs!r} and is {ours!r}"
+    same = theirs == ours and isinstance(theirs, bool) == isinstance(ours, bool)
+    return None if same else f"{where} was {cut(theirs)} and is {cut(ours)}"
 
 
 def _check(state: State) -> None:
     """Raises ValueError for what `ask` and `tell` could not have made."""
     if type(state.seed) is not int:
-        raise ValueError(f"seed is {state.seed!r}")
+        raise ValueError(f"seed is {cut(state.seed)}")
     for i, suggestion in enumerate(state.suggestions):
-        if suggestion.id != i or suggestion.origin not in _ORIGINS:
+        if (
+            type(suggestion.id) is not int
+            or suggestion.id != i
+            or suggestion.origin not in _ORIGINS
+        ):
             raise ValueError(
-                f"suggestion {i} has id {suggestion.id!r}, origin {suggestion.origin!r}"
+                f"suggestion {i} has id {cut(suggestion.id)}, origin {cut(suggestion.origin)}"
             )
         state.space.to_basic(suggestion.params)
     check_ids(state, state.observations)

@@ -11,6 +11,7 @@ import optax
 import pytest
 
 from circuitjax.core import checkpoints
+from circuitjax.core.host import NoDeviceError
 
 Struct = jax.ShapeDtypeStruct
 
@@ -153,3 +154,53 @@ def test_a_cut_file_is_told_before_anything_is_read(tmp_path, capfd):
     with pytest.raises(ValueError, match=r"is missing, .* bytes were written"):
         checkpoints.load_arrays(tmp_path / "c", tree)
     assert capfd.readouterr().err == ""
+
+
+def test_a_flipped_bit_is_named_and_costs_no_dump(tmp_path, rng):
+    """Training state too: Orbax's own complaint is pages long, and of small arrays there is none."""
+    big = {"w": rng.normal(size=(64, 64)).astype(np.float32), "adam": {"m": np.zeros((3, 2))}}
+    checkpoints.save_step(tmp_path, 1, big)
+    files = sorted(p for p in (tmp_path / "step_1").rglob("*") if p.is_file() and p.stat().st_size)
+    for place in range(60):
+        path = files[place % len(files)]
+        raw = bytearray(path.read_bytes())
+        raw[int(rng.integers(len(raw)))] ^= 1 << int(rng.integers(8))
+        kept = path.read_bytes()
+        path.write_bytes(raw)
+        with pytest.raises(ValueError, match="cannot read the checkpoint") as caught:
+            checkpoints.load_step(tmp_path, 1, big)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 300 + len(str(path))
+        path.write_bytes(kept)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_read_by_its_sizes(tmp_path):
+    checkpoints.save_arrays(tmp_path / "a", tree())
+    noted = json.loads((tmp_path / "a/files.json").read_text())["files"]
+    (tmp_path / "a/files.json").unlink()
+    sizes = {name: file["bytes"] for name, file in noted.items()}
+    (tmp_path / "a/sizes.json").write_text(json.dumps(sizes))
+    assert_same(checkpoints.load_arrays(tmp_path / "a", tree()), tree())
+    (tmp_path / "a/sizes.json").write_text(json.dumps({name: n + 1 for name, n in sizes.items()}))
+    assert "bytes were written" in refusal(tmp_path / "a", tree())
+
+
+def test_a_checkpoint_killed_between_two_renames_is_found(tmp_path):
+    checkpoints.save_arrays(tmp_path / "a", tree(1.0))
+    (tmp_path / "a").rename(tmp_path / ".a.old")
+    assert_same(checkpoints.load_arrays(tmp_path / "a", tree()), tree(1.0))
+    checkpoints.save_arrays(tmp_path / "a", tree(2.0))
+    assert_same(checkpoints.load_arrays(tmp_path / "a", tree()), tree(2.0))
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_missing_device_is_not_the_checkpoints_fault(tmp_path, monkeypatch):
+    checkpoints.save_arrays(tmp_path / "a", tree())
+
+    def no_device():
+        raise AssertionError  # what JAX raises for JAX_PLATFORMS=cuda where it has no such plugin
+
+    monkeypatch.setattr(jax, "devices", no_device)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    with pytest.raises(NoDeviceError, match="no device for JAX_PLATFORMS=cuda"):
+        checkpoints.load_arrays(tmp_path / "a", tree())

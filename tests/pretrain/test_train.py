@@ -76,7 +76,7 @@ def test_another_run_is_refused(corpus, whole):
 
 def test_a_damaged_config_is_refused(corpus, tmp_path):
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="damaged") as caught:
+    with pytest.raises(ValueError, match="choose another directory") as caught:
         loop.train(CONFIG, corpus, tmp_path)
     assert "\n" not in str(caught.value)
 

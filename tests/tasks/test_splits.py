@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from circuitjax.tasks import jsonl, splits, suite
-from circuitjax.tasks.base import Encoded, Pair, Task
+from circuitjax.tasks.base import Encoded, Pair, Task, encode_pairs
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.tasks.words import COMMON
 
@@ -136,3 +136,66 @@ def test_a_pool_is_split_by_groups_that_share_a_prompt(tokenizer: Tokenizer) -> 
     other = splits.draw_pairs(task, tokenizer, "train", None, 1)
     assert other != drawn["train"]
     assert set(other) == set(drawn["train"])
+
+
+@pytest.mark.parametrize("first", ["values = [{}, {}", "[{}, {}", "x.y[{} + {}"])
+def test_a_pool_whose_names_are_always_the_same_is_split_by_its_text(
+    tokenizer: Tokenizer, first: str
+) -> None:
+    """361 pairs of two numbers each: by names all of them fell into one split."""
+    pairs = [
+        Pair(*(first.replace("[", mark).format(a, b) for mark in "[("), "]\n", ")\n")
+        for a in range(1, 20)
+        for b in range(1, 20)
+    ]
+    task = Task("pairs", "constant names", pool=tuple(pairs))
+    drawn = {s: texts(splits.draw_pairs(task, tokenizer, s, None, 0)) for s in splits.SPLITS}
+    sizes = {split: len(held) / 2 for split, held in drawn.items()}
+    if first.startswith("values"):
+        assert sizes == {"train": 253, "validation": 54, "test": 54}
+    assert min(sizes.values()) > 40
+    assert len(set().union(*drawn.values())) == 2 * 361
+
+
+def test_a_small_pool_gives_every_split_a_pair() -> None:
+    for count in range(3, 30):
+        pool = tuple(Pair(f"x{i}", f"y{i}", "a", "b") for i in range(10**6, 10**6 + count))
+        assert set(splits._split_pool(pool).values()) == set(splits.SPLITS)
+
+
+def constant(rng: random.Random) -> Pair:
+    inner = ", ".join(str(rng.randrange(1, 100)) for _ in range(3))
+    return Pair(f"values = [{inner}", f"values = ({inner}", "]\n", ")\n")
+
+
+def test_templates_whose_names_are_always_the_same_are_split_by_their_text(
+    tokenizer: Tokenizer,
+) -> None:
+    task = Task("constant", "names never change", (constant,))
+    drawn = [texts(splits.draw_pairs(task, tokenizer, s, 80, 0)) for s in splits.SPLITS]
+    assert not drawn[0] & drawn[1]
+    assert not drawn[0] & drawn[2]
+    assert not drawn[1] & drawn[2]
+
+
+@pytest.mark.parametrize("name", suite.names())
+def test_names_split_every_built_in_task(name: str) -> None:
+    assert splits._splitter(suite.get(name)) is splits.split_of
+
+
+def test_what_was_checked_once_is_drawn_without_encoding_again(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = random.Random(0)
+    pool = tuple({constant(rng): None for _ in range(3000)})
+    encode_pairs(tokenizer, pool)
+    task, seen = Task("many", "lines", pool=pool), []
+
+    class Counting:
+        def encode_batch_fast(self, texts, **_):
+            seen.extend(texts)
+
+    monkeypatch.setitem(vars(tokenizer), "_rust", Counting())
+    for split in splits.SPLITS:
+        splits.draw(task, tokenizer, split, None, 0)
+    assert seen == []

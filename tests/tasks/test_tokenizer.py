@@ -117,3 +117,22 @@ def test_words_and_ids_with_gaps() -> None:
     assert tokenizer.token_id(" two") == tokenizer.token_id("two") == 7
     assert tokenizer.encode("one two") == [3, 7]
     assert tokenizer.decode([1]) == ""  # a gap
+
+
+def test_half_a_character_is_refused_naming_the_text(tokenizer: Tokenizer) -> None:
+    for encode in (tokenizer.encode, lambda text: tokenizer.encode_batch(["fine", text])):
+        with pytest.raises(
+            ValueError, match=r"x = .* holds half a character at character 5"
+        ) as error:
+            encode("x = '\ud83d")
+        assert error.value.args[0].isascii()  # a console can print it
+
+
+def test_a_batch_of_any_size_is_encoded_in_blocks(tokenizer: Tokenizer, monkeypatch) -> None:
+    from circuitjax.tasks import tokenizer as module
+
+    monkeypatch.setattr(module, "_BLOCK", 3)
+    monkeypatch.setattr(module, "_REMEMBERED", 10)
+    for start in range(0, 40, 7):
+        texts = [f"name{i} = {i}" for i in range(start, start + 8)] + ["name3 = 3"] * 2
+        assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]

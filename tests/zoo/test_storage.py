@@ -2,11 +2,13 @@
 
 import dataclasses
 import io
+import json
 
 import jax
 import numpy as np
 import pytest
 
+from circuitjax.core.records import HASH, seal
 from circuitjax.model.bigram import bigram_table
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
@@ -168,3 +170,72 @@ def test_unknown_names_bring_the_nearest(name, near):
 def test_unknown_cards_are_refused():
     with pytest.raises(ValueError, match="no built-in model 'x'; there are tiny-python"):
         load.model_card("x")
+
+
+def repacked(path, fields=None, **arrays) -> None:
+    """Changes arrays of a packed model, or fields of its record, whose seal is then made anew."""
+    with np.load(path) as file:
+        held = {name: file[name] for name in file.files} | arrays
+    if fields is not None:
+        sealed = seal(json.loads(held["record"].tobytes()) | fields)
+        held["record"] = np.frombuffer(json.dumps(sealed).encode(), np.uint8)
+    np.savez(path, **held)
+
+
+def test_every_field_of_the_record_is_covered(model, counts, tmp_path):
+    path = tmp_path / "m.npz"
+    pack(path, model, counts=counts)
+    with np.load(path) as file:
+        record = json.loads(file["record"].tobytes())
+    for change in ({"name": "x"}, {"provenance": {}}, {"smoothing": 2.0}, {HASH: None}, {"x": 1}):
+        text = json.dumps({**record, **change}).encode()
+        repacked(path, record=np.frombuffer(text, np.uint8))
+        assert "changed after it was written" in refusal(path)
+
+
+def test_another_tokenizer_or_other_means_are_refused(model, counts, tmp_path):
+    path = tmp_path / "m.npz"
+    for name in ("tokenizer", "means/attn.q/dense"):
+        pack(path, model, counts=counts)
+        with np.load(path) as file:
+            changed = file[name].copy()
+        changed.flat[-2] += 1
+        repacked(path, **{name: changed})
+        assert "tokenizer or means do not match" in refusal(path)
+
+
+def test_files_of_earlier_versions_are_read(model, counts, tmp_path):
+    path = tmp_path / "m.npz"
+    pack(path, model, counts=counts)
+    with np.load(path) as file:
+        record = json.loads(file["record"].tobytes())
+    for new in ("format", "identity", "means_hash", HASH):
+        del record[new]
+    old = np.frombuffer(json.dumps(record).encode(), np.uint8)
+    repacked(path, record=old)
+    assert_bits(unpack(path), model)
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        ({"format": "circuitjax-packed-3"}, "newer than 'circuitjax-packed-2'"),
+        ({"smoothing": True}, "smoothing is True; it must be a finite number"),
+        ({"name": None}, "name is None; it must be text"),
+    ],
+)
+def test_records_are_read_strictly(model, counts, tmp_path, record, words):
+    pack(tmp_path / "m.npz", model, counts=counts)
+    repacked(tmp_path / "m.npz", record)
+    assert words in refusal(tmp_path / "m.npz")
+
+
+def test_sizes_are_bounded_before_room_is_made(model, counts, tmp_path):
+    path = tmp_path / "m.npz"
+    pack(path, model, counts=counts)
+    for shape in ([10**18], [2**20, 2**20], [-1], [2] * 9):
+        repacked(path, **{"params/embed/shape": np.array(shape)})
+        assert "an array is shaped" in refusal(path)
+    config = {**model.config.to_dict(), "num_layers": 10**6}
+    repacked(path, {"config": config})
+    assert "num_layers is 1000000; it must be at most" in refusal(path)
