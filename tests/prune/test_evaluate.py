@@ -136,15 +136,13 @@ def test_a_memory_answers_what_was_asked_before(problem):
         silent.answers(problem.validation, 0, (3,))  # other examples are another question
 
 
-@pytest.mark.parametrize("kind", ["task", "calibrated", "kl"])
+@pytest.mark.parametrize("kind", ["task", "kl"])
 def test_slopes_are_the_derivative_by_each_gate(problem, kind):
     rng = np.random.default_rng(8)
     gates = rng.uniform(0.3, 1.0, problem.whole.num_gates).astype(np.float32)
     examples = problem.validation.take(np.arange(7))
     split = dataclasses.replace(problem, batches=Batches(True, True, 4))  # batches of 4 and 3
     found = gate_slopes(split, gates, examples, kind)
-    if kind == "calibrated":  # a calibration is one of its batch
-        found = gate_slopes(problem, gates, examples, kind)
 
     @jax.jit
     def loss_at(z):
