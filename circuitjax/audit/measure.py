@@ -1,6 +1,6 @@
 """What an audit holds a circuit to: one loss, and a target for it.
 
-    calibrated   task loss of pairs under a scale and a shift, their own best or the circuit's stored ones
+    calibrated   task loss of pairs under a scale and a shift: the best ones, or those of the circuit
     task         task loss as it is, where nothing is calibrated
     kl           KL(whole model || circuit), for circuits that were cut to one
 

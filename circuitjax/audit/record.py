@@ -22,8 +22,8 @@ __all__ = [
     "PolishFigures",
     "RunFigures",
     "Stability",
-    "SupersetFigures",
     "Sufficiency",
+    "SupersetFigures",
     "Template",
 ]
 

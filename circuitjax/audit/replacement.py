@@ -3,12 +3,12 @@
     mean, zero     closed parts hold constants: the model's means, or 0
     resample       what they held on one other prompt of the batch; see `gated/replacement.py`
     interchange    what they held on the example's own corrupted prompt
-    frozen         every norm divides by what it divided by in the whole model on the same prompt, so that
+    frozen         every norm divides by what it divided by in the whole model on the same prompt: then
                    what is closed cannot help by changing a scale
 
-Constants that clean-up folded into the circuit are parts of it and stay under every replacement. A loss
-is given raw, and by the audit's measure: calibrated on the same examples, for asked is whether the answer
-is still there. Fitted to a few others, a scale may run off where these happen to be separable.
+Constants that clean-up folded into the circuit are parts of it and stay under every replacement. A
+loss is given raw, and by the audit's measure, calibrated on the same examples: the question is whether
+the answer is still there. Fitted to a few others, a scale may run off where these are separable.
 """
 
 import dataclasses

@@ -19,6 +19,7 @@ from circuitjax.audit.worlds import InWorld, World, WorldHyper, stack_worlds
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.policy import side_by_side
 from circuitjax.gated.examples import Examples
+from circuitjax.model.widths import Widths, widest
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Prober, answers
@@ -153,12 +154,11 @@ def _probers(
 ) -> list[Prober]:
     """A prober each, whose reduced models have one shape and so share their programs."""
     plain = [Prober(p, [r], full=full) for p, r in zip(problems, rankings, strict=True)]
-    known: dict[int, Any] = {}
+    known: dict[int, Widths] = {}
 
-    def room(size: int) -> Any:
+    def room(size: int) -> Widths:
         if size not in known:
-            widths = [prober.widths(size) for prober in plain]
-            known[size] = jax.tree.map(lambda *each: max(each), *widths)
+            known[size] = widest([prober.widths(size) for prober in plain])
         return known[size]
 
     return [Prober(p, [r], full=full, room=room) for p, r in zip(problems, rankings, strict=True)]

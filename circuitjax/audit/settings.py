@@ -1,4 +1,4 @@
-"""With what settings a circuit was found, from its record; those of first versions are translated here."""
+"""The search that found a circuit, from its record; settings of the first version are translated."""
 
 import dataclasses
 from collections.abc import Mapping

@@ -3,10 +3,11 @@
     kept = circuit + a part of the rest,     loss under the best calibration of each set
 
 Every set is calibrated for itself (where circuits are), so what is measured is whether the answer is
-still there, not whether its size is. The fraction of the rest runs from 0 (the circuit) to 1 (the model).
-The adversarial part is searched by the gradient of the loss through the hard gates of the rest, straight
-through, from an empty rest and from the worst random one: a chain of closed gates has no slope, so the
-first start alone would be blind to it. The worst set on the search examples is measured on others.
+still there, not whether its size is. The fraction of the rest runs from 0 (the circuit) to 1 (the
+model). The adversarial part is searched by the gradient of the loss through the hard gates of the rest,
+straight through, from an empty rest and from the worst random one: a chain of closed gates has no slope,
+so the first start alone would be blind to it. The worst set on the search examples is measured on
+others.
 """
 
 import dataclasses

@@ -7,8 +7,8 @@
     weights     a network with the same nonzero weights in random order
 
 All worlds have equal shapes, so that their runs are jobs of one program: training rows are stacked on
-axis 1, the two networks under gates on axis 0, and a job's hyperparameters say which of each are its own.
-A random network's replacement values are its own means, over the tokens of training prompts.
+axis 1, the two networks under gates on axis 0, and a job's hyperparameters say which of each are its
+own. A random network's replacement values are its own means, over the tokens of training prompts.
 """
 
 import dataclasses
