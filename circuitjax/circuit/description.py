@@ -112,8 +112,7 @@ def _residual_links(
                     (source, address(config, later, read, int(channel)))
                     for later in range(layer, config.num_layers)
                     for read in ("attn.act_in", "mlp.act_in")
-                    if (later, order[read]) > (layer, order[write])
-                    and mask[read][later][channel]
+                    if (later, order[read]) > (layer, order[write]) and mask[read][later][channel]
                 ]
     return links
 

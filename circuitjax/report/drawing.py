@@ -1,9 +1,9 @@
 """A circuit as a layered drawing: columns are steps of the forward pass, lines are edges.
 
-Of nodes and weights: columns are sites; solid lines are edges (open weights between kept nodes), blue for
-positive and orange for negative, wider for larger. Thin grey lines are the residual stream: what one
-block writes to a channel, a later block reads from it. Of residual edges: columns are the embedding, each
-layer's heads, its MLP, and the logits; a line's colour says what reads: q, k, v, or an MLP or the logits.
+Of nodes and weights: columns are sites; solid lines are edges (open weights between kept nodes), blue
+for positive and orange for negative, wider for larger. Thin grey lines are the residual stream: what one
+block writes to a channel, a later block reads from it. Of residual edges: columns are the embedding,
+each layer's heads, its MLP, and the logits; a line's colour says what reads: q, k, v, or anything else.
 Rows within a column are ordered by the average row of what feeds a node, so that lines cross little.
 """
 
@@ -124,8 +124,8 @@ def draw_circuit(path: str | pathlib.Path, model: Model, circuit: Circuit, title
         x, y = at[name]
         axes.plot(x, y, place.marker, color="black", markersize=4, zorder=3)
         if len(places) <= _LABELLED:
-            offset = {"xytext": (0, 4), "textcoords": "offset points"}
-            axes.annotate(place.label, (x, y), fontsize=6, ha="center", **offset)
+            above = {"textcoords": "offset points", "fontsize": 6, "ha": "center"}
+            axes.annotate(place.label, (x, y), (0, 4), **above)  # type: ignore[arg-type]
     axes.set_xticks(sorted(columns), [columns[x] for x in sorted(columns)], fontsize=7)
     axes.set(yticks=[], xlim=(-0.6, max(len(columns) - 0.4, 0.6)), ylim=(-0.02, 1.06))
     for side in ("left", "right", "top"):
@@ -138,9 +138,7 @@ def draw_circuit(path: str | pathlib.Path, model: Model, circuit: Circuit, title
     temporary.replace(target)
 
 
-def _draw_lines(
-    axes: Axes, at: Mapping[str, tuple[int, float]], edges: Sequence[Mapping]
-) -> None:
+def _draw_lines(axes: Axes, at: Mapping[str, tuple[int, float]], edges: Sequence[Mapping]) -> None:
     """The residual stream behind, then residual edges, then weights."""
 
     def lines(kind: str) -> tuple[list[Mapping], list]:
