@@ -45,7 +45,8 @@ def to_networkx(described: dict[str, Any]) -> nx.MultiDiGraph:
         model=visible(described["model"]["name"]),
         model_hash=described["model"]["hash"],
         task=visible(described["task"] or ""),
-        kind=described["kind"],
+        grain=described["grain"],
+        ablation=described["ablation"],
         scale=described["calibration"]["scale"],
         shift=described["calibration"]["shift"],
     )

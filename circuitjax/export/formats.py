@@ -1,10 +1,11 @@
 """Circuits for other programs: one call writes any of these files.
 
-json        graph.json, of a published schema (schema/circuit.schema.json)
+json        graph.json, of a published schema (circuit/schema/circuit.schema.json)
 graphml     graph.graphml: networkx, Gephi, Cytoscape, yEd
 dot         graph.dot: Graphviz
 benchmark   benchmark.json: the mechanistic-interpretability benchmark's circuit track
-viewer      viz/, models/: the viewer released with openai/circuit_sparsity (not residual edges)
+viewer      viz/, models/: the viewer released with openai/circuit_sparsity; it knows constants as
+            replacements, and no residual edges
 """
 
 import json
@@ -16,13 +17,13 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from circuitjax.circuit.benchmark_file import benchmark_graph
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.description import describe
-from circuitjax.circuit.edge_circuit import EdgeCircuit
-from circuitjax.circuit.graph_files import dot_text, graphml_text
-from circuitjax.circuit.viewer_files import require_torch, viewer_data, viewer_files
-from circuitjax.core.checkpoints import write_bytes
+from circuitjax.core.files import write_bytes
+from circuitjax.export.benchmark_file import benchmark_graph
+from circuitjax.export.graph_files import dot_text, graphml_text
+from circuitjax.export.viewer_files import require_torch, viewer_data, viewer_files
+from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.model.record import Model
 from circuitjax.prune.problem import Problem
 
@@ -32,7 +33,7 @@ Format = Literal["json", "graphml", "dot", "benchmark", "viewer"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
 
-def check_formats(formats: Sequence[str], circuit: Circuit | EdgeCircuit, model: Model) -> None:
+def check_formats(formats: Sequence[str], circuit: Circuit, model: Model) -> None:
     """Refuses what cannot be written, before any work.
 
     Raises:
@@ -45,20 +46,25 @@ def check_formats(formats: Sequence[str], circuit: Circuit | EdgeCircuit, model:
         if name not in FORMATS:
             raise ValueError(f"there is no format {name!r}; choose from {', '.join(FORMATS)}")
     circuit.check_model(model)
-    if not circuit.nodes:
+    if not circuit.num_nodes:
         task = circuit.provenance.get("task")
         raise ValueError(f"the circuit of task {task!r} is empty: there is nothing to export")
     if "viewer" in formats:
-        if isinstance(circuit, EdgeCircuit):
+        if "mask" not in circuit.opened:
             raise ValueError(
                 "format 'viewer' shows channels and neurons: it is for circuits of nodes or weights, "
                 "not of residual edges"
+            )
+        if is_per_prompt(circuit.ablation):
+            raise ValueError(
+                "format 'viewer' shows one replacement for all prompts: it is for mean and zero "
+                f"ablation, not for {circuit.ablation}"
             )
         require_torch()
 
 
 def export_circuit(
-    circuit: Circuit | EdgeCircuit,
+    circuit: Circuit,
     model: Model,
     formats: Sequence[str],
     directory: str | os.PathLike[str],
@@ -97,7 +103,6 @@ def export_circuit(
     if "benchmark" in formats:
         contents["benchmark.json"] = _json(benchmark_graph(circuit, model))
     if "viewer" in formats:
-        assert isinstance(circuit, Circuit)
         assert problem is not None
         data, embeddings = viewer_files(viewer_data(circuit, model, problem, contexts), model)
         name, task = (_file_name(x) for x in (model.name, circuit.provenance.get("task")))

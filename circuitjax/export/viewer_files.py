@@ -16,26 +16,23 @@ It decodes tokens by tiktoken's encoding named in the model's description. For r
 `tinypython_2k`; for others an encoding of the model's name has to be registered with tiktoken.
 """
 
-import dataclasses
 import io
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.circuit.activations import kept_channels, node_activations
+from circuitjax.circuit.activations import circuit_activations, kept_channels, node_activations
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.graph import FAMILIES
+from circuitjax.gated.measures import calibrated_odds, mean_task_loss
+from circuitjax.gated.protocol import View
 from circuitjax.model.config import RESIDUAL_SITES, SITES, TransformerConfig
+from circuitjax.model.families import FAMILIES
 from circuitjax.model.record import Model
-from circuitjax.model.transformer import Fills, Params
-from circuitjax.prune.evaluate import answers, mean_binary_loss
-from circuitjax.prune.gates import all_gates
-from circuitjax.prune.objective import calibrated_differences
-from circuitjax.prune.problem import Problem
+from circuitjax.model.transformer import Params
+from circuitjax.prune.evaluate import answers
+from circuitjax.prune.problem import Problem, batches_of
 
 __all__ = ["model_description", "require_torch", "viewer_data", "viewer_files"]
 
@@ -108,9 +105,10 @@ def viewer_data(
     """What `viz_data.pt` holds: PyTorch tensors and plain values.
 
     Args:
-      circuit: of nodes or weights.
+      circuit: of nodes or weights, whose closed parts hold constants.
       model: the circuit's own.
-      problem: the model's, with the circuit's task; losses and prompts are of its test pairs.
+      problem: the model's, with the circuit's task; losses and prompts are of its test set. Of tasks
+        without pairs the corrupted prompts are shown as the other class.
       contexts: int `[R, T]` of real tokens that each node's strongest and weakest contexts are taken
         from, such as pretraining text; None takes them from the task's training prompts.
 
@@ -118,24 +116,25 @@ def viewer_data(
       ValueError: another model's, contexts of tokens it does not have, or no PyTorch.
     """
     torch = require_torch()
-    config, params = circuit.gated(model)
-    gated = dataclasses.replace(problem, config=config, params=jax.tree.map(jnp.asarray, params))
-    fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
-    kept = kept_channels(config, circuit.mask)
-    losses = _losses(circuit, problem, gated, fills)
+    view = circuit.parts(model)["nodes"]
+    gated: Any = view.model
+    config, params = gated.config, gated.params
+    kept = kept_channels(config, gated.tree(view.gates))
+    losses = _losses(circuit, problem, view)
     if contexts is None:
-        some = problem.train.take(np.arange(min(_CONTEXTS // 2, problem.train.size)))
-        rows = np.asarray(some.tokens).reshape(-1, some.tokens.shape[-1])
-        real = np.arange(rows.shape[1]) <= np.asarray(some.last).reshape(-1, 1)
+        some = problem.train.first(_CONTEXTS // 2).as_pairs()
+        rows = np.asarray(some.tokens)[:, 0]
+        real = np.arange(rows.shape[1]) <= np.asarray(some.positions)[:, -1:]
     else:
         rows, real = _checked(config, contexts), np.ones(np.shape(contexts), bool)
-    seen = node_activations(problem.config, problem.params, rows, kept)
-    shown = problem.test.take(np.arange(min(_SHOWN, problem.test.size)))
-    # Pairs first by class: every positive prompt, then every negative one.
-    prompts, last = (np.asarray(x).swapaxes(0, 1) for x in (shown.tokens, shown.last))
-    prompts = prompts.reshape(-1, prompts.shape[-1])
-    inside = np.arange(prompts.shape[1]) <= last.reshape(-1, 1)
-    on_task = node_activations(config, gated.params, prompts, kept, circuit.gates(), fills)
+    seen = node_activations(model.config, model.params, rows, kept)
+    shown = problem.test.first(_SHOWN).as_pairs()
+    # Sorted by class: every positive prompt, then every negative one.
+    order = np.arange(shown.size).reshape(-1, 2).T.reshape(-1)
+    prompts, last = np.asarray(shown.tokens)[order, 0], np.asarray(shown.positions)[order, -1:]
+    inside = np.arange(prompts.shape[1]) <= last
+    found = circuit_activations(view, shown, kept)
+    on_task = {site: acts[:, order] for site, acts in found.items()}
     return {
         "circuit_data": {
             site: torch.tensor(channels.astype(np.int64)) for site, channels in kept.items()
@@ -195,15 +194,16 @@ def _checked(config: TransformerConfig, contexts: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _losses(circuit: Circuit, problem: Problem, gated: Problem, fills: Fills) -> dict[Any, float]:
+def _losses(circuit: Circuit, problem: Problem, view: View) -> dict[Any, float]:
     """Mean task loss in nats of the model, the circuit, and the circuit without each node or block."""
-    pairs = problem.test.take(np.arange(min(_SCORED, problem.test.size)))
-    mask = {site: np.asarray(m, np.float32) for site, m in circuit.mask.items()}
+    examples = problem.test.first(_SCORED)
+    gated: Any = view.model
+    mask = gated.tree(view.gates)
     names: list[Any] = ["circuit"]
     masks = [mask]
     for layer in range(circuit.config.num_layers):
         for site in SITES:
-            for channel in np.flatnonzero(circuit.mask[site][layer]):
+            for channel in np.flatnonzero(mask[site][layer]):
                 names.append((f"{layer}.{site}", int(channel)))
                 masks.append({**mask, site: _closed(mask[site], layer, int(channel))})
         for block in ("attn", "mlp"):
@@ -214,11 +214,14 @@ def _losses(circuit: Circuit, problem: Problem, gated: Problem, fills: Fills) ->
                     for site, m in mask.items()
                 }
             )
-    found = answers(gated, pairs, masks, fills).differences
-    fitted = calibrated_differences(found, circuit.scale, circuit.shift)
-    losses = dict(zip(names, np.asarray(mean_binary_loss(fitted)).tolist(), strict=True))
-    whole = answers(problem, pairs, [all_gates(problem.config, 1.0)]).differences
-    return losses | {"model": float(mean_binary_loss(whole)[0])}
+    rows = np.stack([gated.flat(one) for one in masks])
+    odds = answers(gated, batches_of(gated), examples, rows).odds
+    if examples.paired:
+        odds = calibrated_odds(odds, circuit.scale, circuit.shift)
+    losses = dict(zip(names, mean_task_loss(odds).tolist(), strict=True))
+    everything = np.ones((1, problem.whole.num_gates), bool)
+    whole = answers(problem.whole, problem.batches, examples, everything).odds
+    return losses | {"model": float(mean_task_loss(whole)[0])}
 
 
 def _closed(mask: np.ndarray, layer: int, channels: int | slice) -> np.ndarray:

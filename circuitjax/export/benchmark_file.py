@@ -17,16 +17,16 @@ from typing import Any
 import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.edge_circuit import EdgeCircuit
-from circuitjax.circuit.graph import FAMILIES, edge_masks
 from circuitjax.model.config import TransformerConfig
+from circuitjax.model.graph import FAMILIES
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
+from circuitjax.model.sites import parse_address
 
 __all__ = ["benchmark_graph"]
 
 
-def benchmark_graph(circuit: Circuit | EdgeCircuit, model: Model) -> dict[str, Any]:
+def benchmark_graph(circuit: Circuit, model: Model) -> dict[str, Any]:
     """{"cfg", "nodes", "edges"}, JSON-able.
 
     Args:
@@ -37,7 +37,7 @@ def benchmark_graph(circuit: Circuit | EdgeCircuit, model: Model) -> dict[str, A
       ValueError: another model's.
     """
     circuit.check_model(model)
-    if isinstance(circuit, EdgeCircuit):
+    if "kept" in circuit.opened:
         scores = _kept_edges(circuit)
         inside = {name: score > 0 for name, score in scores.items()}
     else:
@@ -65,10 +65,10 @@ def benchmark_graph(circuit: Circuit | EdgeCircuit, model: Model) -> dict[str, A
     }
 
 
-def _kept_edges(circuit: EdgeCircuit) -> dict[str, float]:
+def _kept_edges(circuit: Circuit) -> dict[str, float]:
     found: dict[str, float] = {}
     names = residual_graph(circuit.config).names
-    for name, kept in zip(names, circuit.kept, strict=True):
+    for name, kept in zip(names, circuit.opened["kept"], strict=True):
         writer, reader = name.split("->")
         writer = "input" if writer in ("embed", "pos") else writer
         key = f"{writer}->{reader.removesuffix('<in>')}"
@@ -78,13 +78,13 @@ def _kept_edges(circuit: EdgeCircuit) -> dict[str, float]:
 
 def _strengths(circuit: Circuit, model: Model) -> dict[str, float]:
     """Score of every edge, in the order of the forward pass."""
-    config, params = circuit.gated(model)
-    open_weights = edge_masks(config, params, circuit.mask)
-    kernels = {
-        family.name: np.asarray(params["layers"][family.kernel], np.float64)
-        * open_weights[family.name]
-        for family in FAMILIES
-    }
+    config, params = circuit.config, model.params
+    kernels = {family.name: np.zeros(family.shape(config)) for family in FAMILIES}
+    ends = {(family.source, family.target): family.name for family in FAMILIES}
+    for source, target, weight in circuit.edges():
+        layer, site, row = parse_address(config, source)
+        _, other, column = parse_address(config, target)
+        kernels[ends[site, other]][layer, row, column] = weight
     by_head = (config.num_heads, config.d_head)
     writers = [("input", _tokens_write(config, model))]
     found: dict[str, float] = {}
