@@ -33,9 +33,7 @@ def main(argv: list[str]) -> None:
     files = sorted(pathlib.Path(_SUITE.value).rglob("observations.jsonl"))
     if not files:
         raise ValueError(f"--suite={_SUITE.value} holds no study: run experiments.suite --rounds=3")
-    identities = [
-        open_sealed(file.parent / STUDY.record, STUDY.form).to_dict() for file in files
-    ]
+    identities = [open_sealed(file.parent / STUDY.record, STUDY.form).to_dict() for file in files]
     first = identities[0]
     for file, identity in zip(files, identities, strict=True):
         for name in ("model_hash", "space", "search"):

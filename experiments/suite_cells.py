@@ -84,7 +84,7 @@ class Plan:
           models: built-in ones or paths of directories.
           tasks: built-in ones or paths of .jsonl files.
           grains, rankings, targets, seeds: what to combine.
-          from_nodes: learned weights start from the circuit of the nodes cell of the same target and seed.
+          from_nodes: learned weights start from the nodes cell of the same target and seed.
           tuning: of learned cells that start from no circuit; None: fixed settings.
           out: directory of the suite; None: one named after what the suite combines.
 

@@ -96,9 +96,7 @@ def main(argv: list[str]) -> None:
     print(f"  fewest edges, all rounds   {tuned.fewest_edges}")
     print(f"  winner with fresh seeds    {', '.join(map(str, tuned.fresh_seeds_edges))}")
     print(f"  best runs, done again      {', '.join(map(str, tuned.best_runs_edges))}")
-    print(
-        f"  the circuit                {report.edges} edges, test loss {report.loss_circuit:.4f}"
-    )
+    print(f"  the circuit                {report.edges} edges, test loss {report.loss_circuit:.4f}")
     print(f"  written to {study.directory}")
 
 

@@ -56,7 +56,8 @@ def summary_lines(report: Any) -> str:
         rows.append(("checks", _checks(report.checks)))
     width = max(len(name) for name, _ in rows)
     ranked = "" if report.ranking == "learned" else f", ranked by {report.ranking}"
-    heading = f"{report.task} on {report.model} (grain {report.grain}, {report.ablation} ablation{ranked})"
+    how = f"grain {report.grain}, {report.ablation} ablation{ranked}"
+    heading = f"{report.task} on {report.model} ({how})"
     return "\n".join([heading, *(f"  {name.ljust(width)}  {value}" for name, value in rows)])
 
 

@@ -1,9 +1,8 @@
 """Directories that hold one piece of work each: a run, an audit, a study, a suite.
 
-Whoever works in a directory first checks that it may (`holds`), then takes it (`claim`): everything in it
-that is ours is removed, and a sealed record says what the directory is for. What stands there already is
-never removed unless it is known to be ours, and the directory itself stays: it may be a mount, or held by
-a lock.
+Before anything is written in a directory, `holds` checks what stands there; `claim` then removes what
+is ours and writes a sealed record of what the directory is for. Files of other origin are never removed,
+and the directory itself stays: it may be a mount, or held by a lock.
 """
 
 import dataclasses

@@ -20,6 +20,7 @@ import numpy as np
 
 from circuitjax.audit.checks import short_checks
 from circuitjax.audit.evidence import baseline, evidence
+from circuitjax.audit.record import CheckFigures
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.host import alone_in
 from circuitjax.prune.find import (
@@ -38,7 +39,6 @@ from circuitjax.run.pictures import draw_run
 from circuitjax.run.report import (
     FORMAT,
     Calibration,
-    CheckReport,
     JobReport,
     PointReport,
     Report,
@@ -177,7 +177,7 @@ def _run(
     rows = [_job_report(found, index, history) for index, found in enumerate(candidates)]
     mine, selection = rows[candidates.index(best)], search.selection
     nodes_total, edges_total = problem.whole.totals()
-    target = selection.value if selection.target == "loss" else None
+    aimed = (selection.value, selection.target) if selection.is_loss else (None,)
     reached = "reached" if best.choice.reached else "not_reached"
     choices = search.choices
     report = Report(
@@ -192,7 +192,7 @@ def _run(
         seed=best.job.seed,
         target=selection.target,
         target_value=None if selection.target == "match_soft" else selection.value,
-        target_loss=target,
+        target_loss=selection.value if selection.target == "loss" else None,
         started_from=None if run.start is None else run.start.num_nodes,
         nodes=best.nodes,
         nodes_total=nodes_total,
@@ -203,7 +203,7 @@ def _run(
         beats_model=figures["loss_circuit"] < base["loss_unpruned"],
         calibration=Calibration(selection.calibrate, best.choice.scale, best.choice.shift),
         jobs=rows,
-        checks=[CheckReport(**check.to_dict()) for check in short_checks(figures, target)],
+        checks=[CheckFigures(**check.to_dict()) for check in short_checks(figures, *aimed)],
         seconds=dict(seconds),
         config=run.identity(),
         versions=versions(),

@@ -10,6 +10,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from circuitjax.audit.record import CheckFigures
 from circuitjax.core.files import write_json
 from circuitjax.core.records import HASH, open_sealed, seal
 from circuitjax.core.schema import from_json, json_schema
@@ -87,20 +88,6 @@ class Calibration:
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckReport:
-    """One line of the short form of an audit; see `audit.checks.Check`."""
-
-    group: str
-    name: str
-    figure: float | None
-    threshold: float
-    at_most: bool
-    unit: str
-    note: str
-    passed: bool | None
-
-
-@dataclasses.dataclass(frozen=True)
 class Report:
     """Everything a run says of its circuit.
 
@@ -174,7 +161,7 @@ class Report:
     beats_model: bool
     calibration: Calibration
     jobs: list[JobReport]
-    checks: list[CheckReport]
+    checks: list[CheckFigures]
     seconds: dict[str, float]
     config: dict[str, Any]
     versions: dict[str, str]

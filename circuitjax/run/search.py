@@ -109,6 +109,6 @@ class PruneRun:
 
 
 def is_trivial(search: Search, base: Mapping[str, Any]) -> bool:
-    """Whether the empty circuit meets the target already, by the figures of `audit.evidence.baseline`."""
+    """Whether the empty circuit meets the target, by the figures of `audit.evidence.baseline`."""
     name = {"loss": "loss_empty", "kl": "kl_empty"}.get(search.selection.target)
     return name is not None and bool(base[name] <= search.selection.value)

@@ -3,10 +3,10 @@
     ask for J settings -> train J sets of gates -> select, clean up -> J observations -> tell
 
 Objective, failure and seeds are those of Gao et al. 2025, section A.5, where it says: minimise the log
-of the number of edges at the target on validation; a run that misses the target, or diverges, has failed;
-one seed per run. The cost of a run is the number of sequences that went through the network, forward,
-with a gradient counted as two more. It is known to the unit, so a study that was killed and went on asks
-for the same settings as one that ran through.
+of the number of edges at the target on validation; a run that misses the target, or diverges, has
+failed; one seed per run. The cost of a run is the number of sequences that went through the network,
+forward, with a gradient counted as two more. It is known to the unit, so a study that was killed and
+went on asks for the same settings as one that ran through.
 
 study.json             what the directory is for; written first
 observations.jsonl     one line per run, a round at a time

@@ -173,9 +173,7 @@ def read_cell(path: pathlib.Path) -> Outcome:
       ValueError: a record that was changed, or is of another version.
     """
     held = open_sealed(path, _CELL)
-    return Outcome(
-        Cell(**held["cell"]), record=held["record"], seconds=held.number("seconds")
-    )
+    return Outcome(Cell(**held["cell"]), record=held["record"], seconds=held.number("seconds"))
 
 
 def outcome_of(suite: Suite, cell: Cell) -> Outcome:

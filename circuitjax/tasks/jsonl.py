@@ -5,14 +5,15 @@ A line of a binary task holds two prompts, each with its completion:
     {"positive": "x = [a, b", "negative": "x = {a, b", "positive_completion": "]\\n",
      "negative_completion": "}\\n"}
 
-`continuation_positive` and `continuation_negative` may be given too. A line of a contrast task holds a clean
-and a corrupted prompt, and lists of what is right and what is wrong after the clean one:
+`continuation_positive` and `continuation_negative` may be given too. A line of a contrast task holds a
+clean and a corrupted prompt, and lists of what is right and what is wrong after the clean one:
 
-    {"clean": "from 1743 to 17", "corrupted": "from 1701 to 17", "right": ["44", "45"], "wrong": ["42"]}
+    {"clean": "from 1743 to 17", "corrupted": "from 1701 to 17", "right": ["44", "45"],
+     "wrong": ["42"]}
 
-Both may name a `template`. All lines of a file are of one kind. The rules are those of the built-in tasks:
-prompts of equal length in tokens, completions that are the single token the tokenizer makes there. The
-splits are those of the built-in tasks, see `splits`.
+Both may name a `template`. All lines of a file are of one kind. The rules are those of the built-in
+tasks: prompts of equal length in tokens, completions that are the single token the tokenizer makes
+there. The splits are those of the built-in tasks, see `splits`.
 """
 
 import json
