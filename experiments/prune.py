@@ -54,7 +54,8 @@ def _run() -> PruneRun:
 def main(argv: list[str]) -> None:
     del argv
     if _LIST.value:
-        for name, task in {**suite.TASKS, **english.TASKS}.items():
+        known = [*suite.TASKS.items(), *english.TASKS.items()]
+        for name, task in known:  # type: ignore[assignment]
             print(f"{name:28s} {task.description}")
         return
     keep_freed_memory()

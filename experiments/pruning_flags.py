@@ -22,9 +22,10 @@ from circuitjax.run.search import PruneRun, gates_of
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
-__all__ = ["build_run", "build_search", "chosen_values", "refuse_hypers", "suffix"]
+__all__ = ["CHOICES", "build_run", "build_search", "chosen_values", "refuse_hypers", "suffix"]
 
-_ANSWERS = answers()
+#: Answers to the questions that flags ask.
+CHOICES = answers()
 _TEXTS = {
     "grain": "Where gates sit. Default: nodes.",
     "gate": "How gates open. Default: heaviside; hard_concrete for edges.",
@@ -47,7 +48,7 @@ _TEXTS = {
     "(nodes), at random. Default: learned.",
 }
 _CHOICES = {
-    name: flags.DEFINE_enum(name, None, list(_ANSWERS[name]), text) for name, text in _TEXTS.items()
+    name: flags.DEFINE_enum(name, None, list(CHOICES[name]), text) for name, text in _TEXTS.items()
 }
 flags.DEFINE_alias("method", "grain")
 

@@ -67,7 +67,7 @@ def _study() -> Study:
         pathlib.Path(_OUT.value or f"runs/tune{pruning_flags.suffix()}/{place}"),
         _ROUNDS.value,
         Study.jobs if jobs is None else jobs,
-        flags.FLAGS["seed"].value,
+        int(flags.FLAGS["seed"].value or 0),
         search_pairs=_SEARCH_PAIRS.value,
         centre=_CENTRE.value,  # type: ignore[arg-type]  # the flag admits no other
     )

@@ -100,7 +100,7 @@ def test_the_markdown():
 
 
 def test_residual_edges_are_not_compared_with_weights():
-    rows = [row("a", 4), row("a", 8, method="weights"), row("a", 2, method="edges")]
+    rows = [row("a", 4), row("a", 8, grain="weights"), row("a", 2, grain="edges")]
     text = markdown_report(rows, {}).split("###")[0]
     assert "2.00" in text
     assert "0.50" not in text

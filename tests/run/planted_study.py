@@ -1,6 +1,5 @@
 """A small study on the planted task, as a process of its own: `python planted_study.py DIRECTORY`."""
 
-import dataclasses
 import pathlib
 import sys
 
@@ -9,17 +8,18 @@ ROUNDS, JOBS = 5, 4
 
 def study(directory):
     """Five rounds of four runs, 40 steps each."""
-    from circuitjax.tune.study import Study
-    from tests.prune.planted import PRUNE, TASK, planted_model
+    from circuitjax.run.study import Study
+    from tests.prune.planted import TASK, planted_model
+    from tests.run.runs import changed
 
-    prune = dataclasses.replace(PRUNE, steps=40, chunk=10)
-    return Study(planted_model(), TASK, prune, pathlib.Path(directory), ROUNDS, JOBS)
+    search = changed(steps=40, chunk=10)
+    return Study(planted_model(), TASK, search, pathlib.Path(directory), ROUNDS, JOBS)
 
 
 def main(directory):
     """Does what is left of it, and says so."""
     from circuitjax.core.host import alone_in
-    from circuitjax.tune.study import run_study
+    from circuitjax.run.study import run_study
 
     with alone_in(pathlib.Path(directory)):
         run_study(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from circuitjax.tune.consensus import consensus
+from circuitjax.run.consensus import consensus
 from circuitjax.tune.space import Dimension, Space
 
 SPACE = Space((Dimension("a", "log", 1.0, 1e-3, 1e3), Dimension("b", "linear", 0.0, -5.0, 5.0)))

@@ -1,34 +1,34 @@
 """Runs that share a training end exactly as runs that do not, and train once."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.find import Job
-from circuitjax.prune.baselines import Baseline
-from circuitjax.prune.config import Hyper
-from circuitjax.report import shared as shared_module
-from circuitjax.report.baseline_run import BaselineRun
-from circuitjax.report.prune_run import PruneRun
-from circuitjax.report.run_directory import run_pruning
-from circuitjax.report.shared import Shared
-from tests.prune.planted import PRUNE, TASK, planted_model
+from circuitjax.prune.defaults import default_search
+from circuitjax.prune.rank import Baseline
+from circuitjax.prune.train import Job
+from circuitjax.run import prune as prune_module
+from circuitjax.run import shared as shared_module
+from circuitjax.run.prune import run_pruning
+from circuitjax.run.report import read_report
+from circuitjax.run.shared import Shared
+from tests.prune.planted import SEARCH, TASK, planted_model
+from tests.run import runs
+from tests.run.runs import HYPER, changed
 
-HYPER = Hyper(0.01, init_noise_scale=0.05, lr=0.02)
 JOBS = [Job(seed, HYPER) for seed in (0, 1)]
 TARGETS = (0.15, 0.4)
 
 
-def run_in(directory, target=0.15, jobs=JOBS, shared=None, kind=PruneRun):
-    prune = dataclasses.replace(PRUNE, target_loss=target)
-    return kind(planted_model(), TASK, prune, jobs, directory, shared)
+def run_in(directory, target=0.15, jobs=JOBS, shared=None, search=SEARCH, **changes):
+    search = changed(search, value=target)
+    return runs.run_in(directory, search=search, jobs=jobs, shared=shared, **changes)
 
 
 def figures(report):
-    return json.dumps({name: value for name, value in report.items() if name != "seconds"})
+    return {name: value for name, value in report.to_dict().items() if name != "seconds"}
 
 
 def check_alike(one, other, name="report"):
@@ -60,17 +60,17 @@ def alone(tmp_path_factory):
 @pytest.mark.slow
 def test_targets_and_seeds_of_one_training(alone, tmp_path, monkeypatch):
     shared, trained = Shared(tmp_path / "unit", JOBS), []
-    train = shared_module.train_masks
+    train = shared_module.train_gates
 
     def counted(*args, **kwargs):
         trained.append(1)
         return train(*args, **kwargs)
 
-    monkeypatch.setattr(shared_module, "train_masks", counted)
+    monkeypatch.setattr(shared_module, "train_gates", counted)
     for (target, seed), expected in alone.items():
         folder = tmp_path / f"{target}_{seed}"
         report = run_pruning(run_in(folder, target, [JOBS[seed]], shared))
-        check_alike(report, expected)
+        check_alike(report.to_dict(), expected.to_dict())
         assert (folder / "training.png").stat().st_size > 1000
         assert not (folder / "training").exists()
     assert len(trained) == 1
@@ -78,11 +78,10 @@ def test_targets_and_seeds_of_one_training(alone, tmp_path, monkeypatch):
     # A process that starts anew finds the training on disk, and remembers no answer.
     again = Shared(tmp_path / "unit", JOBS)
     found = run_pruning(run_in(tmp_path / "again", 0.15, [JOBS[1]], again))
-    held = json.loads((tmp_path / "0.15_1/report.json").read_text())
-    assert figures(found) == figures(held)
-    circuit = Circuit.load(tmp_path / "again/circuit")
-    first = Circuit.load(tmp_path / "0.15_1/circuit")
-    assert all(np.array_equal(circuit.mask[site], first.mask[site]) for site in first.mask)
+    assert figures(found) == figures(read_report(tmp_path / "0.15_1/report.json"))
+    mask = Circuit.load(tmp_path / "again/circuit").opened["mask"]
+    first = Circuit.load(tmp_path / "0.15_1/circuit").opened["mask"]
+    assert all(np.array_equal(mask[site], first[site]) for site in first)
 
 
 @pytest.mark.slow
@@ -105,35 +104,36 @@ def test_a_target_that_was_looked_at_before_looks_up_little(tmp_path, monkeypatc
 
 
 def test_rankings_without_training_share_their_scores(tmp_path, monkeypatch):
-    from circuitjax.report import baseline_run
-
     shared, scored = Shared(tmp_path / "unit"), []
-    score = baseline_run.score_jobs
+    score = prune_module.scores_without_training
 
     def counted(*args):
         scored.append(1)
         return score(*args)
 
-    monkeypatch.setattr(baseline_run, "score_jobs", counted)
+    monkeypatch.setattr(prune_module, "scores_without_training", counted)
+    search = changed(SEARCH, ranking="attribution")
     jobs = [Job(0, Baseline("attribution"))]
     for target in TARGETS:
-        mine = run_in(tmp_path / f"{target}", target, jobs, shared, BaselineRun)
-        own = run_in(tmp_path / f"{target}_alone", target, jobs, None, BaselineRun)
+        mine = run_in(tmp_path / f"{target}", target, jobs, shared, search)
+        own = run_in(tmp_path / f"{target}_alone", target, jobs, None, search)
         assert figures(run_pruning(mine)) == figures(run_pruning(own))
     assert len(scored) == 1 + len(TARGETS)
 
 
 def test_what_cannot_be_shared_is_refused(tmp_path):
     shared = Shared(tmp_path / "unit", JOBS[:1])
-    run_in(tmp_path / "one", 0.15, JOBS[:1], shared).begin()
-    work = run_in(tmp_path / "two", 0.15, JOBS[1:], shared).begin()
+    run_in(tmp_path / "one", 0.15, JOBS[:1], shared).problem()
+    second = run_in(tmp_path / "two", 0.4, JOBS[1:], shared)
     with pytest.raises(ValueError, match="seed 1 is none of those trained together"):
-        shared.trained(work.problem, JOBS[1:])
-    other = dataclasses.replace(run_in(tmp_path / "three", 0.15, JOBS, shared), task=TASK)
+        shared.trained(second.problem(), second.search, JOBS[1:])
+    held = default_search("weights", ablation="zero", train=64, validation=24, test=40)
     for changes in (
-        {"prune": dataclasses.replace(PRUNE, steps=9)},
+        {"search": changed(steps=9)},
+        {"search": held},
         {"task": dataclasses.replace(TASK, name="another")},
         {"model": planted_model(5.0, "another")},
     ):
+        other = run_in(tmp_path / "three", 0.15, JOBS, shared, **changes)
         with pytest.raises(ValueError, match="cannot share"):
-            dataclasses.replace(other, **changes).begin()
+            other.problem()

@@ -12,13 +12,16 @@ import sys
 import numpy as np
 import pytest
 
-from circuitjax.circuit.find import Job, candidates_of, initial_state, train_masks
 from circuitjax.core.host import alone_in
 from circuitjax.prune.config import Hyper
+from circuitjax.prune.defaults import default_search
+from circuitjax.prune.find import candidates_of, initial_state, train_gates
+from circuitjax.prune.train import Job
+from circuitjax.run.observations import append_round, read_rounds
+from circuitjax.run.study import best_runs, run_study, winner
 from circuitjax.tune import carbs
-from circuitjax.tune.observations import append_round, read_rounds
-from circuitjax.tune.study import best_runs, run_study, winner
-from tests.tune.planted_study import JOBS, ROUNDS, study
+from tests.run.planted_study import JOBS, ROUNDS, study
+from tests.run.runs import changed
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 KILLS = 10
@@ -28,6 +31,12 @@ def rows_of(directory):
     rounds = read_rounds(directory / "observations.jsonl", JOBS)
     rows = [row for round_ in rounds for row in round_]
     return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
+
+
+def found_by(ours, problem, jobs):
+    """What plain pruning finds with these jobs."""
+    state = train_gates(problem, ours.search, initial_state(problem, ours.search, jobs))
+    return candidates_of(problem, ours.search, jobs, state)
 
 
 @pytest.fixture(scope="module")
@@ -46,9 +55,7 @@ def test_runs_are_those_of_plain_pruning(finished):
     assert len(rows) == ROUNDS * JOBS == len(state.observations)
     for row in (rows[0], rows[-1]):
         job = Job(row["seed"], Hyper(**row["params"]))
-        (alone,) = candidates_of(
-            problem, [job], train_masks(problem, initial_state(problem, [job]))
-        )
+        (alone,) = found_by(ours, problem, [job])
         assert (row["edges"], row["nodes"]) == (alone.edges, alone.nodes)
         assert row["failed"] == (not alone.choice.reached)
 
@@ -56,7 +63,9 @@ def test_runs_are_those_of_plain_pruning(finished):
 def test_the_winner_was_measured_and_is_expected_to_be_best(finished):
     directory, state = finished
     hyper, found = winner(study(directory), state)
-    assert hyper.to_dict() == pytest.approx(dict(found.params))
+    assert {name: hyper.to_dict()[name] for name in found.params} == pytest.approx(
+        dict(found.params)
+    )
     rows = [row for row in rows_of(directory) if not row["failed"]]
     mine = [math.log(row["edges"]) for row in rows if row["params"] == dict(found.params)]
     assert found.output == pytest.approx(np.mean(mine))
@@ -67,14 +76,14 @@ def test_the_winner_was_measured_and_is_expected_to_be_best(finished):
 def test_the_best_runs_are_jobs_that_repeat_them(finished):
     directory, _ = finished
     rows = rows_of(directory)
-    jobs = best_runs(rows, 2)
+    jobs = best_runs(study(directory), rows, 2)
     edges = {row["seed"]: row["edges"] for row in rows if not row["failed"]}
     assert [edges[job.seed] for job in jobs] == sorted(edges.values())[:2]
     ours = study(directory)
     problem = ours.problem()
-    found = candidates_of(problem, jobs, train_masks(problem, initial_state(problem, jobs)))
+    found = found_by(ours, problem, jobs)
     assert [one.edges for one in found] == [edges[job.seed] for job in jobs]
-    assert best_runs([{**row, "failed": True} for row in rows], 2) == []
+    assert best_runs(ours, [{**row, "failed": True} for row in rows], 2) == []
 
 
 def test_a_finished_study_computes_nothing(finished):
@@ -94,7 +103,7 @@ def test_a_study_killed_at_random_moments_ends_alike(finished, tmp_path):
     fast = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
     while True:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.tune.planted_study", str(directory)],
+            [sys.executable, "-m", "tests.run.planted_study", str(directory)],
             cwd=ROOT,
             env={**os.environ, **cache, **fast},
             stdout=subprocess.PIPE,
@@ -152,7 +161,7 @@ def test_another_study_is_refused_and_nothing_is_lost(finished):
     for change, name in (
         ({"seed": 1}, "seed"),
         ({"jobs": 3}, "jobs"),
-        ({"prune": dataclasses.replace(ours.prune, steps=50)}, "prune"),
+        ({"search": changed(ours.search, steps=50)}, "search"),
         ({"config": carbs.CarbsConfig(radius=0.5)}, "carbs"),
     ):
         with pytest.raises(ValueError, match=f"a study with another {name}"):
@@ -162,25 +171,25 @@ def test_another_study_is_refused_and_nothing_is_lost(finished):
 
 def test_a_foreign_directory_is_refused(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds files but no study"):
+    with pytest.raises(ValueError, match="no study of ours"):
         run_study(study(tmp_path))
 
 
 def test_a_trivial_task_is_refused_before_anything_is_written(tmp_path):
     ours = study(tmp_path)
-    easy = dataclasses.replace(ours, prune=dataclasses.replace(ours.prune, target_loss=0.7))
+    easy = dataclasses.replace(ours, search=changed(ours.search, value=0.7))
     with pytest.raises(ValueError, match="there is nothing to tune"):
         run_study(easy)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_leaves_the_finite_numbers_fails_alone(finished, tmp_path, monkeypatch):
-    """One job's masks become NaN; the round goes on and the job's observation is a failure."""
-    from circuitjax.tune import study as module
+def test_a_run_that_diverges_fails_alone(finished, tmp_path, monkeypatch):
+    """One job's scores become NaN; the round goes on and the job's observation is a failure."""
+    from circuitjax.run import study as module
 
-    def poisoned(problem, jobs):
-        state = initial_state(problem, jobs)
-        tau = {**state.tau, "attn.q": state.tau["attn.q"].at[1, 0, 0].set(np.nan)}
+    def poisoned(problem, search, jobs):
+        state = initial_state(problem, search, jobs)
+        tau = {**state.tau, "gates": state.tau["gates"].at[1, 0].set(np.nan)}
         return dataclasses.replace(state, tau=tau)
 
     monkeypatch.setattr(module, "initial_state", poisoned)
@@ -207,3 +216,33 @@ def test_a_directory_is_one_processes_at_a_time(tmp_path):
         process.stdout.close()
     with alone_in(tmp_path):
         pass
+
+
+@pytest.mark.parametrize("grain", ["weights", "edges"])
+def test_any_grain_can_be_tuned(grain, tmp_path):
+    """A round of two runs; what is observed is what the runs' settings give."""
+    ours = dataclasses.replace(
+        study(tmp_path / "study"),
+        search=default_search(
+            grain, ablation="zero", steps=20, batch_size=8, train=64, validation=24, test=40,
+            target_loss=0.4,
+        ),
+        rounds=1,
+        jobs=2,
+    )  # fmt: skip
+    with alone_in(ours.directory):
+        state = run_study(ours)
+    assert len(state.observations) == 2
+    rows = rows_of(ours.directory)
+    assert set(rows[0]["params"]) == set(ours.space.names)
+    prompts = 3 * 2 * 8 * 20
+    assert all(row["cost"] > prompts for row in rows)
+
+
+def test_what_has_nothing_to_tune_is_refused(tmp_path):
+    for search, message in (
+        (changed(ranking="random"), "has nothing to tune"),
+        (changed(target="edges", value=3), "choose target_loss or target_kl"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            dataclasses.replace(study(tmp_path), search=search)

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from circuitjax.core.host import alone_in
-from circuitjax.tune.suite import Cell, Shard, Suite, outcome_of, outcomes, run_suite
+from circuitjax.run.suite import Cell, Shard, Suite, outcome_of, outcomes, run_suite
 
 TASKS = ("a", "b", "c", "d", "e")
 
@@ -186,20 +186,20 @@ def test_a_directory_of_another_suite_is_refused(tmp_path, name):
     run_suite(suite, Runner())
     before = records(suite)
     other = suite_in(tmp_path / "s", {**suite.identity, name: "another"})
-    with pytest.raises(ValueError, match=f"holds a suite with other {name}"):
+    with pytest.raises(ValueError, match=f"holds a suite with another {name}"):
         run_suite(other, Runner())
     assert records(suite) == before
 
 
 def test_a_directory_of_somebody_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds files but no suite"):
+    with pytest.raises(ValueError, match="no suite of ours"):
         run_suite(suite_in(tmp_path), Runner())
     with pytest.raises(ValueError, match="is a file"):
         run_suite(suite_in(tmp_path / "thesis.txt"), Runner())
     (tmp_path / "torn").mkdir()
     (tmp_path / "torn/suite.json").write_text("{")
-    with pytest.raises(ValueError, match="no record of a suite"):
+    with pytest.raises(ValueError, match="no suite of ours"):
         run_suite(suite_in(tmp_path / "torn"), Runner())
     assert sorted(path.name for path in tmp_path.iterdir()) == ["thesis.txt", "torn"]
 
