@@ -1,72 +1,55 @@
 """Turns another library's checkpoint into a model directory, for the --model of every binary.
 
-    python -m experiments.import_model --from=gpt2 --path=gpt2_snapshot --out=my_gpt2
+    python -m experiments.import_model --from=snapshot --path=pythia_snapshot --out=my_pythia
+    python -m experiments.import_model --from=gguf --path=model.gguf --out=my_llama
     python -m experiments.import_model --from=openai --path=csp --tokenizer=tinypython --out=my_csp
 
-gpt2: a Hugging Face snapshot folder (config.json, model.safetensors, tokenizer.json). openai: a
-released weight-sparse model (beeg_config.json, final_model.pt), its tokenizer (encoder.json,
-vocab.bpe) in the same folder or in --tokenizer. Their mean activations are then computed by
-experiments.means. tracr: a compiled program, PROGRAM.npz beside PROGRAM.json. The same command again
-changes nothing; a directory that holds anything else is left alone.
+snapshot: a folder as Hugging Face has them (config.json; model.safetensors, its shards with their index,
+or pytorch_model.bin; tokenizer.json), of a family that is known: gpt2, gpt_neox, llama, mistral, qwen2,
+qwen3, gemma2, gemma3_text; gpt2 is an older word for the same. gguf: one file of llama.cpp's format.
+A text begins with the token that the tokenizer says, or with --bos. openai: a released weight-sparse
+model (beeg_config.json, final_model.pt), its tokenizer (encoder.json, vocab.bpe) in the same folder or
+in --tokenizer. tracr: a compiled program, PROGRAM.npz beside PROGRAM.json. Mean activations are then
+computed by experiments.means. The same command again changes nothing; a directory that holds
+anything else is left alone.
 """
 
 import pathlib
-import shutil
 
-import jax
 from absl import app, flags
 
-from circuitjax.importers.gpt2 import import_gpt2
+from circuitjax.importers.gguf_file import import_gguf
 from circuitjax.importers.openai import import_openai
+from circuitjax.importers.snapshot import import_snapshot
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.record import Model
 from experiments.command import exit_on_bad_input
+from experiments.model_directory import describe, write_model
 
-_FROM = flags.DEFINE_enum("from", None, ["gpt2", "openai", "tracr"], "Kind.", required=True)
-_PATH = flags.DEFINE_string("path", None, "Folder (tracr: file) to read.", required=True)
+_FROM = flags.DEFINE_enum(
+    "from", None, ["snapshot", "gguf", "gpt2", "openai", "tracr"], "Kind.", required=True
+)
+_PATH = flags.DEFINE_string("path", None, "Folder (gguf, tracr: file) to read.", required=True)
 _TOKENIZER = flags.DEFINE_string(
     "tokenizer", None, "Folder of encoder.json and vocab.bpe (openai). Default: --path."
 )
+_BOS = flags.DEFINE_string("bos", None, "Token to begin texts with (snapshot, gguf).")
 _OUT = flags.DEFINE_string("out", None, "Model directory to write. Default: models/<name>.")
 _NAME = flags.DEFINE_string("name", None, "Name of the model. Default: the checkpoint's own.")
 
 
 def _read() -> Model:
     path, name = _PATH.value, _NAME.value
+    if _BOS.value is not None and _FROM.value in ("openai", "tracr"):
+        raise ValueError(f"--bos={_BOS.value} has no effect with --from={_FROM.value}")
     if _FROM.value == "openai":
         return import_openai(path, name, _TOKENIZER.value)
     if _TOKENIZER.value is not None:
         raise ValueError(f"--tokenizer={_TOKENIZER.value} has no effect with --from={_FROM.value}")
-    return import_gpt2(path, name) if _FROM.value == "gpt2" else load_tracr(path, name).model
-
-
-def _write(model: Model, out: pathlib.Path) -> bool:
-    """Saves a model as a whole or not at all; returns False if it is there already.
-
-    Raises:
-      ValueError: `out` is a file, or holds something else, or cannot be written.
-    """
-    new = out.with_name(f".{out.name}.importing")
-    try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            _require_same(model, out)
-            return False
-        if new.exists():  # of an interrupted run
-            shutil.rmtree(new)
-        model.save(new)
-        new.replace(out)
-    except OSError as error:
-        raise ValueError(f"cannot write --out={out}: {error}") from None
-    return True
-
-
-def _require_same(model: Model, out: pathlib.Path) -> None:
-    if not (out / "model.json").is_file():
-        raise ValueError(f"--out={out} holds something that is no model: choose another directory")
-    old = Model.load(out)
-    # Means do not count: they are computed after the import, and stay.
-    if (old.name, old.hash, old.tokenizer_json) != (model.name, model.hash, model.tokenizer_json):
-        raise ValueError(f"--out={out} holds another model, {old.name!r}: choose another directory")
+    if _FROM.value == "tracr":
+        return load_tracr(path, name).model
+    read = import_gguf if _FROM.value == "gguf" else import_snapshot
+    return read(path, name, _BOS.value)
 
 
 @exit_on_bad_input
@@ -76,14 +59,8 @@ def main(argv: list[str]) -> None:
         raise ValueError("--name is empty: leave it out or name the model")
     model = _read()
     shown = _OUT.value or f"models/{pathlib.Path(model.name).name}"
-    written = _write(model, pathlib.Path(shown).absolute())
-    config = model.config
-    size = sum(leaf.size for leaf in jax.tree.leaves(model.params))
-    print(
-        f"{shown}: {model.name}, {config.num_layers} layers of {config.num_heads} heads and "
-        f"{config.d_mlp} neurons, {config.d_model} channels, {config.vocab_size} tokens, "
-        f"{size} parameters" + ("" if written else " (already there)")
-    )
+    written = write_model(model, pathlib.Path(shown).absolute())
+    print(f"{shown}: {describe(model)}" + ("" if written else " (already there)"))
 
 
 if __name__ == "__main__":

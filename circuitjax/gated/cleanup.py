@@ -12,8 +12,8 @@ What influences what, from the logits backwards:
     norms only what reads its channel counts: the unembedding's row and later act_in nodes.
   - A head's pattern matters if some kept v of it is alive; with a sink also if its closed v
     channels write something, since they are then scaled by 1 - sink weight.
-  - q and k meet in products, channel by channel: a q whose k is closed at 0 is dead. A q against
-    any other constant k adds the same to all real keys: a softmax ignores it unless it has a sink.
+  - q and k meet in products, and so do the two projections of a gated MLP: `model/matching.py` says
+    which of them can matter, by the model's description.
   - Where closed nodes hold another prompt's values, these differ from token to token: nothing is
     constant then, closed k and q count as varying, and a pattern matters if any closed v writes.
   - AbsTopK lets all nodes of its site compete, closed ones too: where one of them is alive, what
@@ -28,8 +28,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.model import layers
-from circuitjax.model.config import RESIDUAL_SITES, SITES, TransformerConfig
+from circuitjax.model.config import RESIDUAL_SITES, TransformerConfig
 from circuitjax.model.graph import check_mask, count_edges
+from circuitjax.model.matching import alive_gates, alive_matches, constant_products
 from circuitjax.model.sites import kept_addresses, shapes
 from circuitjax.model.transformer import Params
 
@@ -85,9 +86,15 @@ class _Layer:
         """Which activations before AbsTopK the alive nodes `[W]` of a site depend on."""
         return np.full_like(alive, alive.any()) if self.competes(site) else alive
 
+    def rows(self, site: str) -> np.ndarray:
+        """int: the node of a site that each row of the kernel above it reads."""
+        (family,) = (f for f in self.config.families if f.source == site)
+        return family.rows(self.config)
+
     def head_constants(self) -> np.ndarray:
         """`[H, D]`: what closed v channels write while a head's weights sum to 1."""
-        closed = np.where(self.keep["attn.v"], 0.0, self.fill["attn.v"])
+        rows = self.rows("attn.v")
+        closed = np.where(self.keep["attn.v"], 0.0, self.fill["attn.v"])[rows]
         written = self._operand(closed)[:, None] * self._operand(self.params["attn_out"])
         return written.reshape(self.config.num_heads, self.config.d_head, -1).sum(axis=1)
 
@@ -98,15 +105,23 @@ class _Layer:
           channels: bool `[D]`, the residual channels after this layer that matter.
         """
         found: dict[str, np.ndarray] = {}
+        after, config = channels, self.config
         for block, inner in (("mlp", "mlp.post_act"), ("attn", "attn.v")):
             read, write = f"{block}.act_in", f"{block}.resid_delta"
-            found[write] = self.keep[write] & channels
+            seen = after if config.parallel else channels
+            # A norm after the block mixes all that it writes.
+            found[write] = self.keep[write] & (seen.any() if config.post_norms else seen)
             written = self.needed(write, found[write])
             reaches = np.any(self.params[f"{block}_out"][:, written] != 0, axis=1)
-            found[inner] = self.keep[inner] & reaches
+            by_node = np.zeros_like(self.keep[inner])
+            np.logical_or.at(by_node, self.rows(inner), reaches)
+            found[inner] = self.keep[inner] & by_node
             if block == "attn":
-                self._match(found, written)
+                self._match(found, written, reaches)
                 maps = [(f"attn_{name}", f"attn.{name}") for name in "qkv"]
+            elif config.gated_mlp:
+                self._multiply(found)
+                maps = [("mlp_gate", "mlp.gate"), ("mlp_up", "mlp.up")]
             else:
                 maps = [("mlp_in", inner)]
             reaches = np.zeros_like(self.keep[read])
@@ -114,44 +129,47 @@ class _Layer:
                 asked = self.needed(site, found[site])
                 reaches |= np.any(self.params[kernel][:, asked] != 0, axis=1)
             found[read] = self.keep[read] & reaches
-            channels = channels | self.needed(read, found[read])[: self.config.d_model]
+            channels = channels | self.needed(read, found[read])[: config.d_model]
         return found, channels
 
-    def _match(self, found: dict[str, np.ndarray], written: np.ndarray) -> None:
+    def _match(
+        self, found: dict[str, np.ndarray], written: np.ndarray, reaches: np.ndarray
+    ) -> None:
         """Adds the alive q and k: those whose product can change a pattern that matters."""
-        by_head = (self.config.num_heads, self.config.d_head)
-        matters = found["attn.v"].reshape(by_head).any(axis=1)
+        config = self.config
+        kept, by_head = self.keep["attn.v"][self.rows("attn.v")], (config.num_heads, config.d_head)
+        matters = (kept & reaches).reshape(by_head).any(axis=1)
         if self.varies:
-            writes = ~self.keep["attn.v"] & np.any(self.params["attn_out"][:, written] != 0, axis=1)
-            matters |= writes.reshape(by_head).any(axis=1)
-        elif self.config.attention_sinks:
-            matters |= np.any(self.head_constants()[:, written] != 0, axis=1)
-        matters = np.repeat(matters, self.config.d_head)
-        q, k = self.keep["attn.q"], self.keep["attn.k"]
-        if self.varies:
-            found["attn.q"], found["attn.k"] = q & matters, k & matters
+            matters |= (~kept & reaches).reshape(by_head).any(axis=1)
+            shared = matters.reshape(config.kv_heads, config.queries_per_kv).any(axis=1)
+            found["attn.q"] = self.keep["attn.q"] & np.repeat(matters, config.d_head)
+            found["attn.k"] = self.keep["attn.k"] & np.repeat(shared, config.d_head)
             return
-        q_sees = k | (self.fill["attn.k"] != 0) if self.config.attention_sinks else k
-        found["attn.q"] = q & matters & q_sees
-        found["attn.k"] = k & matters & (q | (self.fill["attn.q"] != 0))
+        if config.attention_sinks:
+            matters |= np.any(self.head_constants()[:, written] != 0, axis=1)
+        alive = alive_matches(config, self.keep, self.fill, matters)
+        found["attn.q"], found["attn.k"] = alive
+
+    def _multiply(self, found: dict[str, np.ndarray]) -> None:
+        """Adds the alive gate and up nodes of a gated MLP: those whose product matters."""
+        products = self.needed("mlp.post_act", found["mlp.post_act"])
+        if self.varies:
+            alive = tuple(self.keep[site] & products for site in ("mlp.gate", "mlp.up"))
+        else:
+            alive = alive_gates(self.config, self.keep, self.fill, products)
+        found["mlp.gate"], found["mlp.up"] = alive
 
     def constants(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """{site: (kept nodes that read no kept node, the values they have)}, both `[W]`."""
         found = {}
-        rules = [(f"attn.{name}", "attn.act_in", f"attn_{name}") for name in "qkv"]
-        rules += [
-            ("mlp.post_act", "mlp.act_in", "mlp_in"),
-            ("attn.resid_delta", "attn.v", "attn_out"),
-            ("mlp.resid_delta", "mlp.post_act", "mlp_out"),
-        ]
-        for site, source, kernel in rules:
-            weights = self.params[kernel]
-            constant = self.keep[site] & ~np.any(weights[self.keep[source]] != 0, axis=0)
+        for family in self.config.families:
+            site, kernel = family.target, family.kernel
+            weights, rows = self.params[kernel], family.rows(self.config)
+            kept = self.keep[family.source][rows]
+            constant = self.keep[site] & ~np.any(weights[kept] != 0, axis=0)
             if self.config.attention_sinks and site == "attn.resid_delta":
                 constant &= ~np.any(self.head_constants() != 0, axis=0)
-            if self.competes(site):
-                constant = np.zeros_like(constant)
-            closed = np.where(self.keep[source], 0.0, self.fill[source])
+            closed = np.where(kept, 0.0, self.fill[family.source][rows])
             value = self._operand(closed) @ self._operand(weights)
             if self.config.biases:
                 value = value + self.params[f"{kernel}_bias"]
@@ -159,7 +177,13 @@ class _Layer:
             if site == "mlp.post_act":
                 value = np.asarray(layers.activate(self.config, jnp.asarray(value)))
             found[site] = (constant, value)
-        return found
+        if self.config.gated_mlp:
+            constant, value = constant_products(self.config, self.keep, self.fill)
+            found["mlp.post_act"] = (self.keep["mlp.post_act"] & constant, value)
+        return {
+            site: (np.zeros_like(constant) if self.competes(site) else constant, value)
+            for site, (constant, value) in found.items()
+        }
 
     def _operand(self, x: np.ndarray) -> np.ndarray:
         """x as the model's matrix products round it, in float64."""
@@ -229,7 +253,7 @@ def cleanup(
         channels = reaching
         for number, layer in reversed(list(enumerate(parts))):
             alive, channels = layer.alive(channels)
-            for site in SITES:
+            for site in config.sites:
                 dead = layer.keep[site] & ~alive[site]
                 removed["dead"][site][number] |= dead
                 layer.keep[site][dead] = False

@@ -19,7 +19,6 @@ from circuitjax.gated.protocol import View
 from circuitjax.gated.weight_index import close_weights
 from circuitjax.gated.weights import weight_view, weights_within
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.families import FAMILIES
 from circuitjax.model.graph import check_mask, edge_list, total_edges
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import kept_addresses, shapes
@@ -69,7 +68,7 @@ def _fills(config: TransformerConfig) -> dict[str, Any]:
 
 
 def _families(config: TransformerConfig) -> dict[str, Any]:
-    kinds = {f.name: jax.ShapeDtypeStruct(f.shape(config), np.bool_) for f in FAMILIES}
+    kinds = {f.name: jax.ShapeDtypeStruct(f.shape(config), np.bool_) for f in config.families}
     return {**_masks(config), "weights": kinds}
 
 
@@ -78,12 +77,12 @@ def _check_nodes(config: TransformerConfig, opened: _Opened) -> dict[str, Any]:
 
 
 def _check_weights(config: TransformerConfig, opened: _Opened) -> dict[str, Any]:
-    weights, names = opened["weights"], [family.name for family in FAMILIES]
+    weights, names = opened["weights"], [family.name for family in config.families]
     unknown = sorted(set(weights) - set(names))
     if unknown:
         raise ValueError(f"the weights have an unknown family {unknown[0]!r}; choose from {names}")
     checked = {}
-    for family in FAMILIES:
+    for family in config.families:
         name, shape = family.name, family.shape(config)
         found = np.shape(weights[name]) if name in weights else None
         if found != shape:

@@ -17,7 +17,7 @@ import numpy as np
 from circuitjax.gated.cleanup import cleanup
 from circuitjax.gated.examples import Batch, picked
 from circuitjax.gated.protocol import Part, View
-from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import count_edges, total_edges
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
 from circuitjax.model.reduced_forward import apply_reduced
@@ -112,7 +112,9 @@ class NodeGates:
         self, tokens: jax.Array, positions: jax.Array, kept: slice = slice(None)
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits, and what every node held, {site: `[L, B, T, W]`}."""
-        found = apply(self.config, self.params, tokens, positions=positions, capture=SITES)
+        found = apply(
+            self.config, self.params, tokens, positions=positions, capture=self.config.sites
+        )
         return found.logits, {site: value[:, kept] for site, value in found.captured.items()}
 
     def logits(

@@ -9,7 +9,6 @@ import numpy as np
 
 from circuitjax.gated.weight_index import WeightIndex, gated_kernel
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.families import FAMILIES
 from circuitjax.model.reduced import Reduced
 from circuitjax.model.sites import shapes
 
@@ -54,7 +53,7 @@ def place_gates(
         return table.reshape(-1)[nodes]
 
     flat = {}
-    for family in FAMILIES:
+    for family in index.families:
         name = family.name
         layers, inputs, outputs = np.shape(small.stack[_REDUCED[family.kernel][0]])
         source, target = np.asarray(index.source[name]), np.asarray(index.target[name])
@@ -71,7 +70,7 @@ def place_gates(
 def gated_small(small: Reduced, index: WeightIndex, z: jax.Array) -> Reduced:
     """A reduced model under gates z `[G]` of weights."""
     stack, parts = dict(small.stack), index.split(z)
-    for family in FAMILIES:
+    for family in index.families:
         kernel, bias = _REDUCED[family.kernel]
         stack[kernel], stack[bias] = gated_kernel(
             stack[kernel],

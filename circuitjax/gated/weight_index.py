@@ -22,7 +22,7 @@ import numpy as np
 from jax import lax
 
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.families import FAMILIES
+from circuitjax.model.families import ALL_FAMILIES, Family
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import Fills, Params
 
@@ -58,14 +58,19 @@ class WeightIndex:
     target: dict[str, Any]
 
     @property
+    def families(self) -> tuple[Family, ...]:
+        """The kinds of weights that there are, in the order of the gates."""
+        return tuple(family for family in ALL_FAMILIES if family.name in self.flat)
+
+    @property
     def total(self) -> int:
         """E: number of gates, padding included."""
-        return sum(self.values[family.name].shape[0] for family in FAMILIES)
+        return sum(self.values[family.name].shape[0] for family in self.families)
 
     def split(self, flat: Any) -> dict[str, Any]:
         """`[E]` to {family name: `[E_f]`}."""
         parts, start = {}, 0
-        for family in FAMILIES:
+        for family in self.families:
             stop = start + self.values[family.name].shape[0]
             parts[family.name] = flat[start:stop]
             start = stop
@@ -73,12 +78,12 @@ class WeightIndex:
 
     def join(self, parts: Mapping[str, Any]) -> jax.Array:
         """The inverse of `split`."""
-        return jnp.concatenate([parts[family.name] for family in FAMILIES])
+        return jnp.concatenate([parts[family.name] for family in self.families])
 
     def opened(self, config: TransformerConfig, gates: np.ndarray) -> dict[str, np.ndarray]:
         """{family name: bool `[L, in, out]`} of gates bool `[E]`; what has no gate is open."""
         weights, parts = {}, self.split(gates)
-        for family in FAMILIES:
+        for family in config.families:
             kept = np.ones(math.prod(family.shape(config)), bool)
             places = np.asarray(self.flat[family.name])
             inside = places < kept.size
@@ -94,7 +99,7 @@ class WeightIndex:
         """{site: `[L, W]`} 1 for nodes that an open weight enters, 0 for others; act_in: 1."""
         parts, wide = self.split(lax.stop_gradient(z)), shapes(config)
         found = {site: jnp.zeros(shape) for site, shape in wide.items()}
-        for family in FAMILIES:
+        for family in config.families:
             opened = (parts[family.name] > 0) & (self.values[family.name] != 0)
             flat = found[family.target].reshape(-1)
             flat = flat.at[self.target[family.name]].max(opened.astype(jnp.float32))
@@ -105,7 +110,7 @@ class WeightIndex:
         """Values of the `source` or `target` nodes {site: `[L, W]`} of every weight: `[E]`."""
         places = getattr(self, end)
         return self.join(
-            {f.name: nodes[getattr(f, end)].reshape(-1)[places[f.name]] for f in FAMILIES}
+            {f.name: nodes[getattr(f, end)].reshape(-1)[places[f.name]] for f in self.families}
         )
 
 
@@ -127,7 +132,7 @@ def weight_index(
       ValueError: a kernel stack too large to be numbered in int32.
     """
     flat, values, source, target = {}, {}, {}, {}
-    for family in FAMILIES:
+    for family in config.families:
         layers, inputs, outputs = family.shape(config)
         size = layers * inputs * outputs
         if size > _MOST:
@@ -135,12 +140,13 @@ def weight_index(
                 f"{family.kernel} has {size} entries in all layers; gates of weights can number "
                 f"{_MOST}: prune a smaller model"
             )
-        kernel = np.asarray(params["layers"][family.kernel])
+        kernel, rows = np.asarray(params["layers"][family.kernel]), family.rows(config)
         exists = kernel != 0
         if mask is not None:
-            exists = exists & np.asarray(mask[family.source], bool)[:, :, None]
+            exists = exists & np.asarray(mask[family.source], bool)[:, rows, None]
             exists &= np.asarray(mask[family.target], bool)[:, None, :]
         places = np.flatnonzero(exists)
+        width = config.width(family.source)
         layer, row = places // (inputs * outputs), places // outputs % inputs
         count = _padded(len(places))
         # Places beyond the end differ, as a scatter to unique places asks.
@@ -148,7 +154,7 @@ def weight_index(
         rest = np.zeros(len(beyond), np.int64)
         flat[family.name] = np.r_[places, beyond].astype(np.int32)
         values[family.name] = np.r_[kernel.reshape(-1)[places], rest].astype(np.float32)
-        source[family.name] = np.r_[layer * inputs + row, rest].astype(np.int32)
+        source[family.name] = np.r_[layer * width + rows[row], rest].astype(np.int32)
         target[family.name] = np.r_[layer * outputs + places % outputs, rest].astype(np.int32)
     return WeightIndex(flat, values, source, target)
 
@@ -190,14 +196,14 @@ def gated_params(
       z: gates `[E]` in [0, 1]; may be traced and differentiated.
     """
     stack, parts = dict(params["layers"]), index.split(z)
-    for family in FAMILIES:
+    for family in config.families:
         name = f"{family.kernel}_bias"
         bias = stack[name] if config.biases else jnp.zeros(shapes(config)[family.target])
         places = index.flat[family.name], index.values[family.name]
         stack[family.kernel], stack[name] = gated_kernel(
             jnp.asarray(stack[family.kernel]),
             bias,
-            jnp.asarray(fills[family.source]),
+            jnp.asarray(fills[family.source])[:, family.rows(config)],
             places,
             parts[family.name],
         )
@@ -218,14 +224,14 @@ def close_weights(
       weights: {family name: bool `[L, in, out]`} of open weights.
     """
     stack = {name: np.asarray(value) for name, value in params["layers"].items()}
-    for family in FAMILIES:
+    for family in config.families:
         kernel, name = stack[family.kernel], f"{family.kernel}_bias"
         bias = stack[name] if config.biases else np.zeros(shapes(config)[family.target])
         closed = np.where(weights[family.name], np.float32(0), kernel)
         stack[family.kernel] = kernel - closed
         stack[name] = np.asarray(bias, np.float32)
         if fills is not None:
-            held = np.asarray(fills[family.source])
+            held = np.asarray(fills[family.source])[:, family.rows(config)]
             moved = np.einsum("li,lio->lo", held, closed, dtype=np.float64)
             stack[name] = (bias + moved).astype(np.float32)
     return biased(config), {**params, "layers": stack}

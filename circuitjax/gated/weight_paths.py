@@ -5,8 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from circuitjax.gated.weight_index import WeightIndex
-from circuitjax.model.config import SITES, TransformerConfig
-from circuitjax.model.families import FAMILIES
+from circuitjax.model.config import TransformerConfig
 
 __all__ = ["kept_paths", "real_gates"]
 
@@ -17,7 +16,7 @@ _END = frozenset({"attn.q", "attn.k", "attn.resid_delta", "mlp.resid_delta"})
 
 def real_gates(index: WeightIndex) -> np.ndarray:
     """bool `[E]`: gates that are no padding."""
-    return np.concatenate([np.asarray(index.values[family.name]) != 0 for family in FAMILIES])
+    return np.concatenate([np.asarray(index.values[family.name]) != 0 for family in index.families])
 
 
 def kept_paths(
@@ -41,15 +40,15 @@ def kept_paths(
       z `[E]` and {site: bool `[L, W]`} of kept nodes, smaller or equal.
     """
     opened = index.split(np.asarray(z, bool) & real_gates(index))
-    mask = {site: np.array(base[site], bool).reshape(-1) for site in SITES}
+    mask = {site: np.array(base[site], bool).reshape(-1) for site in config.sites}
     ends = {
         family.name: (np.asarray(index.source[family.name]), np.asarray(index.target[family.name]))
-        for family in FAMILIES
+        for family in index.families
     }
     while True:
         entered = {site: np.zeros_like(kept) for site, kept in mask.items()}
         left = {site: np.zeros_like(kept) for site, kept in mask.items()}
-        for family in FAMILIES:
+        for family in index.families:
             source, target = ends[family.name]
             alive = opened[family.name] & mask[family.source][source] & mask[family.target][target]
             opened[family.name] = alive
@@ -64,4 +63,4 @@ def kept_paths(
         if sum(int(kept.sum()) for kept in mask.values()) == before:
             break
     shaped = {site: kept.reshape(config.num_layers, -1) for site, kept in mask.items()}
-    return np.concatenate([opened[family.name] for family in FAMILIES]), shaped
+    return np.concatenate([opened[family.name] for family in index.families]), shaped

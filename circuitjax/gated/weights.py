@@ -31,7 +31,7 @@ from circuitjax.gated.weight_index import (
     weight_index,
 )
 from circuitjax.gated.weight_paths import kept_paths, real_gates
-from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.config import TransformerConfig
 from circuitjax.model.families import FAMILIES
 from circuitjax.model.graph import total_edges
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
@@ -118,7 +118,7 @@ class WeightGates:
         self, tokens: jax.Array, positions: jax.Array, kept: slice = slice(None)
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Logits, and what nodes and attention's mixed values held, {name: `[L, B, T, W]`}."""
-        names = (*SITES, "attn.mixed")
+        names = (*self.config.sites, "attn.mixed")
         found = apply(self.config, self.params, tokens, positions=positions, capture=names)
         return found.logits, {name: value[:, kept] for name, value in found.captured.items()}
 
@@ -174,7 +174,7 @@ class WeightGates:
             params,
             asked.tokens,
             nodes,
-            {site: held[site] for site in SITES},
+            {site: held[site] for site in config.sites},
             positions=asked.positions,
             layout=asked.layout,
             norms=norms,
@@ -186,7 +186,7 @@ class WeightGates:
         """Closed weights as a second product, of what their sources held token by token."""
         parts, stack = self.index.split(z), dict(self.params["layers"])
         added: dict[str, jax.Array] = {}
-        for family in FAMILIES:
+        for family in self.index.families:
             kernel = jnp.asarray(stack[family.kernel])
             places, values = self.index.flat[family.name], self.index.values[family.name]
             opened = (
@@ -241,7 +241,7 @@ class WeightGates:
         if self.held is None or self.small is not None or not can_reduce(self.config):
             return self
         opened, mask = self._kept(opened)
-        held = {site: np.asarray(self.held[site]) for site in SITES}
+        held = {site: np.asarray(self.held[site]) for site in self.config.sites}
         config, params = self.config, self._host()
         weights = self.index.opened(config, opened)
         if any(not np.all(kept) for kept in weights.values()):
@@ -258,7 +258,9 @@ class WeightGates:
         """Closes weights on no complete path, and nodes that then do nothing."""
         opened, mask = self._kept(opened)
         weights = self.index.opened(self.config, opened)
-        held = None if self.held is None else {s: np.asarray(self.held[s]) for s in SITES}
+        held = (
+            None if self.held is None else {s: np.asarray(self.held[s]) for s in self.config.sites}
+        )
         gated = close_weights(self.config, self._host(), held, weights)
         kept, fills, report = cleanup(*gated, mask, held)
         nodes = sum(int(part.sum()) for part in kept.values())
@@ -273,7 +275,7 @@ class WeightGates:
     def groups(self) -> np.ndarray:
         """A number for each family of each layer; padding has its own."""
         found = []
-        for number, family in enumerate(FAMILIES):
+        for number, family in enumerate(self.index.families):
             layers, width = shapes(self.config)[family.source]
             layer = np.asarray(self.index.source[family.name]) // width
             real = np.asarray(self.index.values[family.name]) != 0
@@ -283,7 +285,7 @@ class WeightGates:
     def names(self) -> list[str]:
         """`source->target` of every weight; padding is empty."""
         config, found = self.config, []
-        for family in FAMILIES:
+        for family in self.index.families:
             inputs, outputs = shapes(config)[family.source][1], shapes(config)[family.target][1]
             ends = (self.index.source[family.name], self.index.target[family.name])
             for source, target, value in zip(
@@ -347,12 +349,16 @@ def weight_view(
     """
     mask, weights = opened["mask"], opened["weights"]
     kernel = np.asarray(params["layers"]["attn_out"]) != 0
-    closed_v = ~mask["attn.v"] & np.any(weights["v->resid_delta"] & kernel, axis=2)
+    read = np.any(weights["v->resid_delta"] & kernel, axis=2)  # rows of the kernel
+    by_node = np.zeros(shapes(config)["attn.v"], bool)
+    (written,) = (family for family in FAMILIES if family.source == "attn.v")
+    np.logical_or.at(by_node, (slice(None), written.rows(config)), read)
+    closed_v = ~mask["attn.v"] & by_node
     base = {site: np.ones(shape, bool) for site, shape in shapes(config).items()}
     base["attn.v"] = ~closed_v
     model = weight_gates(config, params, held, ablation, base)
     gates = []
-    for family in FAMILIES:
+    for family in config.families:
         places = np.asarray(model.index.flat[family.name])
         flat = np.append(weights[family.name].reshape(-1), False)
         gates.append(flat[np.minimum(places, flat.size - 1)])

@@ -93,7 +93,7 @@ def _plan(
     heads = np.flatnonzero(live & ~steady)
     shift = np.where(open_q | open_k, 0.0, fill_q * fill_k).reshape(by_head).sum(axis=1)
     sinks = params["attn_sink"] if config.attention_sinks else np.zeros(config.num_heads)
-    sinks = sinks - shift * config.d_head**-0.5
+    sinks = sinks - shift * config.score_scale
     kernels, biases = {}, {}
     for name, opened in (("q", open_q & pairs), ("k", open_k & pairs), ("v", open_v)):
         kernel, folded = fold("attn", f"attn_{name}", config.d_attention)

@@ -12,14 +12,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from circuitjax.model.config import SITES, TransformerConfig
-from circuitjax.model.families import FAMILIES, Family
+from circuitjax.model.config import TransformerConfig
 from circuitjax.model.sites import address, shapes
 from circuitjax.model.transformer import Params
 
 __all__ = [
-    "FAMILIES",
-    "Family",
     "check_mask",
     "count_edges",
     "count_outer_weights",
@@ -35,9 +32,9 @@ def check_mask(config: TransformerConfig, mask: Mapping[str, np.ndarray]) -> dic
     Raises:
       ValueError: a site is missing or unknown, or has another shape.
     """
-    unknown = sorted(set(mask) - set(SITES))
+    unknown = sorted(set(mask) - set(config.sites))
     if unknown:
-        raise ValueError(f"the mask has an unknown site {unknown[0]!r}; choose from {SITES}")
+        raise ValueError(f"the mask has an unknown site {unknown[0]!r}; choose from {config.sites}")
     checked = {}
     for site, shape in shapes(config).items():
         found = np.shape(mask[site]) if site in mask else None
@@ -57,14 +54,14 @@ def edge_masks(
       mask: {site: bool `[L, W]`} of kept nodes.
 
     Returns:
-      {family name: bool `[L, in, out]`}, in the order of `FAMILIES`.
+      {family name: bool `[L, in, out]`}, in the order of `config.families`.
     """
     mask = check_mask(config, mask)
     return {
         family.name: (np.asarray(params["layers"][family.kernel]) != 0)
-        & mask[family.source][:, :, None]
+        & mask[family.source][:, family.rows(config), None]
         & mask[family.target][:, None, :]
-        for family in FAMILIES
+        for family in config.families
     }
 
 
@@ -76,7 +73,9 @@ def count_edges(config: TransformerConfig, params: Params, mask: Mapping[str, np
 def total_edges(config: TransformerConfig, params: Params) -> int:
     """How many edges the whole model has: the nonzero weights of the six families."""
     stack = params["layers"]
-    return sum(int(np.count_nonzero(np.asarray(stack[family.kernel]))) for family in FAMILIES)
+    return sum(
+        int(np.count_nonzero(np.asarray(stack[family.kernel]))) for family in config.families
+    )
 
 
 def edge_list(
@@ -86,12 +85,13 @@ def edge_list(
     masks = edge_masks(config, params, mask)
     found = []
     for layer in range(config.num_layers):
-        for family in FAMILIES:
+        for family in config.families:
+            rows = family.rows(config)
             kernel = np.asarray(params["layers"][family.kernel][layer])
             for source, target in np.argwhere(masks[family.name][layer]):
                 found.append(
                     (
-                        address(config, layer, family.source, int(source)),
+                        address(config, layer, family.source, int(rows[source])),
                         address(config, layer, family.target, int(target)),
                         float(kernel[source, target]),
                     )

@@ -17,12 +17,16 @@ from circuitjax.model.config import TransformerConfig
 __all__ = [
     "activate",
     "attend",
+    "cap_logits",
+    "embed",
     "keep_largest",
     "linear",
     "norm_factor",
     "norm_params",
     "normalise",
     "replace_closed",
+    "rms",
+    "soft_cap",
     "take_positions",
 ]
 
@@ -65,6 +69,11 @@ def _factor(config: TransformerConfig, centred: jax.Array) -> jax.Array:
     return lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
 
 
+def rms(config: TransformerConfig, x: jax.Array) -> jax.Array:
+    """x `[..., D]` over its root mean square, as RMSNorm before its scale."""
+    return x * _factor(config, x)
+
+
 def normalise(
     config: TransformerConfig,
     x: jax.Array,
@@ -93,6 +102,8 @@ def activate(config: TransformerConfig, x: jax.Array) -> jax.Array:
     """The MLP's nonlinearity."""
     if config.activation == "relu":
         return jax.nn.relu(x)
+    if config.activation == "silu":
+        return jax.nn.silu(x)
     return jax.nn.gelu(x, approximate=config.activation == "gelu_tanh")
 
 
@@ -137,7 +148,7 @@ def attend(
     """Softmax attention, scaled by 1/sqrt(C), with an optional sink in the denominator.
 
     Args:
-      q: `[B, P, H*C]`. k, v: `[B, T, H*C]`.
+      q: `[B, P, H*C]`. k, v: `[B, T, K*C]`, each head of which H/K query heads in a row read.
       sinks: logits `[H]` of an extra key that every query sees and whose value is zero, or None.
       positions: the queries' places `[B, P]`; None means P = T, in order.
       visible: bool `[B, P, T]`, what each query sees; None means as the config says.
@@ -148,11 +159,14 @@ def attend(
     batch, num_keys, _ = k.shape
     num_asked = q.shape[1]
     # Heads beside the batch, and the division after the product with v: both are faster on CPU.
-    q, k, v = (
-        x.reshape(batch, -1, config.num_heads, config.d_head).swapaxes(1, 2) for x in (q, k, v)
-    )
+    q, k, v = (x.reshape(batch, -1, x.shape[-1] // config.d_head, config.d_head) for x in (q, k, v))
+    q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+    if config.queries_per_kv > 1:
+        k, v = (jnp.repeat(x, config.queries_per_kv, axis=1) for x in (k, v))
     exact = lax.Precision.HIGHEST
-    scores = jnp.matmul(q * config.d_head**-0.5, k.swapaxes(-1, -2), precision=exact)
+    scores = jnp.matmul(q * config.score_scale, k.swapaxes(-1, -2), precision=exact)
+    if config.attention_softcap is not None:
+        scores = soft_cap(scores, config.attention_softcap)
     if visible is None and config.causal:
         places = jnp.arange(num_keys)
         asked = places[None, :] if positions is None else positions
@@ -170,6 +184,22 @@ def attend(
     out = jnp.matmul(weights, v, precision=exact) / total
     out = out.swapaxes(1, 2).reshape(batch, num_asked, config.d_attention)
     return out, weights / total
+
+
+def soft_cap(x: jax.Array, cap: float) -> jax.Array:
+    """cap * tanh(x / cap): about x where that is small, and never beyond the cap."""
+    return cap * jnp.tanh(x / cap)
+
+
+def embed(config: TransformerConfig, table: jax.Array, tokens: jax.Array) -> jax.Array:
+    """The stream at its start `[..., D]`, positions apart, of tokens `[...]`."""
+    x = jnp.asarray(table)[tokens]  # a table of numpy refuses traced tokens
+    return x if config.embed_scale == 1.0 else x * config.embed_scale
+
+
+def cap_logits(config: TransformerConfig, logits: jax.Array) -> jax.Array:
+    """The unembedding's output under the model's soft cap, if it has one."""
+    return logits if config.logit_softcap is None else soft_cap(logits, config.logit_softcap)
 
 
 def keep_largest(config: TransformerConfig, x: jax.Array, site: str) -> jax.Array:

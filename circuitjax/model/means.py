@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.config import TransformerConfig
 from circuitjax.model.transformer import Params, apply
 
 __all__ = ["MIN_TOKENS", "activation_means"]
@@ -50,5 +50,5 @@ def activation_means(
 
 @functools.partial(jax.jit, static_argnames="config")
 def _site_means(config: TransformerConfig, params: Params, tokens: jax.Array) -> Params:
-    captured = apply(config, params, tokens, capture=SITES).captured
+    captured = apply(config, params, tokens, capture=config.sites).captured
     return {site: jnp.mean(value, axis=(1, 2)) for site, value in captured.items()}

@@ -23,7 +23,7 @@ from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import Params
 from circuitjax.model.widths import Stretch, Widths
 
-__all__ = ["Reduced", "can_reduce", "reduce_model"]
+__all__ = ["Reduced", "can_reduce", "reduce_model", "why_not"]
 
 
 @flax.struct.dataclass
@@ -46,11 +46,36 @@ class Reduced:
 
 
 def can_reduce(config: TransformerConfig) -> bool:
-    """Whether an exact reduction exists: not where AbsTopK acts at a node site.
+    """Whether an exact reduction exists here: `why_not` has nothing to say."""
+    return why_not(config) is None
 
-    There every activation competes with every other, so even those of closed nodes are needed.
+
+def why_not(config: TransformerConfig) -> str | None:
+    """Why a model is not reduced, or None.
+
+    AbsTopK lets closed nodes compete with open ones; norms of queries, keys and after blocks mix them;
+    rotary positions make a closed q times a closed k vary with distance, and soft caps and windows
+    stand between a sum of scores and its softmax. Of the rest (grouped heads, gated MLPs, parallel
+    blocks), nothing but a folding of its own is missing.
     """
-    return all(config.top_k_at(site) is None for site in SITES)
+    for site in config.sites:
+        if config.top_k_at(site) is not None:
+            return (
+                f"abs_top_k_sites {config.abs_top_k_sites} include node sites, where AbsTopK needs "
+                "the activations of closed nodes too"
+            )
+    has = {
+        "rotary positions": config.position == "rotary",
+        "windows": any(config.windows),
+        "query and key norms": config.qk_norm,
+        "norms after blocks": config.post_norms,
+        "an attention soft cap": config.attention_softcap is not None,
+        "grouped keys and values": config.queries_per_kv > 1,
+        "a gated MLP": config.gated_mlp,
+        "parallel blocks": config.parallel,
+    }
+    found = [feature for feature, present in has.items() if present]
+    return f"this model has {', '.join(found)}, which no reduction folds" if found else None
 
 
 def reduce_model(
@@ -77,13 +102,11 @@ def reduce_model(
         share a program.
 
     Raises:
-      ValueError: AbsTopK acts at a node site; an unknown site; or a wrong shape.
+      ValueError: an architecture that is not reduced; an unknown site; or a wrong shape.
     """
-    if not can_reduce(config):
-        raise ValueError(
-            f"abs_top_k_sites {config.abs_top_k_sites} include node sites, where AbsTopK needs the "
-            "activations of closed nodes too: run transformer.apply with gates instead"
-        )
+    reason = why_not(config)
+    if reason is not None:
+        raise ValueError(f"{reason}: run transformer.apply with gates instead")
     opened, filled = {}, {}
     for name, tree in (("keep", keep), ("fills", fills or {})):
         for site in tree:

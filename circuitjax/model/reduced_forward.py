@@ -27,7 +27,7 @@ def embed_tokens(
         raise ValueError(
             f"{tokens.shape[1]} tokens exceed the model's context length of {config.context_length}"
         )
-    x = shared["embed"][tokens]
+    x = layers.embed(config, shared["embed"], tokens)
     if config.position == "none":
         return x, None
     if layout is None:
@@ -53,7 +53,7 @@ def unembed(
     x = layers.normalise(config, x, layers.norm_params(shared, "final_norm"))
     kernel = shared["embed"].T if config.tied_unembedding else shared["unembed"]
     if candidates is None:
-        logits = layers.linear(config, x, kernel)
+        logits = layers.cap_logits(config, layers.linear(config, x, kernel))
         if config.final_bias:
             logits = logits + shared["final_bias"][None, None, :]
         return logits + shared["bigram"][last] if config.bigram else logits
@@ -67,6 +67,7 @@ def unembed(
         precision=lax.Precision.HIGHEST,
         preferred_element_type=jnp.float32,
     )
+    logits = layers.cap_logits(config, logits)
     if config.final_bias:
         logits = logits + shared["final_bias"][candidates][:, None, :]
     if config.bigram:

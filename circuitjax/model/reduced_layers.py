@@ -175,7 +175,10 @@ def _block(
             for name, value in (("q", asked), ("k", read), ("v", read))
         )
         small = dataclasses.replace(config, num_heads=widths.heads, d_head=widths.channels)
-        q = q * (small.d_head / config.d_head) ** 0.5  # the scores' scale is the original head's
+        if config.attention_scale is None:
+            q = (
+                q * (small.d_head / config.d_head) ** 0.5
+            )  # the scores' scale is the original head's
         sinks = layer["attn_sink"] if config.attention_sinks else None
         mixed, _ = layers.attend(small, q, k, v, sinks, positions, after.visible)
     else:

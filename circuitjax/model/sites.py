@@ -2,7 +2,8 @@
 
 An address is `{layer}.{site}.{index}`, with heads spelled out for q, k and v:
 `3.attn.q.h5.c12`, `0.mlp.post_act.863`, `1.attn.act_in.7`, `2.mlp.resid_delta.30`.
-Flat order: site by site (as in `SITES`), layer by layer, index by index.
+A key or value head that several queries read has one number, that among its own kind. Flat order:
+site by site (as in `TransformerConfig.sites`), layer by layer, index by index.
 """
 
 import re
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.config import ALL_SITES, SITES, TransformerConfig
 
 __all__ = ["address", "flatten", "kept_addresses", "parse_address", "shapes", "unflatten"]
 
@@ -23,12 +24,13 @@ _ADDRESS = re.compile(r"(\d+)\.(attn|mlp)\.(\w+)\.(?:h(\d+)\.c)?(\d+)")
 
 def shapes(config: TransformerConfig) -> dict[str, tuple[int, int]]:
     """{site: (L, W)} for every node site."""
-    return {site: (config.num_layers, config.width(site)) for site in SITES}
+    return {site: (config.num_layers, config.width(site)) for site in config.sites}
 
 
 def flatten(tree: Mapping[str, jax.Array]) -> jax.Array:
-    """{site: `[..., L, W]`} over all sites to `[..., N]`."""
-    parts = [tree[site].reshape(*tree[site].shape[:-2], -1) for site in SITES]
+    """{site: `[..., L, W]`} over all sites of a model to `[..., N]`."""
+    sites = [site for site in ALL_SITES if site in SITES or site in tree]
+    parts = [tree[site].reshape(*tree[site].shape[:-2], -1) for site in sites]
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -63,7 +65,7 @@ def parse_address(config: TransformerConfig, name: str) -> tuple[int, str, int]:
         layer, site = int(match[1]), f"{match[2]}.{match[3]}"
         index = int(match[5])
         headed = match[4] is not None
-        if site in SITES and headed == (site in _HEADED):
+        if site in config.sites and headed == (site in _HEADED):
             fits = not headed or index < config.d_head
             if headed:
                 index += int(match[4]) * config.d_head
@@ -79,7 +81,7 @@ def kept_addresses(config: TransformerConfig, mask: Mapping[str, np.ndarray]) ->
     """Addresses of the nodes where {site: `[L, W]`} is true, layer by layer in forward order."""
     found = []
     for layer in range(config.num_layers):
-        for site in SITES:
+        for site in config.sites:
             kept = np.flatnonzero(mask[site][layer])
             found += [address(config, layer, site, int(index)) for index in kept]
     return found

@@ -3,6 +3,7 @@
     x = embed(tokens) [+ positions]
     per layer:   x += gate(W_o attend(gate(q), gate(k), gate(v)))   from  gate(norm(x))
                  x += gate(W_out gate(act(W_in gate(norm(x)))))
+                 or, gated:   W_out gate(act(gate(W_gate r)) * gate(W_up r)),   r = gate(norm(x))
     logits = unembed(norm(x)) [+ final bias] [+ bigram row of the token]
 
 with gate(x) = m x + (1 - m) r at every node site (AbsTopK, where there is any, acts before it).
@@ -21,11 +22,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from circuitjax.model import layers
+from circuitjax.model.attention import Places, layer_traits, mix, places_of
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.layout import Layout
 
 __all__ = [
-    "ADDABLE",
     "CAPTURABLE",
     "Fills",
     "Gates",
@@ -43,11 +44,9 @@ Gates = Mapping[str, jax.Array]
 Fills = Mapping[str, jax.Array]
 Norms = Mapping[str, jax.Array]
 
-# What `capture` can name: the node sites, the residual stream, the attention pattern, and the values
-# of v that it has mixed.
+# What `capture` can name besides the model's node sites: the residual stream before the layer, as the
+# MLP reads it, and after the layer; the attention pattern, and the values that it mixed.
 CAPTURABLE = (*SITES, "resid.pre", "resid.mid", "resid.post", "attn.pattern", "attn.mixed")
-# Where `added` may act: what a linear map gives, before AbsTopK, activation function and gate.
-ADDABLE = tuple(site for site in SITES if not site.endswith("act_in"))
 
 
 @flax.struct.dataclass
@@ -108,6 +107,7 @@ class Block(nn.Module):
         positions: jax.Array | None = None,
         norms: Norms | None = None,
         visible: jax.Array | None = None,
+        places: Places | None = None,
         added: Fills | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """x `[B, T, D]` to `[B, T, D]`, or to `[B, P, D]` at `positions` `[B, P]`.
@@ -133,39 +133,54 @@ class Block(nn.Module):
         seen["resid.pre"] = x
         read = self._read("attn", x, position_embedding, norms.get("attn"))
         read = node("attn.act_in", read, None)
-        width = config.d_attention
-        kernels = [self._matrix(f"attn_{name}", config.d_in, width) for name in "qkv"]
-        biases = [self._bias(f"attn_{name}_bias", width) for name in "qkv"]
+        width, shared = config.d_attention, config.width("attn.k")
+        sizes = {"q": width, "k": shared, "v": shared}
+        kernels = [self._matrix(f"attn_{name}", config.d_in, size) for name, size in sizes.items()]
+        biases = [self._bias(f"attn_{name}_bias", size) for name, size in sizes.items()]
         joined = jnp.concatenate([b for b in biases if b is not None]) if config.biases else None
         if positions is None:
             qkv = layers.linear(config, read, jnp.concatenate(kernels, axis=1), joined)
-            q, k, v = jnp.split(qkv, 3, axis=-1)
+            q, k, v = jnp.split(qkv, (width, width + shared), axis=-1)
         else:
             kv_bias = None if joined is None else joined[width:]
             kv = layers.linear(config, read, jnp.concatenate(kernels[1:], axis=1), kv_bias)
             q, (k, v) = layers.linear(config, at(read), kernels[0], biases[0]), jnp.split(kv, 2, -1)
         q = node("attn.q", plus("attn.q", q, positions), positions)
         k, v = (node(s, plus(s, x, None), None) for s, x in (("attn.k", k), ("attn.v", v)))
-        sinks = None
+        own = {}
         if config.attention_sinks:
-            sinks = self.param("attn_sink", nn.initializers.zeros, (config.num_heads,))
+            own["attn_sink"] = self.param("attn_sink", nn.initializers.zeros, (config.num_heads,))
+        if config.qk_norm:
+            for name in ("attn_q_norm_scale", "attn_k_norm_scale"):
+                own[name] = self.param(name, nn.initializers.ones, (config.d_head,))
         if visible is not None:
             visible = at(visible)
-        mixed, seen["attn.pattern"] = layers.attend(config, q, k, v, sinks, positions, visible)
+        places = places_of(x.shape[1]) if places is None else places
+        mixed, seen["attn.pattern"] = mix(config, own, q, k, v, places, positions, visible)
         seen["attn.mixed"] = mixed
         kernel = self._matrix("attn_out", width, config.d_model)
         delta = layers.linear(config, mixed, kernel, self._bias("attn_out_bias", config.d_model))
         delta = plus("attn.resid_delta", delta, positions)
-        x = self._write("attn", at(x), node("attn.resid_delta", delta, positions))
+        before = at(x)
+        x = self._write("attn", before, node("attn.resid_delta", delta, positions))
 
-        seen["resid.mid"] = x
+        seen["resid.mid"] = stream = before if config.parallel else x
         if position_embedding is not None:
             position_embedding = at(position_embedding)
-        read = self._read("mlp", x, position_embedding, norms.get("mlp"))
+        read = self._read("mlp", stream, position_embedding, norms.get("mlp"))
         read = node("mlp.act_in", read, positions)
-        kernel = self._matrix("mlp_in", config.d_in, config.d_mlp)
-        hidden = layers.linear(config, read, kernel, self._bias("mlp_in_bias", config.d_mlp))
-        hidden = layers.activate(config, plus("mlp.post_act", hidden, positions))
+
+        def project(name: str, site: str) -> jax.Array:
+            kernel = self._matrix(name, config.d_in, config.d_mlp)
+            found = layers.linear(config, read, kernel, self._bias(f"{name}_bias", config.d_mlp))
+            return plus(site, found, positions)
+
+        if config.gated_mlp:
+            gate = node("mlp.gate", project("mlp_gate", "mlp.gate"), positions)
+            up = node("mlp.up", project("mlp_up", "mlp.up"), positions)
+            hidden = layers.activate(config, gate) * up
+        else:
+            hidden = layers.activate(config, project("mlp_in", "mlp.post_act"))
         hidden = node("mlp.post_act", hidden, positions)
         kernel = self._matrix("mlp_out", config.d_mlp, config.d_model)
         delta = layers.linear(config, hidden, kernel, self._bias("mlp_out_bias", config.d_model))
@@ -175,6 +190,9 @@ class Block(nn.Module):
         return x, {name: seen[name] for name in self.capture}
 
     def _write(self, block: str, x: jax.Array, delta: jax.Array) -> jax.Array:
+        if self.config.post_norms:
+            norm = self._norm(f"{block}_post_norm", self.config.d_model)
+            delta = layers.normalise(self.config, delta, norm)
         x = x + delta
         if self.config.residual_activation == "relu":
             x = jax.nn.relu(x)
@@ -202,9 +220,9 @@ class Transformer(nn.Module):
         config = self.config
         normal = nn.initializers.normal
         table = self.param("embed", normal(1.0), (config.vocab_size, config.d_model))
-        x = jnp.asarray(table)[tokens]  # a table of numpy refuses traced tokens
+        x = layers.embed(config, table, tokens)
         position_embedding = None
-        if config.position != "none":
+        if config.position in ("learned", "concatenated"):
             width = config.d_position or config.d_model
             places = self.param("positions", normal(1.0), (config.context_length, width))
             places = places[None, : tokens.shape[1]] if layout is None else places[layout.places]
@@ -219,7 +237,7 @@ class Transformer(nn.Module):
         visible = None if layout is None else layout.visible(config.causal)
 
         def step(carry: jax.Array, layer: Any) -> tuple[jax.Array, dict[str, jax.Array]]:
-            params, layer_gates, layer_fills, factors, layer_added = layer
+            params, layer_gates, layer_fills, factors, traits, layer_added = layer
             result: Any = block.apply(
                 {"params": params},
                 carry,
@@ -229,13 +247,14 @@ class Transformer(nn.Module):
                 None,
                 factors,
                 visible,
+                places_of(tokens.shape[1], layout, traits),
                 layer_added,
             )
             return result
 
         final = dict(norms or {})
         last_factor = final.pop("final", None)
-        everything = (stacked, gates, fills, final, dict(added or {}))
+        everything = (stacked, gates, fills, final, layer_traits(config), dict(added or {}))
         if positions is None or capture or norms:
             x, captured = lax.scan(step, x, everything)
             if positions is not None:
@@ -245,9 +264,8 @@ class Transformer(nn.Module):
         else:
             # The last layer needs queries, attention output, MLP only where logits are asked for.
             x, captured = lax.scan(step, x, jax.tree.map(lambda leaf: leaf[:-1], everything))
-            params, last_gates, last_fills, _, last_added = jax.tree.map(
-                lambda leaf: leaf[-1], everything
-            )
+            last = jax.tree.map(lambda leaf: leaf[-1], everything)
+            params, last_gates, last_fills, _, traits, last_added = last
             x, _ = block.apply(
                 {"params": params},
                 x,
@@ -257,6 +275,7 @@ class Transformer(nn.Module):
                 positions,
                 None,
                 visible,
+                places_of(tokens.shape[1], layout, traits),
                 last_added,
             )
         if config.norm != "none":
@@ -270,15 +289,15 @@ class Transformer(nn.Module):
         else:
             shape = (config.d_model, config.vocab_size)
             kernel = self.param("unembed", normal(config.d_model**-0.5), shape)
-        logits = layers.linear(config, x, kernel)
+        logits = layers.cap_logits(config, layers.linear(config, x, kernel))
         if config.final_bias:
             bias = self.param("final_bias", nn.initializers.zeros, (config.vocab_size,))
             logits = logits + bias[None, None, :]
         if config.bigram:
             shape = (config.vocab_size, config.vocab_size)
             bigram = self.param("bigram", nn.initializers.zeros, shape)
-            last = tokens if positions is None else jnp.take_along_axis(tokens, positions, axis=1)
-            logits = logits + jnp.asarray(bigram)[last]
+            asked = tokens if positions is None else jnp.take_along_axis(tokens, positions, axis=1)
+            logits = logits + jnp.asarray(bigram)[asked]
         return Output(logits=logits, captured=captured)
 
 
@@ -323,19 +342,22 @@ def apply(
       fills: {site: `[L, W]` or `[L, B, T, W]`} replacements of what is closed; absent means zero.
       positions: int32 `[B, P]`: compute logits only there. Exact, and cheaper: the last layer is
         worked out for those positions alone (unless something is captured).
-      capture: names from `CAPTURABLE`. Nodes are recorded after AbsTopK, before the gate.
+      capture: names from `config.sites` or `CAPTURABLE`. Nodes are recorded after AbsTopK, before
+        the gate.
       norms: factors of norms to freeze: `attn` and `mlp` `[L, B, T, 1]`, `final` `[B, T, 1]`, as
         `norm_factors` of another run gives them; an absent one is worked out as usual.
       layout: where tokens stand, if a row of tokens is more than one prompt.
-      added: {site: `[L, B, T, W]`} for sites of `ADDABLE`: added to what the linear map before the
-        site gives.
+      added: {site: `[L, B, T, W]`} for sites that a linear map leads to: added to what it gives.
 
     Raises:
       ValueError: an unknown site or capture name, a gate or fill of another shape, tokens that are
         not `[B, T]`, or more of them than the context length.
     """
-    known_names = (gates or {}, SITES), (fills or {}, SITES), (capture, CAPTURABLE)
-    for name, known in (*known_names, (added or {}, ADDABLE)):
+    sites = config.sites
+    capturable = tuple(dict.fromkeys((*sites, *CAPTURABLE)))
+    mapped = tuple(family.target for family in config.families)
+    named = (gates or {}, sites), (fills or {}, sites), (capture, capturable), (added or {}, mapped)
+    for name, known in named:
         unknown = sorted(set(name) - set(known))
         if unknown:
             raise ValueError(f"unknown site {unknown[0]!r}; choose from {known}")

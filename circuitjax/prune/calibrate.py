@@ -28,7 +28,7 @@ STEPS = 16
 _GROUP = 16  # differences that are fitted by one call
 _FEW, _MANY = 128, 1024  # pairs that a fit is made for: so many, or a multiple of the second
 _PULL = 1e-3  # to scale 0 and shift 0, of a calibration within a training step
-_SIDES = np.array([1.0, -1.0], np.float32)  # of the shift, after the prompts of a pair
+_SIDES = np.array([[1.0, -1.0]], np.float32)  # of the shift, after the prompts of a pair
 _BOUND = 60.0  # of log scale and of shift, for differences in units of their spread
 
 

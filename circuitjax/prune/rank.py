@@ -23,7 +23,6 @@ import numpy as np
 
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.protocol import GatedModel
-from circuitjax.model.config import SITES
 from circuitjax.model.transformer import apply
 from circuitjax.prune.config import Ranking
 from circuitjax.prune.evaluate import gate_slopes
@@ -212,11 +211,11 @@ def _activation_variance(model: Any, examples: Examples) -> np.ndarray:
 def _moments(config: Any, params: Any, batch: Examples) -> tuple[jax.Array, Any, Any]:
     """Number of tokens, and {site: mean, and sum of squared deviations `[L, W]`} of every node."""
     tokens, last = batch.tokens[:, 0], batch.positions[:, -1]
-    captured = apply(config, params, tokens, capture=SITES).captured
+    captured = apply(config, params, tokens, capture=config.sites).captured
     real = (jnp.arange(tokens.shape[1])[None, :] <= last[:, None])[None, :, :, None]
     count = jnp.sum(real)
     means, spreads = {}, {}
-    for site in SITES:
+    for site in config.sites:
         means[site] = jnp.sum(jnp.where(real, captured[site], 0.0), axis=(1, 2)) / count
         apart = jnp.where(real, captured[site] - means[site][:, None, None, :], 0.0)
         spreads[site] = jnp.sum(apart**2, axis=(1, 2))

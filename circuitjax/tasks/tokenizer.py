@@ -1,21 +1,26 @@
-"""A frozen byte-level tokenizer: text to token ids and back, from one JSON file.
+"""A frozen tokenizer: text to token ids and back, from one JSON file.
 
-The JSON is the format of the `tokenizers` library. The special token `<|endoftext|>` must be in the
-vocabulary: it both begins a sequence and separates documents.
+The JSON is the format of the `tokenizers` library; any of its kinds will do (bytes and merges, pieces
+with `▁` for a space, words). A text begins with the token that the tokenizer's own template puts there;
+where it has none, with `<|endoftext|>`, which also separates documents.
 """
 
 import dataclasses
 import functools
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
 
-__all__ = ["BOS", "PATTERN", "Tokenizer", "byte_level"]
+__all__ = ["BOS", "PATTERN", "Tokenizer", "byte_level", "with_bos"]
 
 BOS = "<|endoftext|>"
+# What begins a text where neither a template nor `BOS` says: names that families have for it.
+_OTHERS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>")
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
 # How text is cut before pairs are merged: words with one mark before them, digits by three,
 # punctuation with the newlines behind it, line ends, blanks.
 PATTERN = (
@@ -37,6 +42,30 @@ def byte_level(bpe: models.BPE) -> tokenizers.Tokenizer:
     return tokenizer
 
 
+def with_bos(text: str, bos: str) -> str:
+    """The JSON of a tokenizer whose template begins every text with a token.
+
+    Raises:
+      ValueError: `text` is no tokenizer, or has no such token.
+    """
+    rust = _parse(text)
+    index = rust.token_to_id(bos)
+    if index is None:
+        raise ValueError(f"the tokenizer has no token {bos!r} to begin a text with")
+    rust.post_processor = processors.TemplateProcessing(
+        single=[bos, "$A"], pair=[bos, "$A", "$B"], special_tokens=[(bos, index)]
+    )
+    return str(rust.to_str())
+
+
+def _parse(text: str) -> tokenizers.Tokenizer:
+    try:
+        return tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises the bare Exception
+        reason = " ".join(str(error).split())
+        raise ValueError(f"not a tokenizer in the JSON of `tokenizers`: {reason}") from None
+
+
 @dataclasses.dataclass(frozen=True)
 class Tokenizer:
     """A tokenizer, known by its JSON text: equal texts are equal tokenizers.
@@ -48,8 +77,11 @@ class Tokenizer:
     json: str = dataclasses.field(repr=False)
 
     def __post_init__(self) -> None:
-        if self._rust.token_to_id(BOS) is None:
-            raise ValueError(f"the tokenizer has no token {BOS!r}: add it as a special token")
+        if self._find_bos() is None:
+            raise ValueError(
+                f"the tokenizer has no token {BOS!r}, nor a template that begins a text: add it as a "
+                "special token"
+            )
 
     @classmethod
     def from_json(cls, text: str) -> "Tokenizer":
@@ -67,11 +99,7 @@ class Tokenizer:
 
     @functools.cached_property
     def _rust(self) -> tokenizers.Tokenizer:
-        try:
-            return tokenizers.Tokenizer.from_str(self.json)
-        except Exception as error:  # the library raises the bare Exception
-            reason = " ".join(str(error).split())
-            raise ValueError(f"not a tokenizer in the JSON of `tokenizers`: {reason}") from None
+        return _parse(self.json)
 
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of `text`, with no BOS before them."""
@@ -82,28 +110,71 @@ class Tokenizer:
         encodings = self._rust.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 
+    def encode_after(self, texts: Sequence[str]) -> list[list[int]]:
+        """Returns the token ids that each text makes after a word, rather than as a text's beginning.
+
+        They differ where the tokenizer puts a space before every text, so that one that begins with a
+        space has two.
+        """
+        before = self.encode("a")
+        rows = self.encode_batch([f"a{text}" for text in texts])
+        return [row[len(before) :] if row[: len(before)] == before else row for row in rows]
+
     def decode(self, ids: Sequence[int]) -> str:
         """Returns the text of `ids`, special tokens included."""
         return str(self._rust.decode(list(ids), skip_special_tokens=False))
 
     def token_id(self, text: str) -> int | None:
-        """Returns the id of the token that is exactly `text`, or None if there is no such token."""
-        return self._ids.get(text)
+        """Returns the id of the token that is `text` within a text, or None if there is none.
+
+        Of `" Mary"` that is the token with the space: `▁Mary` where spaces are written so, since a text
+        that begins with it loses its space only there. Whether the tokenizer really makes this token
+        at a place is for the caller to check, on the whole text.
+        """
+        return self._texts.get(text)
 
     @functools.cached_property
-    def _ids(self) -> dict[str, int]:
-        ids: dict[str, int] = {}
-        for index in range(self.vocab_size):
-            ids.setdefault(self.decode([index]), index)
-        ids.pop("\N{REPLACEMENT CHARACTER}", None)  # bytes that are no text by themselves
-        return ids
+    def _texts(self) -> dict[str, int]:
+        # A byte that stands in for want of a piece comes last: where there is a piece, that is made.
+        order = sorted(
+            self.ids, key=lambda i: _BYTE.fullmatch(self._rust.id_to_token(i) or "") is not None
+        )
+        before = self.encode("a")[-1:]
+        start = len(self.decode(before))
+        within = self._rust.decode_batch([[*before, i] for i in order], skip_special_tokens=False)
+        alone = self._rust.decode_batch([[i] for i in order], skip_special_tokens=False)
+        found: dict[str, int] = {}
+        for index, text in zip(order, within, strict=True):
+            found.setdefault(text[start:], index)
+        for index, text in zip(order, alone, strict=True):
+            found.setdefault(text, index)
+        found.pop("\N{REPLACEMENT CHARACTER}", None)  # bytes that are no text by themselves
+        return found
+
+    @functools.cached_property
+    def ids(self) -> tuple[int, ...]:
+        """The ids of all tokens, the special ones included, in order; there may be gaps."""
+        return tuple(sorted(set(self._rust.get_vocab(with_added_tokens=True).values())))
 
     @property
     def vocab_size(self) -> int:
-        """The number V of tokens, the special ones included."""
-        return int(self._rust.get_vocab_size(with_added_tokens=True))
+        """One more than the greatest id: the rows V that an embedding of all tokens needs."""
+        return self.ids[-1] + 1
 
     @property
     def bos_id(self) -> int:
-        """The id of `<|endoftext|>`."""
-        return self._ids[BOS]
+        """The id of the token that begins a text."""
+        found = self._find_bos()
+        assert found is not None  # as `__post_init__` saw
+        return found
+
+    def _find_bos(self) -> int | None:
+        plain = self._rust.encode("a", add_special_tokens=False).ids
+        framed = self._rust.encode("a", add_special_tokens=True).ids
+        if len(framed) > len(plain) and (not plain or framed[: len(plain)] != plain):
+            return int(framed[0])
+        for name in (BOS, *_OTHERS):
+            index = self._rust.token_to_id(name)
+            if index is not None:
+                return int(index)
+        return None

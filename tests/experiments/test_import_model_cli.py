@@ -6,8 +6,8 @@ import pathlib
 import numpy as np
 import pytest
 
-from circuitjax.importers.gpt2 import import_gpt2
 from circuitjax.importers.openai import import_openai
+from circuitjax.importers.snapshot import import_snapshot
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.record import Model
 from circuitjax.model.sites import shapes
@@ -39,6 +39,9 @@ BAD = {
         [*GPT2, "--tokenizer=none", "--out=x"],
         "--tokenizer=none has no effect with --from=gpt2",
     ),
+    "no bos": ([*TRACR, "--bos=x", "--out=x"], "--bos=x has no effect with --from=tracr"),
+    "unknown bos": ([*GPT2, "--bos=<s>", "--out=x"], "has no token '<s>' to begin a text with"),
+    "no gguf": (["--from=gguf", "--path=none", "--out=x"], "there is no file none"),
     "stray": ([*GPT2, "--out=x", "stray"], "unexpected argument 'stray'"),
 }
 
@@ -48,7 +51,7 @@ def content(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def test_import_again_and_leave_the_foreign_alone(tmp_path):
-    means_of = import_gpt2(FIXTURES / "gpt2" / "plain", name="mine")
+    means_of = import_snapshot(FIXTURES / "gpt2" / "plain", name="mine")
     means = {site: np.ones(shape, np.float32) for site, shape in shapes(means_of.config).items()}
     dataclasses.replace(means_of, means=means).save(tmp_path / "mine")
     for name in ("foreign", "broken", "empty"):
@@ -90,7 +93,7 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
         assert err.count("\n") == 1
         assert (message.replace("%s", str(tmp_path))) in err
 
-    snapshot = import_gpt2(FIXTURES / "gpt2" / "plain")
+    snapshot = import_snapshot(FIXTURES / "gpt2" / "plain")
     imported = load_model(tmp_path / "new")
     assert (imported.name, imported.hash) == ("plain", snapshot.hash)
     assert imported.tokenizer_json == snapshot.tokenizer_json
@@ -109,5 +112,5 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
 
 
 def test_an_unknown_kind_is_told_the_known_ones(tmp_path):
-    with pytest.raises(AssertionError, match=r"value should be one of <gpt2\|openai\|tracr>"):
+    with pytest.raises(AssertionError, match=r"value should be one of <snapshot\|gguf\|gpt2\|"):
         drive("import_model", [["--from=bert", "--path=x", "--out=y"]], tmp_path)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from circuitjax.importers.gpt2 import import_gpt2
+from circuitjax.importers.snapshot import import_snapshot
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.transformer import apply
@@ -81,7 +81,7 @@ def snapshot(tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_logits_and_residual_stream_are_the_reference_librarys(name):
-    model, expected = import_gpt2(FIXTURES / name), reference(name)
+    model, expected = import_snapshot(FIXTURES / name), reference(name)
     assert model.config == CONFIGS[name]
     assert model.name == name
     assert model.means is None
@@ -103,14 +103,14 @@ def test_logits_and_residual_stream_are_the_reference_librarys(name):
     ],
 )
 def test_the_reference_would_show_a_wrong_config(name, change):
-    model, expected = import_gpt2(FIXTURES / name), reference(name)
+    model, expected = import_snapshot(FIXTURES / name), reference(name)
     wrong = logits(dataclasses.replace(model.config, **change), model, expected["tokens"])
     assert np.abs(wrong - expected["logits"]).max() > 3e-4
 
 
 def test_old_files_mean_the_same(snapshot):
     """As early snapshots are: no defaults in the config, no prefix, mask buffers, a tied head."""
-    new = import_gpt2(FIXTURES / "plain")
+    new = import_snapshot(FIXTURES / "plain")
 
     def age(tensors):
         old = {name.removeprefix("transformer."): value for name, value in tensors.items()}
@@ -123,18 +123,18 @@ def test_old_files_mean_the_same(snapshot):
     defaults = ("n_inner", "tie_word_embeddings", "scale_attn_weights", "add_cross_attention")
     more = ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn", "layer_norm_epsilon")
     absent = dict.fromkeys((*defaults, *more, "activation_function"), ...)
-    old = import_gpt2(snapshot("plain", age, n_ctx=24, **absent), name="old")
+    old = import_snapshot(snapshot("plain", age, n_ctx=24, **absent), name="old")
     assert old.name == "old"
     assert old.hash == new.hash
 
 
 def test_both_names_of_the_tanh_gelu_are_one(snapshot):
-    model = import_gpt2(snapshot(activation_function="gelu_pytorch_tanh"))
-    assert model.hash == import_gpt2(FIXTURES / "plain").hash
+    model = import_snapshot(snapshot(activation_function="gelu_pytorch_tanh"))
+    assert model.hash == import_snapshot(FIXTURES / "plain").hash
 
 
 def test_a_model_directory_keeps_it(tmp_path):
-    model = import_gpt2(FIXTURES / "gelu_untied")
+    model = import_snapshot(FIXTURES / "gelu_untied")
     model.save(tmp_path / "model")
     again = Model.load(tmp_path / "model")
     assert again.hash == model.hash
@@ -143,7 +143,7 @@ def test_a_model_directory_keeps_it(tmp_path):
 
 
 def test_the_tokenizer_serves_tasks(snapshot):
-    tokenizer = Tokenizer.from_json(import_gpt2(FIXTURES / "plain").tokenizer_json)
+    tokenizer = Tokenizer.from_json(import_snapshot(FIXTURES / "plain").tokenizer_json)
     text = "for é in names:\n\tprint('the cat')"
     assert tokenizer.decode(tokenizer.encode(text)) == text
     assert tokenizer.bos_id == tokenizer.vocab_size - 1  # GPT-2's is the last one
@@ -153,14 +153,14 @@ def test_the_tokenizer_serves_tasks(snapshot):
     cut = {"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0}
     fields["truncation"] = cut
     (root / "tokenizer.json").write_text(json.dumps(fields))
-    uncut = Tokenizer.from_json(import_gpt2(root).tokenizer_json)
+    uncut = Tokenizer.from_json(import_snapshot(root).tokenizer_json)
     assert uncut.encode(text) == tokenizer.encode(text)
 
 
 BAD_CONFIG = {
-    "model_type": ("llama", "model_type is 'llama'; only 'gpt2'"),
-    "activation_function": ("silu", "activation_function is 'silu'; choose one of gelu_new"),
-    "scale_attn_weights": (False, "scale_attn_weights is False; only True"),
+    "model_type": ("bert", "model_type is 'bert'; choose one of gpt2, gpt_neox"),
+    "activation_function": ("mish", "activation_function is 'mish'; choose one of gelu_new"),
+    "scale_attn_weights": (2, "scale_attn_weights is 2; it must be true or false"),
     "scale_attn_by_inverse_layer_idx": (True, "scale_attn_by_inverse_layer_idx is True"),
     "reorder_and_upcast_attn": (True, "reorder_and_upcast_attn is True"),
     "add_cross_attention": (True, "add_cross_attention is True"),
@@ -170,7 +170,7 @@ BAD_CONFIG = {
     "n_head": (3, "n_embd is 16; n_head, 3, must divide it"),
     "n_embd": ("16", "n_embd is '16'; it must be a whole number above 0"),
     "n_layer": (0, "n_layer is 0; it must be a whole number above 0"),
-    "n_positions": (..., "n_positions is None; it must be a whole number above 0"),
+    "n_positions": (0, "n_positions is 0; it must be a whole number above 0"),
     "n_inner": (-4, "n_inner is -4; it must be a whole number above 0"),
     "vocab_size": (True, "vocab_size is True; it must be a whole number above 0"),
 }
@@ -180,7 +180,7 @@ BAD_CONFIG = {
 def test_a_config_that_cannot_be_expressed_is_named(snapshot, field):
     value, message = BAD_CONFIG[field]
     with pytest.raises(ValueError, match=r"config\.json: ") as caught:
-        import_gpt2(snapshot(**{field: value}))
+        import_snapshot(snapshot(**{field: value}))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -238,7 +238,7 @@ def test_bad_tensors_are_named(snapshot, case):
     change, fields, message = BAD_TENSORS[case]
     root = snapshot("plain", change or None, **fields)
     with pytest.raises(ValueError, match=r"model\.safetensors") as caught:
-        import_gpt2(root)
+        import_snapshot(root)
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -250,20 +250,20 @@ def test_a_missing_or_truncated_file_is_named(snapshot, file):
     for size in (0, 5, len(content) // 2, len(content) - 3):
         (root / file).write_bytes(content[:size])
         with pytest.raises(ValueError, match=file) as caught:
-            import_gpt2(root)
+            import_snapshot(root)
         assert "\n" not in str(caught.value)
     (root / file).unlink()
     with pytest.raises(ValueError, match=f"there is no file .*{file}"):
-        import_gpt2(root)
+        import_snapshot(root)
 
 
 def test_no_folder_and_foreign_json(tmp_path, snapshot):
     with pytest.raises(ValueError, match="there is no folder"):
-        import_gpt2(tmp_path / "none")
+        import_snapshot(tmp_path / "none")
     root = snapshot()
     (root / "config.json").write_text("[]")
     with pytest.raises(ValueError, match="holds a JSON list; it must be an object"):
-        import_gpt2(root)
+        import_snapshot(root)
 
 
 def test_a_tokenizer_of_another_model_is_refused(snapshot):
@@ -272,8 +272,13 @@ def test_a_tokenizer_of_another_model_is_refused(snapshot):
     fields = json.loads(text)
     fields["added_tokens"].append({**fields["added_tokens"][0], "id": 284, "content": "<|more|>"})
     (root / "tokenizer.json").write_text(json.dumps(fields))
+    padded = import_snapshot(root)  # a pad token that nobody uses is no mismatch
+    assert Tokenizer.from_json(padded.tokenizer_json).vocab_size == 285
+    fields = json.loads(text)
+    fields["model"]["vocab"]["zzz"] = 284
+    (root / "tokenizer.json").write_text(json.dumps(fields))
     with pytest.raises(ValueError, match="has 285 tokens, more than the vocab_size of 284"):
-        import_gpt2(root)
+        import_snapshot(root)
     (root / "tokenizer.json").write_text(text.replace(BOS, "<|other|>"))
-    with pytest.raises(ValueError, match=r"tokenizer.json: the tokenizer has no token"):
-        import_gpt2(root)
+    with pytest.raises(ValueError, match=r"tokenizer\.json: the tokenizer has no token"):
+        import_snapshot(root)

@@ -114,7 +114,7 @@ def test_a_step_is_adamw_by_hand(trained):
 
 def test_a_job_that_diverges_is_named_with_its_step_and_may_be_spared():
     problem = planted_problem()
-    jobs = [JOBS[0], Job(1, Hyper(0.01, lr=1e38))]
+    jobs = [JOBS[0], Job(1, Hyper(float("nan")))]
     start = initial_state(problem, SEARCH, jobs)
     with pytest.raises(FloatingPointError, match=r"^the pruning of job 1 diverged .* at step \d"):
         train_gates(problem, SEARCH, start)

@@ -5,7 +5,8 @@ import pathlib
 import pytest
 import tokenizers
 
-from circuitjax.tasks.tokenizer import BOS, Tokenizer
+from circuitjax.tasks.english.vocabulary import single
+from circuitjax.tasks.tokenizer import BOS, Tokenizer, with_bos
 
 
 @pytest.mark.parametrize("text", ["", "x = [a, b]\n", "    for x in y:\n", "é 中 \U0001f600\t\r\n"])
@@ -53,3 +54,66 @@ def test_a_tokenizer_without_bos_is_refused() -> None:
 def test_a_missing_file_is_refused(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ValueError, match=r"none\.json"):
         Tokenizer.from_file(tmp_path / "none.json")
+
+
+def pieces(prefix: bool = True) -> tokenizers.Tokenizer:
+    """A tokenizer of pieces, `▁` for a space and bytes where there is no piece, as Llama 2 has it."""
+    words = ["<unk>", "<s>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    words += ["▁", *"aMryJohn", "▁a", "ar", "▁M", "▁Mar", "▁Mary", "▁J", "oh", "▁Joh", "▁John"]
+    merges = [("▁", "a"), ("a", "r"), ("▁", "M"), ("▁M", "ar"), ("▁Mar", "y")]
+    merges += [("▁", "J"), ("o", "h"), ("▁J", "oh"), ("▁Joh", "n")]
+    vocabulary = {word: index for index, word in enumerate(dict.fromkeys(words))}
+    rust = tokenizers.Tokenizer(
+        tokenizers.models.BPE(
+            vocabulary, merges, unk_token="<unk>", fuse_unk=True, byte_fallback=True
+        )
+    )
+    rust.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace(
+        prepend_scheme="first" if prefix else "never", split=False
+    )
+    decoders = tokenizers.decoders
+    rust.decoder = decoders.Sequence(
+        [decoders.ByteFallback(), decoders.Metaspace(prepend_scheme="first"), decoders.Fuse()]
+    )
+    rust.add_special_tokens(["<unk>", "<s>"])
+    return rust
+
+
+@pytest.mark.parametrize("prefix", [True, False])
+def test_a_piece_is_looked_up_within_a_text(prefix: bool) -> None:
+    rust = pieces(prefix)
+    tokenizer = Tokenizer.from_json(rust.to_str())
+    assert tokenizer.bos_id == rust.token_to_id("<s>")
+    for name in ("Mary", "John"):
+        index = rust.token_to_id(f"▁{name}")
+        assert tokenizer.token_id(f" {name}") == index
+        prompt = "a Mary a"
+        assert tokenizer.encode(f"{prompt} {name}") == [*tokenizer.encode(prompt), index]
+        assert tokenizer.encode_after([f" {name}"]) == [[index]]
+    assert tokenizer.token_id("\n") == rust.token_to_id("<0x0A>")
+    assert tokenizer.token_id("M") == rust.token_to_id("M")
+    assert single(tokenizer, ["Mary", "John", "Zoe"], 2, "names") == ("Mary", "John")
+
+
+def test_a_template_says_what_begins_a_text() -> None:
+    rust = pieces()
+    rust.add_tokens(["<|endoftext|>"])
+    text = with_bos(rust.to_str(), "<s>")
+    tokenizer = Tokenizer.from_json(text)
+    assert tokenizer.bos_id == rust.token_to_id("<s>")  # rather than `<|endoftext|>`
+    assert tokenizer.encode("a Mary") == Tokenizer.from_json(rust.to_str()).encode("a Mary")
+    with pytest.raises(ValueError, match="has no token '<bos>' to begin a text with"):
+        with_bos(text, "<bos>")
+
+
+def test_words_and_ids_with_gaps() -> None:
+    words = {"[UNK]": 0, "one": 3, "two": 7, "<s>": 90}
+    rust = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    rust.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    tokenizer = Tokenizer.from_json(rust.to_str())
+    assert tokenizer.ids == (0, 3, 7, 90)
+    assert tokenizer.vocab_size == 91
+    assert tokenizer.bos_id == 90
+    assert tokenizer.token_id(" two") == tokenizer.token_id("two") == 7
+    assert tokenizer.encode("one two") == [3, 7]
+    assert tokenizer.decode([1]) == ""  # a gap

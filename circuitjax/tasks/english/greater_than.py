@@ -58,7 +58,7 @@ TEMPLATES: Mapping[str, str] = MappingProxyType(
 def split_years(tokenizer: Tokenizer) -> dict[str, tuple[str, ...]]:
     """Returns for each century the years, as two digits, that are two tokens of two digits each."""
     years = [(century, year) for century in CENTURIES for year in _TWO_DIGITS]
-    ids = tokenizer.encode_batch([f" {century}{year}" for century, year in years])
+    ids = tokenizer.encode_after([f" {century}{year}" for century, year in years])
     found: dict[str, tuple[str, ...]] = dict.fromkeys(CENTURIES, ())
     for (century, year), row in zip(years, ids, strict=True):
         if row == [tokenizer.token_id(f" {century}"), tokenizer.token_id(year)]:

@@ -9,7 +9,7 @@ __all__ = ["require", "single", "token_counts"]
 
 def token_counts(tokenizer: Tokenizer, words: Sequence[str]) -> dict[str, int]:
     """Returns for each word the number of tokens it makes with a space before it."""
-    ids = tokenizer.encode_batch([f" {word}" for word in words])
+    ids = tokenizer.encode_after([f" {word}" for word in words])
     return dict(zip(words, map(len, ids), strict=True))
 
 
