@@ -152,13 +152,13 @@ def holds(
     if kind.replaced and overwrite:
         return False
     mend = ", or replace it with --overwrite" if kind.replaced else ""
+    article = f"{'an' if kind.what[0] in 'aeiou' else 'a'} {kind.what}"
     if not held:
         raise ValueError(
-            f"{directory} holds a {kind.what} of an earlier version: choose another --out{mend}"
+            f"{directory} holds {article} of an earlier version: choose another --out{mend}"
         )
     # Hashes differ wherever anything does.
     keys = [key for key in {**wanted, **held} if key != HASH and held.get(key) != wanted.get(key)]
-    article = "an audit" if kind is AUDIT else f"a {kind.what}"
     raise ValueError(
         f"{directory} holds {article} with another {keys[0]}: choose another --out, or give the "
         f"{keys[0]} it was begun with{mend}"
@@ -166,8 +166,11 @@ def holds(
 
 
 def claim(kind: Kind, directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
-    """Empties a directory of what `holds` has found to be ours, and writes what it is for."""
-    if directory.exists():
+    """Empties a directory of what `holds` has found to be ours, and writes what it is for.
+
+    One that is never replaced is empty by then, but for what other processes of the same work wrote since.
+    """
+    if kind.replaced and directory.exists():
         for path in directory.iterdir():
             # The record goes last, replaced: what is left by a killed process is still known as ours.
             if path.name in (_LOCK, kind.record) or not kind.is_ours(path.name):

@@ -108,3 +108,11 @@ def test_versions_before_and_after(tmp_path):
     (tmp_path / "run.json").write_text(json.dumps(newer))
     with pytest.raises(ValueError, match="install a newer one"):
         holds(RUN, tmp_path, ONE, overwrite=True)
+
+
+def test_a_suite_that_two_processes_begin_loses_nothing(tmp_path):
+    """The second may have looked before the first had written anything."""
+    claim(SUITE, tmp_path, ONE)
+    (tmp_path / "cells").mkdir()
+    claim(SUITE, tmp_path, ONE)
+    assert (tmp_path / "cells").exists()
