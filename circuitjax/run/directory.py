@@ -168,7 +168,7 @@ def holds(
 def claim(kind: Kind, directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
     """Empties a directory of what `holds` has found to be ours, and writes what it is for.
 
-    One that is never replaced is empty by then, but for what other processes of the same work wrote since.
+    One that is never replaced is empty by then, but for what others that do the same work wrote since.
     """
     if kind.replaced and directory.exists():
         for path in directory.iterdir():

@@ -1,6 +1,7 @@
 """A run in a directory: it resumes, is idempotent, refuses what is not its own, and adds up."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -97,9 +98,7 @@ def test_a_finished_run_is_only_read(finished, monkeypatch):
 
 def test_a_report_that_is_not_of_its_run_is_not_shown(finished, tmp_path, monkeypatch):
     """A changed figure, another run's report, another circuit: each is one line, and can be redone."""
-    import shutil
-
-    run, report = finished
+    run, _ = finished
     monkeypatch.setattr(search_module, "prepare", forbidden)
     for index, spoil in enumerate(
         (
@@ -122,7 +121,7 @@ def test_a_report_that_is_not_of_its_run_is_not_shown(finished, tmp_path, monkey
             (folder / "report.json").write_bytes(kept)
             shutil.copytree(run.directory / "circuit", folder / "circuit")
         mine = run_in(folder, jobs=JOBS[:1] if index == 1 else JOBS)
-        with pytest.raises(ValueError, match="was changed after|is damaged") as caught:
+        with pytest.raises(ValueError, match=r"was changed after|is damaged") as caught:
             run_pruning(mine)
         assert "\n" not in str(caught.value)
         with pytest.raises(AssertionError, match="computed again"):
