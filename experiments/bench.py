@@ -5,7 +5,7 @@
     step       one mask-training step on a batch of 64 pairs (128 sequences of 64 tokens)
     select     a whole selection on 20 batches, calibrated at every k it looks at
     probe      the selection's time per circuit evaluated
-    calibrate  the circuit's forward passes over 20 batches, and 16 L-BFGS steps on the differences
+    calibrate  the circuit's forward passes over 20 batches, and 16 L-BFGS steps on the log odds
                they give; `calibrate_forward` and `calibrate_fit` are its parts
     jobs       8 jobs as one program; `ratio` is 8 jobs one after another over it
 
@@ -27,15 +27,18 @@ import numpy as np
 from absl import app, flags
 
 from circuitjax.core.host import keep_freed_memory
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.nodes import NodeGates
 from circuitjax.model.config import TransformerConfig
+from circuitjax.model.record import Model
 from circuitjax.prune.calibrate import calibrate
-from circuitjax.prune.config import PruneConfig, default_hyper, stack_hypers
+from circuitjax.prune.cut import Choice, choose
+from circuitjax.prune.defaults import default_hyper, default_search
 from circuitjax.prune.evaluate import Prober
-from circuitjax.prune.masks import Choice, choose_from_rankings
-from circuitjax.prune.nodes import NodeMasks
-from circuitjax.prune.objective import Pairs
-from circuitjax.prune.problem import Problem
-from circuitjax.prune.train import MaskState, init_jobs, make_train_chunk
+from circuitjax.prune.find import initial_state, objective_of
+from circuitjax.prune.problem import Problem, batches_of
+from circuitjax.prune.rank import Ranked
+from circuitjax.prune.train import Job, MaskState, make_train_chunk
 from experiments import bench_timing, bench_workloads
 from experiments.bench_timing import measured_line, peak_memory, print_line, timed
 from experiments.bench_workloads import (
@@ -62,39 +65,37 @@ _DTYPE = flags.DEFINE_enum(
 JOBS = 8
 
 
-def to_pairs(tokens: np.ndarray, answers: tuple[int, int]) -> Pairs:
+def to_pairs(tokens: np.ndarray, answers: tuple[int, int]) -> Examples:
     """Tokens `[B, 2, T]` as pairs that share their answers."""
     shape, length = tokens.shape[:2], tokens.shape[2]
-    return Pairs(
-        tokens=jnp.asarray(tokens),
-        last=jnp.full(shape, length - 1, jnp.int32),
-        answers=jnp.broadcast_to(jnp.asarray(answers, jnp.int32), shape),
-    )
+    return Examples.of_pairs(tokens, np.full(shape, length - 1), np.broadcast_to(answers, shape))
 
 
 def make_problem(workload: Workload, arrays: Arrays, config: TransformerConfig) -> Problem:
     """The problem, its validation prompts sorted into positives and negatives by a circuit."""
-    prune = PruneConfig(batch_size=workload.pairs, steps=10_000)
     validation = to_pairs(arrays.validation, arrays.answers)
+    params, fills = jax.tree.map(jnp.asarray, (arrays.params, arrays.fills))
+    whole = NodeGates(params, fills, config=config)
     problem = Problem(
-        config=config,
-        prune=prune,
-        params=jax.tree.map(jnp.asarray, arrays.params),
-        fills={site: jnp.asarray(fill) for site, fill in arrays.fills.items()},
+        model=Model("random", config, arrays.params),
+        whole=whole,
+        trained=whole,
         train=to_pairs(arrays.train, arrays.answers),
         validation=validation,
         test=validation,
+        batches=batches_of(whole),
     )
-    values = circuit_differences(problem, arrays.ranks, circuit_size(workload))
-    order = np.argsort(-np.asarray(values).reshape(-1), kind="stable")
+    odds = circuit_odds(problem, arrays.ranks, circuit_size(workload))
+    differences = odds.reshape(-1, 2) * [1, -1]  # of the same two completions after each prompt
+    order = np.argsort(-differences.reshape(-1), kind="stable")
     positives, negatives = np.split(arrays.validation.reshape(-1, workload.length)[order], 2)
     labelled = to_pairs(np.stack([positives, negatives], axis=1), arrays.answers)
     return dataclasses.replace(problem, validation=labelled, test=labelled)
 
 
-def circuit_differences(problem: Problem, ranks: np.ndarray, k: int) -> np.ndarray:
-    """Logit differences `[1, M, 2]` of the first k nodes' circuit on the validation pairs."""
-    return Prober(problem, [ranks]).answers(problem.validation, 0, [k]).differences
+def circuit_odds(problem: Problem, ranks: np.ndarray, k: int) -> np.ndarray:
+    """Log odds `[1, M]` of the first k nodes' circuit on the prompts of the validation pairs."""
+    return Prober(problem, [ranks]).answers(problem.validation, 0, [k]).odds
 
 
 def circuit_size(workload: Workload) -> int:
@@ -104,14 +105,14 @@ def circuit_size(workload: Workload) -> int:
 
 def _stepper(problem: Problem, jobs: int) -> Callable[[], MaskState]:
     """Takes `--chunk` steps of `jobs` jobs at each call."""
-    objective = NodeMasks(problem.config, problem.prune)
-    hypers = stack_hypers([default_hyper(problem.config.num_nodes)] * jobs)
-    state = init_jobs(objective, jnp.arange(jobs), hypers)
-    train_chunk = make_train_chunk(objective)
+    search = default_search(batch_size=problem.train.items // 4, steps=10_000)
+    hyper = default_hyper(search, problem.whole.num_gates)
+    state = initial_state(problem, search, [Job(seed, hyper) for seed in range(jobs)])
+    train_chunk = make_train_chunk(objective_of(problem, search))
 
     def advance() -> MaskState:
         nonlocal state
-        state, _ = train_chunk(state, _CHUNK.value, (problem.params, problem.fills), problem.train)
+        state, _ = train_chunk(state, _CHUNK.value, problem.trained, problem.train)
         return state
 
     return advance
@@ -128,9 +129,10 @@ def time_step(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any
 def time_select(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
     """A whole selection, and its time per probe."""
     found: list[Choice] = []
+    ranked = Ranked(arrays.ranks, arrays.ranks < size, trained=size)
 
     def select() -> None:
-        found.extend(choose_from_rankings(problem, [arrays.ranks], [size]))
+        found.extend(choose(problem, default_search().selection, [ranked]))
 
     times, cold = timed(select, jax.block_until_ready)
     choice, probes = found[-1], len(found[-1].curve)
@@ -145,7 +147,7 @@ def time_calibrate(problem: Problem, arrays: Arrays, size: int) -> list[dict[str
     """Forward passes of one circuit and its fit: together, then apart."""
 
     def forward() -> np.ndarray:
-        return circuit_differences(problem, arrays.ranks, size)
+        return circuit_odds(problem, arrays.ranks, size)
 
     values = forward()
     lines = []

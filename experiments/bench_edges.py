@@ -15,7 +15,6 @@ weights. `seconds` is the median of the repeats after a warm-up, `cold` the firs
 compilation; peak memory is that of the process so far.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -26,26 +25,17 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from circuitjax.circuit.find_edges import (
-    default_edge_hyper,
-    edge_candidates,
-    initial_edge_state,
-    train_edges,
-)
 from circuitjax.core.host import keep_freed_memory
+from circuitjax.gated.edges import EdgeGates
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.replacement import refer
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.residual_graph import apply_graph, residual_graph
+from circuitjax.model.record import Model
 from circuitjax.model.transformer import init_params
-from circuitjax.prune.config import stack_hypers
-from circuitjax.prune.residual import (
-    EdgeConfig,
-    Examples,
-    ResidualMasks,
-    active_edges,
-    reference_run,
-)
-from circuitjax.prune.residual_problem import EdgeProblem
-from circuitjax.prune.train import Job, MaskState, init_jobs, make_train_chunk
+from circuitjax.prune.defaults import Search, default_hyper, default_search
+from circuitjax.prune.find import candidates_of, initial_state, objective_of, train_gates
+from circuitjax.prune.problem import Problem, batches_of
+from circuitjax.prune.train import Job, MaskState, make_train_chunk
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
 from experiments.command import exit_on_bad_input
@@ -62,12 +52,17 @@ flags.adopt_module_key_flags(bench_timing)
 _SIZES = flags.DEFINE_list("sizes", list(SIZES), "Which models.")
 _MEASUREMENTS = flags.DEFINE_list("measurements", ["step", "parts", "jobs"], "Which ones.")
 _CHUNK = flags.DEFINE_integer("chunk", 2, "Training steps per call of the program.")
-_STEPS = flags.DEFINE_integer("steps", EdgeConfig().steps, "Training steps of `targets`.")
+_STEPS = flags.DEFINE_integer("steps", 300, "Training steps of `targets`.")
 
 JOBS, BATCH, LENGTH = 8, 8, 32
 
 
-def _problem(name: str) -> tuple[ResidualMasks, Any, Examples]:
+def _search(**changes: Any) -> Search:
+    settings = {"steps": 100_000, "batch_size": BATCH, **changes}
+    return default_search("edges", paired=False, **settings)
+
+
+def _problem(name: str) -> Problem:
     config = SIZES[name]
     params = jax.jit(functools.partial(init_params, config=config))(jax.random.key(0))
     rng = np.random.default_rng(0)
@@ -79,54 +74,53 @@ def _problem(name: str) -> tuple[ResidualMasks, Any, Examples]:
         right=jnp.asarray(right, jnp.int32),
         wrong=jnp.asarray(wrong, jnp.int32),
     )
-    settings = EdgeConfig(steps=100_000, batch_size=BATCH)
-    return ResidualMasks(config, settings), (params, None), examples
+    whole = EdgeGates(params, None, config=config)
+    model = Model(name, config, jax.tree.map(np.asarray, params))
+    return Problem(model, whole, whole, examples, examples, examples, batches_of(whole))
 
 
-def _stepper(
-    objective: ResidualMasks, data: Any, examples: Examples, jobs: int
-) -> Callable[[], MaskState]:
-    hypers = stack_hypers([default_edge_hyper(objective.settings)] * jobs)
-    state = init_jobs(objective, jnp.arange(jobs), hypers)
-    train_chunk = make_train_chunk(objective)
+def _stepper(problem: Problem, jobs: int) -> Callable[[], MaskState]:
+    search = _search()
+    hyper = default_hyper(search, problem.whole.num_gates)
+    state = initial_state(problem, search, [Job(seed, hyper) for seed in range(jobs)])
+    train_chunk = make_train_chunk(objective_of(problem, search))
 
     def advance() -> MaskState:
         nonlocal state
-        state, _ = train_chunk(state, _CHUNK.value, data, examples)
+        state, _ = train_chunk(state, _CHUNK.value, problem.trained, problem.train)
         return state
 
     return advance
 
 
-def time_step(objective: ResidualMasks, data: Any, examples: Examples) -> list[dict[str, Any]]:
+def time_step(problem: Problem) -> list[dict[str, Any]]:
     """One job's training step."""
-    times, cold = timed(_stepper(objective, data, examples, 1), jax.block_until_ready)
+    times, cold = timed(_stepper(problem, 1), jax.block_until_ready)
     times = [t / _CHUNK.value for t in times]
     return [measured_line(times, measurement="step", cold=cold, steps_per_call=_CHUNK.value)]
 
 
-def time_parts(objective: ResidualMasks, data: Any, examples: Examples) -> list[dict[str, Any]]:
+def time_parts(problem: Problem) -> list[dict[str, Any]]:
     """The forward passes of a step."""
-    config, params = objective.config, data[0]
-    batch = examples.take(np.arange(BATCH))
-    references = jax.jit(lambda p, b: reference_run(config, p, b, None))
-    _, writers = references(params, batch)
-    gates = jnp.ones(residual_graph(config).num_edges)
-    run = jax.jit(lambda p, w, z: apply_graph(config, p, batch.tokens[:, 0], z, w, batch.positions))
+    model, batch = problem.whole, problem.train.first(BATCH)
+    references = jax.jit(lambda model, batch: refer(model, batch, jax.random.key(0), full=True))
+    _, writers = references(model, batch)
+    gates = jnp.ones(model.num_gates)
+    run = jax.jit(lambda model, held, z: model.logits(z, batch, held))
     lines = []
     for name, call in (
-        ("full_and_corrupted_forward", lambda: references(params, batch)),
-        ("circuit_forward", lambda: run(params, writers, gates)),
+        ("full_and_corrupted_forward", lambda: references(model, batch)),
+        ("circuit_forward", lambda: run(model, writers, gates)),
     ):
         times, cold = timed(call, jax.block_until_ready)
         lines.append(measured_line(times, measurement=name, cold=cold))
     return lines
 
 
-def time_jobs(objective: ResidualMasks, data: Any, examples: Examples) -> list[dict[str, Any]]:
+def time_jobs(problem: Problem) -> list[dict[str, Any]]:
     """8 jobs as one program against the same 8, each run by itself."""
-    together, cold = timed(_stepper(objective, data, examples, JOBS), jax.block_until_ready)
-    alone = _stepper(objective, data, examples, 1)
+    together, cold = timed(_stepper(problem, JOBS), jax.block_until_ready)
+    alone = _stepper(problem, 1)
 
     def one_after_another() -> None:
         for _ in range(JOBS):
@@ -139,22 +133,18 @@ def time_jobs(objective: ResidualMasks, data: Any, examples: Examples) -> list[d
     return [line | {"seconds_apart": float(np.median(apart)) / steps, "ratio": ratio}]
 
 
-def reach_targets(objective: ResidualMasks, data: Any, examples: Examples) -> list[dict[str, Any]]:
+def reach_targets(problem: Problem) -> list[dict[str, Any]]:
     """Requested and achieved sparsity, and KL against edges, of 8 jobs."""
-    settings = dataclasses.replace(objective.settings, steps=_STEPS.value, target="match_soft")
-    problem = EdgeProblem(
-        objective.config, settings, data[0], data[1], examples, examples, examples, paired=False
-    )
+    search, total = _search(steps=_STEPS.value, threshold="match_soft"), problem.whole.totals()[1]
     targets = 1 - np.geomspace(0.3, 0.01, JOBS)
-    jobs = [Job(0, default_edge_hyper(settings, target_sparsity=float(t))) for t in targets]
-    state = train_edges(problem, initial_edge_state(problem, jobs))
+    jobs = [Job(0, default_hyper(search, total, target_sparsity=float(t))) for t in targets]
+    state = train_gates(problem, search, initial_state(problem, search, jobs))
     lines = []
-    for target, found in zip(targets, edge_candidates(problem, jobs, state), strict=True):
-        total = int(active_edges(objective.config, settings.ablation).sum())
+    for target, found in zip(targets, candidates_of(problem, search, jobs, state), strict=True):
         lines.append(
             {
                 "measurement": "targets",
-                "steps": settings.steps,
+                "steps": _STEPS.value,
                 "requested": float(target),
                 "expected": 1 - found.choice.soft / total,
                 "kept": found.edges,
@@ -192,10 +182,10 @@ def main(argv: list[str]) -> None:
         "memory_before_mib": peak_memory(),
     }
     for name in _SIZES.value:
-        objective, data, examples = _problem(name)
-        edges = residual_graph(objective.config).num_edges
+        problem = _problem(name)
+        edges = problem.whole.num_gates
         for measurement in _MEASUREMENTS.value:
-            for line in _MEASURE[measurement](objective, data, examples):
+            for line in _MEASURE[measurement](problem):
                 stats = jax.local_devices()[0].memory_stats() or {}
                 peak = stats.get("peak_bytes_in_use")
                 device = None if peak is None else peak / 2**20

@@ -14,11 +14,10 @@ import numpy as np
 from absl import app, flags
 
 from circuitjax.core.host import keep_freed_memory
-from circuitjax.prune.config import PruneConfig, default_hyper
-from circuitjax.prune.nodes import NodeMasks
-from circuitjax.prune.packing import training_rows
+from circuitjax.prune.defaults import Search, default_hyper, default_search
+from circuitjax.prune.find import initial_state, objective_of
 from circuitjax.prune.problem import Problem, make_problem
-from circuitjax.prune.train import Job, make_train_chunk, start_jobs
+from circuitjax.prune.train import Job, make_train_chunk
 from circuitjax.tasks.base import Task
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
@@ -35,22 +34,21 @@ _JOBS = flags.DEFINE_integer("jobs", 1, "Jobs in one program.")
 _CHUNK = flags.DEFINE_integer("chunk", 4, "Training steps per call of the program.")
 
 
-def _time(problem: Problem) -> tuple[list[float], float, float]:
+def _time(problem: Problem, search: Search) -> tuple[list[float], float, float]:
     """Seconds of steps, of the first call, and slots of a pair."""
-    config, prune = problem.config, problem.prune
-    rows = training_rows(problem.train, config.causal, prune.batch_size)
-    train_chunk = make_train_chunk(NodeMasks(config, prune))
-    hyper = default_hyper(config.num_nodes)
-    state = start_jobs(NodeMasks(config, prune), [Job(seed, hyper) for seed in range(_JOBS.value)])
+    rows = problem.batches.training(problem.train, search.train.batch_size)
+    train_chunk = make_train_chunk(objective_of(problem, search))
+    hyper = default_hyper(search, problem.whole.num_gates)
+    state = initial_state(problem, search, [Job(seed, hyper) for seed in range(_JOBS.value)])
 
     def advance() -> jax.Array:
         nonlocal state
-        data = (problem.params, problem.fills)
-        state, metrics = train_chunk(state, _CHUNK.value, data, rows)
+        state, metrics = train_chunk(state, _CHUNK.value, problem.trained, rows)
         return metrics["loss"]
 
     times, cold = timed(advance, jax.block_until_ready)
-    return [t / _CHUNK.value for t in times], cold, rows.tokens.size / rows.size
+    slots = rows.prompts.tokens.size / problem.train.items
+    return [t / _CHUNK.value for t in times], cold, slots
 
 
 @exit_on_bad_input
@@ -71,12 +69,12 @@ def main(argv: list[str]) -> None:
     for name in _TASKS.value:
         model, task = load_task(name, _MODEL.value)
         assert isinstance(task, Task)
-        prune = PruneConfig(steps=100_000, batch_size=_BATCH.value)
-        packed = make_problem(model, task, prune)
+        search = default_search(steps=100_000, batch_size=_BATCH.value)
+        packed = make_problem(model, task, search.choices, search.data)
         plain = dataclasses.replace(packed, train=dataclasses.replace(packed.train, row_length=0))
         alone, seconds = None, 0.0
         for rows, problem in (("plain", plain), ("packed", packed)):
-            times, cold, slots = _time(problem)
+            times, cold, slots = _time(problem, search)
             line = measured_line(times, measurement=rows, task=name, cold=cold, slots=slots)
             seconds = float(np.median(times))
             line |= {} if alone is None else {"ratio": alone / seconds}

@@ -10,21 +10,19 @@ repeats after a warm-up, `cold` the first call with its compilation; peak memory
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from circuitjax.circuit.find_weights import default_weight_hyper
 from circuitjax.core.host import keep_freed_memory
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.weights import WeightGates, weight_gates
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.families import FAMILIES
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import init_params
-from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.objective import Pairs
+from circuitjax.prune.defaults import default_hyper, default_search
+from circuitjax.prune.objective import Objective
 from circuitjax.prune.train import Job, make_train_chunk, start_jobs
-from circuitjax.prune.weight_gates import WeightData, weight_index, whole_weights
-from circuitjax.prune.weights import WeightMasks
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
 from experiments.command import exit_on_bad_input
@@ -61,27 +59,18 @@ def sparse_model(config: TransformerConfig, nonzeros: int) -> dict[str, np.ndarr
     return {**params, "layers": layers}
 
 
-def random_pairs() -> Pairs:
+def random_pairs() -> Examples:
     """`PAIRS` pairs of random tokens."""
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, VOCABULARY, (PAIRS, 2, LENGTH))
     answers = rng.integers(0, VOCABULARY, (PAIRS, 2))
-    last = np.full((PAIRS, 2), LENGTH - 1)
-    return Pairs(
-        jnp.asarray(tokens, jnp.int32),
-        jnp.asarray(last, jnp.int32),
-        jnp.asarray(answers, jnp.int32),
-    )
+    return Examples.of_pairs(tokens, np.full((PAIRS, 2), LENGTH - 1), answers)
 
 
-def build(config: TransformerConfig, nonzeros: int) -> tuple[WeightMasks, WeightData]:
-    """The objective and its data: every gate open, means at zero."""
-    params = sparse_model(config, nonzeros)
-    index = weight_index(config, params)
+def build(config: TransformerConfig, nonzeros: int) -> WeightGates:
+    """The model with a gate on every weight, means at zero."""
     fills = {site: np.zeros(shape, np.float32) for site, shape in shapes(config).items()}
-    mask = {site: np.ones(shape, bool) for site, shape in shapes(config).items()}
-    prune = PruneConfig(steps=100_000, batch_size=PAIRS)
-    return WeightMasks(config, prune, index.total), whole_weights(params, fills, mask, index)
+    return weight_gates(config, sparse_model(config, nonzeros), fills, "mean")
 
 
 @exit_on_bad_input
@@ -106,22 +95,25 @@ def main(argv: list[str]) -> None:
         "memory_before_mib": peak_memory(),
         **{name: dataclasses.asdict(config)[name] for name in ("num_layers", "d_model")},
     }
-    objective, data = build(config, _NONZEROS.value)
-    hyper = default_weight_hyper(_NONZEROS.value)
+    gated = build(config, _NONZEROS.value)
+    hyper = default_hyper(default_search("weights", control="count"), _NONZEROS.value)
+    objective = Objective(
+        "heaviside", "task", "count", "binary", False, True, "loss", steps=100_000, batch_size=PAIRS
+    )
     train_chunk = make_train_chunk(objective)
-    state = start_jobs(objective, [Job(seed, hyper) for seed in range(_JOBS.value)])
+    state = start_jobs(objective, [Job(seed, hyper) for seed in range(_JOBS.value)], gated)
     pairs = random_pairs()
 
     def advance() -> jax.Array:
         nonlocal state
-        state, metrics = train_chunk(state, _CHUNK.value, data, pairs)
+        state, metrics = train_chunk(state, _CHUNK.value, gated, pairs)
         return metrics["loss"]
 
     times, cold = timed(advance, jax.block_until_ready)
     stats = jax.local_devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use")
     line = measured_line([t / _CHUNK.value for t in times], measurement="step", cold=cold)
-    line |= {"nonzeros": _NONZEROS.value, "gates": objective.total, "jobs": _JOBS.value}
+    line |= {"nonzeros": _NONZEROS.value, "gates": gated.num_gates, "jobs": _JOBS.value}
     print_line(None if peak is None else peak / 2**20, **about, **line)
 
 

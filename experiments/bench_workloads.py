@@ -204,21 +204,39 @@ def reference_gradient(
     import jax
     import jax.numpy as jnp
 
-    from circuitjax.prune.config import PruneConfig, default_hyper
-    from circuitjax.prune.objective import Pairs, pruning_loss
+    from circuitjax.gated.examples import Examples
+    from circuitjax.gated.nodes import NodeGates
+    from circuitjax.prune.defaults import default_hyper, default_search
+    from circuitjax.prune.objective import Objective
 
-    config = make_config(workload, abs_top_k)
-    hyper, prune = default_hyper(config.num_nodes), PruneConfig()
-    shape = tokens.shape[:2]
-    answers = jnp.broadcast_to(jnp.asarray(arrays.answers, jnp.int32), shape)
-    pairs = Pairs(jnp.asarray(tokens), jnp.full(shape, workload.length - 1), answers)
+    params, fills = jax.tree.map(jnp.asarray, (arrays.params, arrays.fills))
+    model = NodeGates(params, fills, config=make_config(workload, abs_top_k))
+    shape, last = tokens.shape[:2], workload.length - 1
+    answers = np.broadcast_to(arrays.answers, shape)
+    pairs = Examples.of_pairs(tokens, np.full(shape, last), answers)
+    hyper = default_hyper(default_search(), model.num_gates)
+    objective = Objective(
+        "heaviside",
+        "task",
+        "count",
+        "binary",
+        False,
+        False,
+        "loss",
+        steps=100,
+        batch_size=len(tokens),
+    )
 
-    def loss_of(t: Any, params: Any, fills: Any, batch: Any) -> jax.Array:
-        return pruning_loss(config, prune, params, t, hyper, fills, batch)[0]
+    @jax.jit
+    def run(tau: jax.Array, model: Any, pairs: Any) -> Any:
+        def loss_of(scores: jax.Array) -> jax.Array:
+            at = (jax.random.key(0), jnp.zeros((), jnp.int32))
+            return objective.loss({"gates": scores}, (), hyper, at, model, pairs)[0]
 
-    inputs = jax.tree.map(jnp.asarray, (tau, arrays.params, arrays.fills, pairs))
-    loss, slopes = jax.jit(jax.value_and_grad(loss_of))(*inputs)
-    return float(loss), {site: np.asarray(slope) for site, slope in slopes.items()}
+        return jax.value_and_grad(loss_of)(tau)
+
+    loss, slope = run(jnp.asarray(model.flat(tau)), model, pairs)
+    return float(loss), {site: np.asarray(part) for site, part in model.tree(slope).items()}
 
 
 def chosen(measurable: Sequence[str], measurements: Sequence[str]) -> Iterator[tuple[str, bool]]:

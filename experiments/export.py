@@ -9,11 +9,11 @@ graph.dot, benchmark.json; for the viewer of openai/circuit_sparsity viz/ and mo
 import dataclasses
 
 from absl import app, flags
-
-from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.edge_circuit import EdgeCircuit
 from circuitjax.circuit.export import FORMATS, check_formats, export_circuit
 from circuitjax.circuit.load import load_circuit
+
+from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.prune.config import PruneConfig

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 from absl import app, flags
-
 from circuitjax.circuit.load import load_circuit
+
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.pretrain.packing import Corpus

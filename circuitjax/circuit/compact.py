@@ -14,6 +14,7 @@ every other and all D are carried.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -121,12 +122,21 @@ def compact(model: Model, circuit: Circuit) -> CompactCircuit:
     """Builds the circuit's own small model.
 
     Raises:
-      ValueError: another model than the circuit's, or AbsTopK at a node site (every activation
-        competes there, so nothing can be left out).
+      ValueError: another model than the circuit's; AbsTopK at a node site (every activation competes
+        there, so nothing can be left out); a circuit of residual edges, or one whose closed parts hold
+        something else in every prompt.
     """
-    config, params = circuit.gated(model)
-    reduced = reduce_model(config, params, circuit.mask, circuit.fills, own_widths=True)
-    carried = _carried(config, circuit.mask, reduced.stack)
+    view = circuit.parts(model).get("nodes")
+    if view is None or view.model.held is None:
+        raise ValueError(
+            f"a circuit of {circuit.grain} under {circuit.ablation} ablation has no compact form: it "
+            "takes gates on nodes or weights, and constants for what is closed"
+        )
+    gated: Any = view.model
+    config, mask = gated.config, gated.tree(view.gates)
+    params, fills = (jax.tree.map(np.asarray, dict(x)) for x in (gated.params, gated.held))
+    reduced = reduce_model(config, params, mask, fills, own_widths=True)
+    carried = _carried(config, mask, reduced.stack)
     channels, others = np.flatnonzero(carried), np.flatnonzero(~carried)
     order = np.concatenate([channels, others])
 

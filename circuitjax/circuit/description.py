@@ -4,7 +4,7 @@ Its form is published as `schema/circuit.schema.json`, beside this file. Nodes a
 what a node is follows from its fields, not from its name. In circuits of nodes or weights there are
 two kinds of edges: `weight`, the edges that are counted (open nonzero weights between kept nodes), and
 `residual`, which are not counted: from what writes a residual channel to every later kept node that
-reads it, so that the graph hangs together as the computation does.
+reads it, so that the graph is connected as the computation is.
 """
 
 import importlib.resources
@@ -15,17 +15,15 @@ from typing import Any
 import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.edge_circuit import EdgeCircuit
-from circuitjax.circuit.graph import total_edges
+from circuitjax.gated.grains import grain_named
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.record import Model
-from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import address, parse_address
 from circuitjax.tasks.tokenizer import Tokenizer
 
 __all__ = ["FORMAT", "describe", "json_schema"]
 
-FORMAT = "circuitjax-graph-1"
+FORMAT = "circuitjax-graph-2"
 
 _TOKENS = 5  # per node
 
@@ -38,7 +36,7 @@ def json_schema() -> dict[str, Any]:
     return schema
 
 
-def describe(circuit: Circuit | EdgeCircuit, model: Model) -> dict[str, Any]:
+def describe(circuit: Circuit, model: Model) -> dict[str, Any]:
     """The circuit as JSON-able data, in the form of `json_schema`.
 
     Args:
@@ -50,15 +48,14 @@ def describe(circuit: Circuit | EdgeCircuit, model: Model) -> dict[str, Any]:
     """
     circuit.check_model(model)
     task = circuit.provenance.get("task")
-    if not circuit.nodes:
+    if not circuit.num_nodes:
         raise ValueError(f"the circuit of task {task!r} is empty: there is nothing to export")
-    if isinstance(circuit, EdgeCircuit):
-        kind, parts = "residual_edges", _of_edges(circuit)
-    else:
-        kind, parts = "nodes" if circuit.weights is None else "weights", _of_nodes(circuit, model)
+    mask = circuit.opened.get("mask")
+    of_nodes, of_edges = grain_named(circuit.grain).totals(circuit.config, model.params)
     return {
         "format": FORMAT,
-        "kind": kind,
+        "grain": circuit.grain,
+        "ablation": circuit.ablation,
         "model": {
             "name": circuit.model_name,
             "hash": circuit.model_hash,
@@ -66,33 +63,30 @@ def describe(circuit: Circuit | EdgeCircuit, model: Model) -> dict[str, Any]:
         },
         "task": None if task is None else str(task),
         "calibration": {"scale": circuit.scale, "shift": circuit.shift},
-        **parts,
+        "counts": {
+            "nodes": circuit.num_nodes,
+            "of_nodes": of_nodes,
+            "edges": circuit.num_edges,
+            "of_edges": of_edges,
+        },
+        **(_components(circuit) if mask is None else _channels(circuit, model, mask)),
         "provenance": dict(circuit.provenance),
     }
 
 
-def _of_nodes(circuit: Circuit, model: Model) -> dict[str, Any]:
-    nodes = [_node(circuit.config, name) for name in circuit.nodes]
+def _channels(circuit: Circuit, model: Model, mask: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Nodes and edges of a circuit that keeps {site: bool `[L, W]`}."""
+    nodes = [_node(circuit.config, name) for name in circuit.nodes()]
     nearest = _nearest_tokens(model, nodes)
-    weights = circuit.edges(model)
     edges: list[dict[str, Any]] = [
         {"source": source, "target": target, "kind": "weight", "weight": weight}
-        for source, target, weight in weights
+        for source, target, weight in circuit.edges()
     ]
     edges += [
         {"source": source, "target": target, "kind": "residual"}
-        for source, target in _residual_links(circuit)
+        for source, target in _residual_links(circuit.config, mask)
     ]
-    return {
-        "counts": {
-            "nodes": len(nodes),
-            "of_nodes": circuit.config.num_nodes,
-            "edges": len(weights),
-            "of_edges": total_edges(circuit.config, model.params),
-        },
-        "nodes": [{**node, "tokens": nearest[node["id"]]} for node in nodes],
-        "edges": edges,
-    }
+    return {"nodes": [{**node, "tokens": nearest[node["id"]]} for node in nodes], "edges": edges}
 
 
 def _node(config: TransformerConfig, name: str) -> dict[str, Any]:
@@ -104,20 +98,21 @@ def _node(config: TransformerConfig, name: str) -> dict[str, Any]:
     return fields
 
 
-def _residual_links(circuit: Circuit) -> list[tuple[str, str]]:
+def _residual_links(
+    config: TransformerConfig, mask: Mapping[str, np.ndarray]
+) -> list[tuple[str, str]]:
     """From each kept write to every later kept read of its channel, in forward order."""
-    config, order = circuit.config, {site: place for place, site in enumerate(SITES)}
+    order = {site: place for place, site in enumerate(SITES)}
     links = []
     for layer in range(config.num_layers):
         for write in ("attn.resid_delta", "mlp.resid_delta"):
-            for channel in np.flatnonzero(circuit.mask[write][layer]):
+            for channel in np.flatnonzero(mask[write][layer]):
                 source = address(config, layer, write, int(channel))
                 links += [
                     (source, address(config, later, read, int(channel)))
                     for later in range(layer, config.num_layers)
                     for read in ("attn.act_in", "mlp.act_in")
-                    if (later, order[read]) > (layer, order[write])
-                    and circuit.mask[read][later][channel]
+                    if (later, order[read]) > (layer, order[write]) and mask[read][later][channel]
                 ]
     return links
 
@@ -154,25 +149,14 @@ def _nearest_tokens(
 _COMPONENTS: Mapping[str, str] = {"embed": "embedding", "pos": "positions", "logits": "logits"}
 
 
-def _of_edges(circuit: EdgeCircuit) -> dict[str, Any]:
-    graph = residual_graph(circuit.config)
+def _components(circuit: Circuit) -> dict[str, Any]:
+    """Nodes and edges of a circuit of residual edges."""
     edges = []
-    for name in circuit.edges():
-        source, reader = name.split("->")
+    for source, reader, _ in circuit.edges():
         target, _, port = reader.partition("<")
         fields = {"source": source, "target": target, "kind": "residual_edge"}
         edges.append(fields | ({"reader": port.rstrip(">")} if port else {}))
-    return {
-        "ablation": circuit.ablation,
-        "counts": {
-            "nodes": len(circuit.nodes),
-            "of_nodes": len(graph.writers) + 1,
-            "edges": len(edges),
-            "of_edges": graph.num_edges,
-        },
-        "nodes": [_component(name) for name in circuit.nodes],
-        "edges": edges,
-    }
+    return {"nodes": [_component(name) for name in circuit.nodes()], "edges": edges}
 
 
 def _component(name: str) -> dict[str, Any]:

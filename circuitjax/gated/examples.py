@@ -152,6 +152,29 @@ class Examples:
         """The same prompts with other completions `[M, R]`, `[M, R']`."""
         return dataclasses.replace(self, right=jnp.asarray(right), wrong=jnp.asarray(wrong))
 
+    def as_pairs(self) -> "Examples":
+        """Each example beside its reverse, the corrupted prompt first, as a pair; pairs as they are."""
+        if self.paired:
+            return self
+        width = max(self.right.shape[-1], self.wrong.shape[-1])
+        right, wrong = (
+            np.pad(x, ((0, 0), (0, width - x.shape[-1])), constant_values=-1)
+            for x in (np.asarray(self.right), np.asarray(self.wrong))
+        )
+
+        def beside(one: Any, other: Any) -> jax.Array:
+            both = np.stack([one, other], axis=1)
+            return jnp.asarray(both.reshape(2 * self.size, *np.shape(one)[1:]))
+
+        tokens, positions = np.asarray(self.tokens), np.asarray(self.positions)
+        return Examples(
+            beside(tokens, tokens[:, ::-1]),
+            beside(positions, positions),
+            beside(right, wrong),
+            beside(wrong, right),
+            paired=True,
+        )
+
     def on_host(self) -> "Examples":
         """The same examples as numpy arrays: taking and packing them is many small steps."""
         found: Examples = jax.tree.map(np.asarray, self)

@@ -12,7 +12,7 @@ from typing import Any
 from circuitjax.prune.config import Choices, DataConfig, Hyper, SelectionConfig, TrainConfig
 from circuitjax.prune.train import Job
 
-__all__ = ["PRESETS", "Search", "default_hyper", "default_jobs", "default_search"]
+__all__ = ["PRESETS", "Search", "default_hyper", "default_jobs", "default_search", "search_of"]
 
 # Multiples of the centre of k_coef that are tried side by side, by grain; sparsities likewise.
 K_COEF_MULTIPLES: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -85,6 +85,11 @@ class Search:
             return cls(**{name: kinds[name](**fields[name]) for name in kinds})  # type: ignore
         except TypeError as error:
             raise ValueError(f"a search's settings are not ours: {error}") from None
+
+
+def search_of(provenance: Mapping[str, Any]) -> Search:
+    """The search that a circuit's provenance names; the defaults where it names none (version 1)."""
+    return Search.from_dict(provenance["search"]) if "search" in provenance else Search()
 
 
 def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -> Search:
@@ -181,8 +186,9 @@ def default_hyper(search: Search, num_gates: int, **changes: float) -> Hyper:
     centre = {"nodes": 18.0 / count, "weights": 0.04 * count**-0.4, "edges": 0.01}[choices.grain]
     if choices.control == "hold":
         centre = {"nodes": 3.6 / count, "weights": 3e-3, "edges": 1e-3}[choices.grain]
-    held = search.selection.value if search.selection.is_loss else 0.15
-    hyper = Hyper(**{"k_coef": centre, "held": held, **values, **changes})
+    if choices.control == "hold" and search.selection.is_loss:
+        values["held"] = search.selection.value
+    hyper = Hyper(**{"k_coef": centre, **values, **changes})
     hyper.check()
     return hyper
 

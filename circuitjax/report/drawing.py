@@ -1,21 +1,24 @@
-"""A circuit as a layered drawing: columns are sites in forward order, lines are edges.
+"""A circuit as a layered drawing: columns are steps of the forward pass, lines are edges.
 
-Solid lines are edges (open weights between kept nodes), blue for positive and orange for negative,
-wider for larger. Thin grey lines are the residual stream: what one block writes to a channel, a later
-block reads from it. Rows within a column are ordered by the average row of what feeds a node, so that
-lines cross little.
+Of nodes and weights: columns are sites; solid lines are edges (open weights between kept nodes), blue
+for positive and orange for negative, wider for larger. Thin grey lines are the residual stream: what one
+block writes to a channel, a later block reads from it. Of residual edges: columns are the embedding,
+each layer's heads, its MLP, and the logits; a line's colour says what reads: q, k, v, or anything else.
+Rows within a column are ordered by the average row of what feeds a node, so that lines cross little.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.circuit.description import describe
 from circuitjax.model.record import Model
-from circuitjax.model.sites import parse_address
 
 __all__ = ["draw_circuit"]
 
@@ -30,106 +33,126 @@ _COLUMN = {
     "mlp.resid_delta": 5,
 }
 _TITLES = ("attn\nread", "q k v", "attn\nwrite", "mlp\nread", "neuron", "mlp\nwrite")
-_MARKER = {"attn.q": "^", "attn.k": "v", "attn.v": "D", "mlp.post_act": "s"}
+_MARKER = {"attn.q": "^", "attn.k": "v", "attn.v": "D", "mlp.post_act": "s", "mlp": "s"}
 _POSITIVE, _NEGATIVE = "#0072B2", "#D55E00"
+_READERS = {"q": "#009E73", "k": "#CC79A7", "v": "#56B4E9"}
+_OTHER_READER = "#7F7F7F"
 _LABELLED = 120  # nodes; above that their names would only hide the lines
 
-_Node = tuple[int, str, int]
+
+class _Place(NamedTuple):
+    """Where a node stands and how it looks; equal columns have equal titles."""
+
+    column: int
+    title: str
+    order: tuple[str, int]
+    marker: str
+    label: str
 
 
-def _residual_links(nodes: list[_Node]) -> list[tuple[_Node, _Node]]:
-    """From each write to the nearest later read of its channel, if there is one before the logits."""
-    links = []
-    reads = [n for n in nodes if n[1].endswith("act_in")]
-    for node in nodes:
-        if not node[1].endswith("resid_delta"):
-            continue
-        here = node[0] * 6 + _COLUMN[node[1]]
-        later = [r for r in reads if r[2] == node[2] and r[0] * 6 + _COLUMN[r[1]] > here]
-        links += [(node, read) for read in later]
-    return links
+def _channel(node: Mapping) -> _Place:
+    """Of a node of the transformer."""
+    layer, site, index = node["layer"], node["site"], node["index"]
+    column = _COLUMN[site]
+    label = str(index)
+    if "head" in node:
+        label = f"{site[-1]} h{node['head']}.c{node['channel']}"
+    title = f"{layer}. {_TITLES[column]}"
+    return _Place(6 * layer + column, title, (site, index), _MARKER.get(site, "o"), label)
+
+
+def _component(node: Mapping, layers: int) -> _Place:
+    """Of a writer or reader of the residual graph."""
+    name, kind = node["id"], node["kind"]
+    if kind in ("head", "mlp"):
+        column = 1 + 2 * node["layer"] + (kind == "mlp")
+        title = f"{node['layer']}. {'heads' if kind == 'head' else 'mlp'}"
+    else:
+        column = 1 + 2 * layers if kind == "logits" else 0
+        title = "logits" if kind == "logits" else "input"
+    return _Place(column, title, (kind, node.get("head", 0)), _MARKER.get(kind, "o"), name)
 
 
 def _rows(
-    columns: Mapping[int, list[_Node]], sources: Mapping[_Node, list[_Node]]
-) -> dict[_Node, float]:
-    place: dict[_Node, float] = {}
-    for column in sorted(columns):
+    places: Mapping[str, _Place], edges: Sequence[tuple[str, str]]
+) -> dict[str, tuple[int, float]]:
+    """Column, counted without gaps, and height in (0, 1) of each node."""
+    sources: dict[str, list[str]] = {}
+    for a, b in edges:
+        sources.setdefault(b, []).append(a)
+    row: dict[str, float] = {}
+    at = {}
 
-        def height(node: _Node) -> tuple[float, str, int]:
-            feeding = [place[s] for s in sources.get(node, ()) if s in place]
-            return (float(np.mean(feeding)) if feeding else 0.5, node[1], node[2])
+    def height(name: str) -> tuple[float, tuple[str, int]]:
+        feeding = [row[s] for s in sources.get(name, ()) if s in row]
+        return (float(np.mean(feeding)) if feeding else 0.5, places[name].order)
 
-        ordered = sorted(columns[column], key=height)
-        for row, node in enumerate(ordered):
-            place[node] = (row + 0.5) / len(ordered)
-    return place
+    for number, column in enumerate(sorted({place.column for place in places.values()})):
+        ordered = sorted((n for n, p in places.items() if p.column == column), key=height)
+        for index, name in enumerate(ordered):
+            row[name] = (index + 0.5) / len(ordered)
+            at[name] = number, row[name]
+    return at
 
 
 def draw_circuit(path: str | pathlib.Path, model: Model, circuit: Circuit, title: str = "") -> None:
-    """Draws the circuit to a PNG.
+    """Draws a circuit of any grain to a PNG.
 
     Args:
       path: file to write.
       model: the network the circuit was cut from.
-      circuit: what to draw.
+      circuit: what to draw; an empty one is an empty drawing.
       title: of the figure.
 
     Raises:
       ValueError: the circuit is of another model.
     """
     circuit.check_model(model)
-    config = model.config
-    nodes = [parse_address(config, name) for name in circuit.nodes]
-    edges = [
-        (parse_address(config, a), parse_address(config, b), weight)
-        for a, b, weight in circuit.edges(model)
-    ]
-    links = _residual_links(nodes)
-    used = sorted({node[0] * 6 + _COLUMN[node[1]] for node in nodes})
-    column_of = {column: index for index, column in enumerate(used)}
-    columns: dict[int, list[_Node]] = {}
-    for node in nodes:
-        columns.setdefault(column_of[node[0] * 6 + _COLUMN[node[1]]], []).append(node)
-    sources: dict[_Node, list[_Node]] = {}
-    for a, b in [*((a, b) for a, b, _ in edges), *links]:
-        sources.setdefault(b, []).append(a)
-    row = _rows(columns, sources)
-    at = {n: (column_of[n[0] * 6 + _COLUMN[n[1]]], row[n]) for n in nodes}
-
-    tallest = max([len(column) for column in columns.values()] or [1])
-    figure = Figure(figsize=(max(5.0, 1.5 * len(used)), min(14.0, 1.8 + 0.24 * tallest)))
+    described = describe(circuit, model) if circuit.num_nodes else {"nodes": [], "edges": []}
+    channels = "mask" in circuit.opened
+    places = {
+        node["id"]: _channel(node) if channels else _component(node, model.config.num_layers)
+        for node in described["nodes"]
+    }
+    at = _rows(places, [(edge["source"], edge["target"]) for edge in described["edges"]])
+    columns = {at[name][0]: place.title for name, place in places.items()}
+    tallest = max([sum(x == column for x, _ in at.values()) for column in columns] or [1])
+    figure = Figure(figsize=(max(5.0, 1.5 * len(columns)), min(14.0, 1.8 + 0.24 * tallest)))
     axes = figure.subplots()
-    grey = LineCollection([(at[a], at[b]) for a, b in links], colors="0.75", linewidths=0.7)
-    axes.add_collection(grey)
-    if edges:
-        weights = np.array([weight for *_, weight in edges])
-        strength = np.abs(weights) / np.abs(weights).max()
-        axes.add_collection(
-            LineCollection(
-                [(at[a], at[b]) for a, b, _ in edges],
-                colors=[_POSITIVE if weight > 0 else _NEGATIVE for weight in weights],
-                linewidths=0.4 + 2.2 * strength,
-                alpha=0.75,
-            )
-        )
-    for node in nodes:
-        x, y = at[node]
-        axes.plot(x, y, _MARKER.get(node[1], "o"), color="black", markersize=4, zorder=3)
-        if len(nodes) <= _LABELLED:
-            text = str(node[2])
-            if node[1] in ("attn.q", "attn.k", "attn.v"):
-                head, channel = divmod(node[2], config.d_head)
-                text = f"{node[1][-1]} h{head}.c{channel}"
-            axes.annotate(
-                text, (x, y), xytext=(0, 4), textcoords="offset points", fontsize=6, ha="center"
-            )
-    axes.set_xticks(range(len(used)), [f"{c // 6}. {_TITLES[c % 6]}" for c in used], fontsize=7)
-    axes.set(yticks=[], xlim=(-0.6, max(len(used) - 0.4, 0.6)), ylim=(-0.02, 1.06))
+    _draw_lines(axes, at, described["edges"])
+    for name, place in places.items():
+        x, y = at[name]
+        axes.plot(x, y, place.marker, color="black", markersize=4, zorder=3)
+        if len(places) <= _LABELLED:
+            above = {"textcoords": "offset points", "fontsize": 6, "ha": "center"}
+            axes.annotate(place.label, (x, y), (0, 4), **above)  # type: ignore[arg-type]
+    axes.set_xticks(sorted(columns), [columns[x] for x in sorted(columns)], fontsize=7)
+    axes.set(yticks=[], xlim=(-0.6, max(len(columns) - 0.4, 0.6)), ylim=(-0.02, 1.06))
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
-    axes.set_title(title or f"{circuit.num_nodes} nodes, {len(edges)} edges", fontsize=9)
+    counts = f"{circuit.num_nodes} nodes, {circuit.num_edges} edges"
+    axes.set_title(title or counts, fontsize=9)
     target = pathlib.Path(path)
     temporary = target.with_name(f".{target.name}.tmp.png")
     figure.savefig(temporary, dpi=110, bbox_inches="tight")
     temporary.replace(target)
+
+
+def _draw_lines(axes: Axes, at: Mapping[str, tuple[int, float]], edges: Sequence[Mapping]) -> None:
+    """The residual stream behind, then residual edges, then weights."""
+
+    def lines(kind: str) -> tuple[list[Mapping], list]:
+        some = [edge for edge in edges if edge["kind"] == kind]
+        return some, [(at[edge["source"]], at[edge["target"]]) for edge in some]
+
+    _, ends = lines("residual")
+    axes.add_collection(LineCollection(ends, colors="0.75", linewidths=0.7))
+    some, ends = lines("residual_edge")
+    colours = [_READERS.get(edge.get("reader", ""), _OTHER_READER) for edge in some]
+    axes.add_collection(LineCollection(ends, colors=colours, linewidths=1.0, alpha=0.75))
+    some, ends = lines("weight")
+    weights = np.array([edge["weight"] for edge in some])
+    strength = np.abs(weights) / np.abs(weights).max(initial=1e-30)
+    colours = [_POSITIVE if weight > 0 else _NEGATIVE for weight in weights]
+    widths = 0.4 + 2.2 * strength
+    axes.add_collection(LineCollection(ends, colors=colours, linewidths=widths, alpha=0.75))

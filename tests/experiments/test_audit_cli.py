@@ -7,7 +7,7 @@ import pytest
 
 from tests.audit.planted_audit import circuit_of
 from tests.experiments.drive import drive
-from tests.prune.planted import LETTERS, PLANTED, PRUNE, planted_model
+from tests.prune.planted import LETTERS, PLANTED, SEARCH, planted_model
 
 ROW = {"positive_completion": "x", "negative_completion": "y"}
 # name: (arguments, what the message says); %s is the folder of the fixtures.
@@ -40,7 +40,7 @@ def folder(tmp_path_factory) -> pathlib.Path:
     root = tmp_path_factory.mktemp("cli")
     model = planted_model()
     model.save(root / "model")
-    facts = {"task": "good", "prune": PRUNE.to_dict()}
+    facts = {"task": "good", "search": SEARCH.to_dict()}
     circuit_of(PLANTED, provenance=facts).save(root / "circuit", model)
     circuit_of(()).save(root / "empty", model)
     texts = [a + b + c for a in LETTERS[:6] for b in LETTERS[:6] for c in LETTERS[:6]]

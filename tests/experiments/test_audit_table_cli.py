@@ -1,14 +1,11 @@
 """The binary prints what the tables say, writes the same, and turns bad input into one line."""
 
-import json
-
 from tests.experiments.drive import drive
-from tests.report.test_audit_table import audit
+from tests.report.test_audit_table import audit, write
 
 
 def test_tables_of_audits(tmp_path):
-    (tmp_path / "audits/a").mkdir(parents=True)
-    (tmp_path / "audits/a/audit.json").write_text(json.dumps(audit("a")))
+    write(tmp_path / "audits/a", audit("a"))
     (tmp_path / "none").mkdir()
     done, absent, none, folder = drive(
         "audit_table",

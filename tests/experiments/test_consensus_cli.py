@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from circuitjax.run.directory import STUDY, claim
 from circuitjax.tune.pruning_space import pruning_space
 from tests.experiments.drive import drive
 
@@ -15,8 +16,9 @@ def study(directory, size, steps=100, seed=0):
     """Runs that do better the larger lr is."""
     rng = np.random.default_rng(seed)
     directory.mkdir(parents=True)
-    identity = {"model_hash": "x", "space": SPACE.to_dict(), "prune": {"steps": steps}, "jobs": 8}
-    (directory / "study.json").write_text(json.dumps(identity))
+    search = {"train": {"steps": steps}}
+    identity = {"model_hash": "x", "space": SPACE.to_dict(), "search": search, "jobs": 8}
+    claim(STUDY, directory, identity)
     lines = []
     for number in range(16):
         params = SPACE.from_basic(0.3 * rng.normal(size=len(SPACE.names)))
@@ -48,7 +50,7 @@ def test_it_prints_flags(outcomes):
 
 @pytest.mark.parametrize(
     ("index", "words"),
-    [(1, "another prune"), (2, "holds no study"), (3, "--suite is missing")],
+    [(1, "another search"), (2, "holds no study"), (3, "--suite is missing")],
 )
 def test_bad_input_is_one_line(outcomes, index, words):
     code, _, error = outcomes[index]

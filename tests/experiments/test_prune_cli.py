@@ -30,7 +30,7 @@ BAD = {
     "lr negative": (["--task=%s/good.jsonl", "--lr=-0.1"], "lr is -0.1"),
     "wd negative": (["--task=%s/good.jsonl", "--wd=-1"], "wd is -1"),
     "k_coef nan": (["--task=%s/good.jsonl", "--k_coef=nan"], "k_coef is nan"),
-    "bias 2": (["--task=%s/good.jsonl", "--init_noise_bias=2"], "in [-1, 1]"),
+    "bias 16": (["--task=%s/good.jsonl", "--init_noise_bias=16"], "in [-15, 15]"),
     "beta": (["--task=%s/good.jsonl", "--inv_beta2=0"], "inv_beta2 is 0"),
     "warm-up": (["--task=%s/good.jsonl", "--lr_warmup_frac=1"], "lr_warmup_frac is 1"),
     "cold": (["--task=%s/good.jsonl", "--heaviside_temp=0"], "heaviside_temp is 0"),
@@ -103,7 +103,7 @@ def test_one_command_finds_a_circuit_and_again_shows_it(outcomes, folder):
     assert code == 0, err
     report = json.loads((folder / "run" / "report.json").read_text())
     assert report["task"] == "good"
-    assert report["config"]["prune"]["steps"] == 4
+    assert report["config"]["search"]["train"]["steps"] == 4
     assert "nodes" in out
     assert f"{report['nodes']} of {report['nodes_total']}" in out
     code, again, err = outcomes["again"]
@@ -112,7 +112,7 @@ def test_one_command_finds_a_circuit_and_again_shows_it(outcomes, folder):
     assert f"{report['nodes']} of {report['nodes_total']}" in again
     code, _, err = outcomes["other"]
     assert code == 2
-    assert "holds another run" in err
+    assert "holds a run with another jobs" in err
 
 
 def test_the_tasks_are_listed(outcomes):
@@ -131,5 +131,13 @@ def test_help_names_the_flags():
         capture_output=True,
         text=True,
     )
-    for word in ("Finds the circuit of a task", "--task", "--target_loss", "--list_tasks"):
+    for word in (
+        "Finds the circuit of a task",
+        "--task",
+        "--target_loss",
+        "--list_tasks",
+        "--grain",
+        "--init",
+        "refused: tie_qk",
+    ):
         assert word in done.stdout

@@ -1,28 +1,16 @@
 """The cells of a suite of pruning runs: which run each is, what it shares, what it starts from."""
 
 import json
+import types
 
-import numpy as np
 import pytest
 from absl import flags
 
-from circuitjax.circuit.circuit import Circuit
-from circuitjax.model.sites import kept_addresses, shapes
-from circuitjax.report.baseline_run import BaselineRun
-from circuitjax.report.prune_run import PruneRun
-from circuitjax.report.weight_run import WeightRun
-from circuitjax.tune.suite import run_suite
+from circuitjax.run.suite import run_suite
 from experiments import suite_cells
 from experiments.suite_cells import Plan, Tuning
-from tests.prune.planted import LETTERS, planted_model
-
-
-def some_circuit(model) -> Circuit:
-    """A node in every site."""
-    wanted = shapes(model.config)
-    mask = {site: np.arange(np.prod(shape)).reshape(shape) < 3 for site, shape in wanted.items()}
-    fills = {site: np.zeros(shape, np.float32) for site, shape in wanted.items()}
-    return Circuit(model.name, model.hash, model.config, mask, fills)
+from tests.audit.planted_audit import circuit_of
+from tests.prune.planted import LETTERS, PLANTED, planted_model
 
 
 class Runs:
@@ -33,10 +21,20 @@ class Runs:
 
     def __call__(self, run):
         self.seen.append(run)
-        if type(run) is PruneRun:
-            some_circuit(run.model).save(run.directory / "circuit", run.model)
-        status = "not_reached" if run.task.name in self.missed else "reached"
-        return {"status": status, "edges": 5, "loss_without_random": [0.1], "seconds": {}}
+        if kind_of(run) == ("nodes", "learned"):
+            found = circuit_of(PLANTED, run.model, ablation="mean")
+            found.save(run.directory / "circuit", run.model)
+        report = dict.fromkeys(
+            (*("status", "nodes", "edges", "nodes_total", "edges_total", "loss_unpruned"),
+             *("loss_empty", "loss_validation", "loss_circuit", "loss_without_circuit"),
+             *("accuracy_circuit", "kl_to_model")), 5
+        )  # fmt: skip
+        report["status"] = "not_reached" if run.task.name in self.missed else "reached"
+        return types.SimpleNamespace(**report, loss_without_random=[0.1], seconds={})
+
+
+def kind_of(run):
+    return run.search.choices.grain, run.search.choices.ranking
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +53,7 @@ def names(tmp_path_factory):
 
 def plan_of(names, out, **changes) -> Plan:
     combined = {
-        "methods": ["weights", "nodes"],
+        "grains": ["weights", "nodes"],
         "rankings": ["learned", "random"],
         "targets": [0.15, 0.4],
         "seeds": [0, 1],
@@ -69,44 +67,58 @@ def test_every_cell_is_its_own_run(names, tmp_path, monkeypatch):
     monkeypatch.setattr(suite_cells, "run_pruning", runs)
     plan = plan_of(names, tmp_path / "s")
     found = run_suite(plan.suite, plan.run_cell)
-    assert [one.error for one in found] == [None] * 24
-    kinds = [type(run) for run in runs.seen]
+    assert [one.error for one in found] == [None] * 32
+    kinds = [kind_of(run) for run in runs.seen]
     # Nodes come first whatever the order asked for; weights follow in the same unit.
-    assert kinds == ([PruneRun] * 4 + [WeightRun] * 4) * 2 + [BaselineRun] * 8
+    learned = ([("nodes", "learned")] * 4 + [("weights", "learned")] * 4) * 2
+    assert [kind for kind in kinds if kind[1] == "learned"] == learned
+    assert kinds.count(("nodes", "random")) == kinds.count(("weights", "random")) == 8
     for run, one in zip(runs.seen, found, strict=True):
         cell = one.cell
         assert run.directory == plan.suite.run_directory(cell)
-        assert (run.task.name, run.prune.target_loss) == (cell.task, cell.target)
+        assert kind_of(run) == (cell.grain, cell.ranking)
+        assert (run.task.name, run.search.selection.value) == (cell.task, cell.target)
         assert {job.seed for job in run.jobs} == {cell.seed}
-    expected = kept_addresses(planted_model().config, some_circuit(planted_model()).mask)
-    assert all(run.start.nodes == expected for run in runs.seen if isinstance(run, WeightRun))
+        follows = kind_of(run) == ("weights", "learned")
+        assert (run.start.nodes() if follows else run.start) == (list(PLANTED) if follows else None)
 
 
 def test_a_unit_shares_and_the_next_does_not(names, tmp_path, monkeypatch):
     runs = Runs()
     monkeypatch.setattr(suite_cells, "run_pruning", runs)
-    plan = plan_of(names, tmp_path / "s", methods=["nodes"], from_nodes=False)
+    plan = plan_of(names, tmp_path / "s", grains=["nodes", "edges"], from_nodes=False)
     run_suite(plan.suite, plan.run_cell)
     shared = {}
     for run in runs.seen:
-        key = (run.task.name, type(run).__name__)
+        key = (run.task.name, *kind_of(run))
         shared.setdefault(key, set()).add(id(run.shared))
-        if type(run) is PruneRun:
+        if run.search.choices.ranking == "learned":
             assert set(run.jobs) <= set(run.shared._jobs)
             assert {job.seed for job in run.shared._jobs} == {0, 1}
     assert all(len(ids) == 1 for ids in shared.values())
-    assert len(plan.suite.units) == len(shared) == 4
+    assert len(plan.suite.units) == len(shared) == 8
+
+
+def test_what_holds_its_target_shares_nothing(names, tmp_path, monkeypatch):
+    runs = Runs()
+    monkeypatch.setattr(suite_cells, "run_pruning", runs)
+    plan = plan_of(
+        names, tmp_path / "s", grains=["weights"], rankings=["learned"], from_nodes=False
+    )
+    run_suite(plan.suite, plan.run_cell)
+    assert all(run.shared is None for run in runs.seen)
+    assert len(plan.suite.units) == 8
 
 
 def test_weights_without_a_circuit_to_start_from(names, tmp_path, monkeypatch):
     runs = Runs(missed=["one"])
     monkeypatch.setattr(suite_cells, "run_pruning", runs)
     plan = plan_of(names, tmp_path / "s", rankings=["learned"], targets=[0.15], seeds=[0])
-    found = {(one.cell.task, one.cell.method): one for one in run_suite(plan.suite, plan.run_cell)}
+    found = {(one.cell.task, one.cell.grain): one for one in run_suite(plan.suite, plan.run_cell)}
     assert found["one", "weights"].record["status"] == "not_reached"
     assert "missed the target" in found["one", "weights"].record["note"]
     assert found["two", "weights"].record["status"] == "reached"
-    assert [type(run) for run in runs.seen] == [PruneRun, PruneRun, WeightRun]
+    assert [kind_of(run)[0] for run in runs.seen] == ["nodes", "nodes", "weights"]
 
 
 def test_weights_whose_nodes_failed_fail_too(names, tmp_path, monkeypatch):
@@ -116,7 +128,7 @@ def test_weights_whose_nodes_failed_fail_too(names, tmp_path, monkeypatch):
     monkeypatch.setattr(suite_cells, "run_pruning", fail)
     plan = plan_of(names, tmp_path / "s", rankings=["learned"], targets=[0.15], seeds=[0])
     errors = {
-        (one.cell.task, one.cell.method): one.error for one in run_suite(plan.suite, plan.run_cell)
+        (one.cell.task, one.cell.grain): one.error for one in run_suite(plan.suite, plan.run_cell)
     }
     assert errors["one", "nodes"] == "FloatingPointError: no"
     assert "to start from, is not there" in errors["one", "weights"]
@@ -124,8 +136,11 @@ def test_weights_whose_nodes_failed_fail_too(names, tmp_path, monkeypatch):
 
 def test_tuned_cells_are_units_of_their_own(names, tmp_path):
     tuned = plan_of(names, tmp_path / "s", tuning=Tuning(2, 3, 1))
-    assert len(tuned.suite.units) == 2 * 2 * 2 + 2  # tasks, targets, seeds; random by task
-    cell = next(cell for cell in tuned.suite.cells if cell.ranking == "learned")
+    # Tasks, targets, seeds; random by grain and task.
+    assert len(tuned.suite.units) == 2 * 2 * 2 + 2 * 2
+    cell = next(
+        cell for cell in tuned.suite.cells if (cell.grain, cell.ranking) == ("nodes", "learned")
+    )
     assert tuned.circuit(cell).parts[-2:] == ("winner", "circuit")
     assert tuned.suite.identity["tuning"] == {
         "rounds": 2,
@@ -154,5 +169,5 @@ def test_names_of_directories(names):
         str(plan_of(names, None).suite.directory)
         == "runs/suite/planted-nodes-weights-learned-random"
     )
-    small = plan_of(names, None, methods=["nodes"], rankings=["learned"], from_nodes=False)
+    small = plan_of(names, None, grains=["nodes"], rankings=["learned"], from_nodes=False)
     assert str(small.suite.directory) == "runs/suite/planted"

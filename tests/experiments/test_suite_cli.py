@@ -15,9 +15,8 @@ QUICK = ("--steps=40", "--batch_size=16", "--ablation=zero", "--k_coef=0.01", "-
 BAD = {
     "unknown task": (["--tasks=with_as,with_ass"], "did you mean with_as"),
     "unknown model": (["--models=tiny-pyton"], "did you mean tiny-python"),
-    "unknown method": (["--methods=nodes,knots"], "there is no method 'knots'"),
+    "unknown grain": (["--grains=nodes,knots"], "there is no grain 'knots'"),
     "unknown ranking": (["--rankings=learned,alphabet"], "there is no ranking 'alphabet'"),
-    "english": (["--tasks=ioi"], "use --method=edges"),
     "shard 3/2": (["--shard=3/2"], "shard 3/2 does not exist"),
     "shard of words": (["--shard=first"], "not of the form i/n"),
     "a task twice": (["--tasks=%s/one.jsonl,%s/one.jsonl"], "two tasks are called 'one'"),
@@ -32,17 +31,13 @@ BAD = {
     "start": (["--start=%s/mine"], "use --start_from_nodes"),
     "start without nodes": (
         ["--methods=weights", "--start_from_nodes"],
-        "takes methods nodes and weights",
+        "takes grains nodes and weights",
     ),
-    "tuning of weights": (["--methods=weights", "--rounds=2"], "the suite has none"),
+    "tuning of rankings": (["--rankings=random", "--rounds=2"], "the suite has none"),
     "tuning of lr": (["--rounds=2", "--lr=0.1"], "--lr has no meaning with --rounds"),
     "no rounds": (["--rounds=0"], "rounds is 0"),
-    "ranking of weights": (["--method=weights", "--ranking=random"], "is for --method=nodes"),
-    "rankings of weights": (
-        ["--methods=weights", "--rankings=learned,random"],
-        "are for method nodes, which is not asked for",
-    ),
-    "foreign": (["--out=%s/mine"], "holds files but no suite"),
+    "ranking of weights": (["--method=weights", "--ranking=variance"], "only nodes have"),
+    "foreign": (["--out=%s/mine"], "no suite of ours"),
     "stray argument": (["with_as"], "unexpected argument 'with_as'"),
 }
 
@@ -126,24 +121,24 @@ def test_the_whole_suite(whole, folder):
     _, outcomes = whole
     assert [code for code, _, _ in outcomes] == [0, 0, 2, 2], outcomes
     rows = rows_of(folder / "whole")
-    assert len(rows) == 2 * (2 + 1) * 2 * 2
+    assert len(rows) == 2 * (2 + 2) * 2 * 2
     assert {row["status"] for row in rows} == {"reached"}
-    by_method = {
-        method: [
+    by_grain = {
+        grain: [
             int(row["edges"])
             for row in rows
-            if row["method"] == method and row["ranking"] == "learned"
+            if row["grain"] == grain and row["ranking"] == "learned"
         ]
-        for method in ("nodes", "weights")
+        for grain in ("nodes", "weights")
     }
     assert all(
-        0 < few <= many for few, many in zip(by_method["weights"], by_method["nodes"], strict=True)
+        0 < few <= many for few, many in zip(by_grain["weights"], by_grain["nodes"], strict=True)
     )
     names = {path.stem.split("_")[0] for path in (folder / "whole/figures").glob("*.pdf")}
     assert names == {"edges", "loss", "necessity", "stability"}
     assert outcomes[1][1] == outcomes[0][1]  # everything is read
-    assert "holds a suite with other settings" in outcomes[2][2]
-    assert "holds a suite with other models" in outcomes[3][2]
+    assert "holds a suite with another settings" in outcomes[2][2]
+    assert "holds a suite with another models" in outcomes[3][2]
     assert not list((folder / "whole/units").rglob("training"))
 
 
@@ -168,7 +163,7 @@ def test_two_processes_end_as_one(whole, folder):
     for name in ("suite.csv", "suite.md", "summary.csv"):
         one, two = ((folder / where / name).read_bytes() for where in ("whole", "parts"))
         assert one == two
-    assert len(rows_of(folder / "parts")) == 24
+    assert len(rows_of(folder / "parts")) == 32
 
 
 @pytest.mark.slow
@@ -210,7 +205,7 @@ def test_tuned_cells(folder):
     ((code, out, err),) = drive("suite", [call], folder)
     assert code == 0, out + err
     rows = rows_of(folder / "tuned")
-    assert [row["method"] for row in rows] == ["nodes", "weights"]
+    assert [row["grain"] for row in rows] == ["nodes", "weights"]
     run = next((folder / "tuned").rglob("tune.json")).parent
     report = json.loads((run / "winner/report.json").read_text())
     assert rows[0]["edges"] == str(report["edges"])

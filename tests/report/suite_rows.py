@@ -8,7 +8,7 @@ def row(task, edges, **changes):
     known = {
         "model": "sparse",
         "task": task,
-        "method": "nodes",
+        "grain": "nodes",
         "ranking": "learned",
         "target": 0.15,
         "seed": 0,

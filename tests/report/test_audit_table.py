@@ -1,35 +1,76 @@
 """Tables of audits say what the audits say."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 
+from circuitjax.audit.record import (
+    FORMAT,
+    AuditFigures,
+    Baseline,
+    CheckFigures,
+    EffectFigures,
+    Evidence,
+    PolishFigures,
+    RunFigures,
+    Stability,
+)
+from circuitjax.core.records import seal
 from circuitjax.report.audit_table import checks_table, controls_table, polish_table, read_audits
 
 
 def audit(task="a", *, passed=True, edges=(8, 2), seeds=((5, True), (9, False)), polish=True):
     def check(name, figure, ok):
-        return {"group": "g", "name": name, "figure": figure, "threshold": 0.5, "at_most": True,
-                "unit": "nats", "note": "", "passed": ok}  # fmt: skip
+        return CheckFigures("g", name, figure, 0.5, True, "nats", "", ok)
 
-    runs = [
-        {"world": "task", "seed": i, "nodes": n, "reached": ok} for i, (n, ok) in enumerate(seeds)
-    ]
-    runs += [
-        {"world": "nonsense", "seed": 0, "nodes": 70, "reached": True},
-        {"world": "shuffled", "seed": 0, "nodes": 71, "reached": False},
-    ]
-    done = {
-        "nodes_before": 6, "nodes_after": 3, "edges_before": edges[0], "edges_after": edges[1],
-        "loss_validation_before": 0.1, "loss_validation_after": 0.14, "loss_test_before": 0.11,
-        "loss_test_after": 0.15,
-    }  # fmt: skip
-    return {
-        "model": "m", "task": task, "nodes": 6, "runs": runs, "seconds": {"x": 1.4, "y": 2.0},
-        "checks": [check("KL(a || b)", 0.25, passed), check("absent", None, None)],
-        "polish": done if polish else None, "stability": {"jaccard": 0.5, "core": 4},
-    }  # fmt: skip
+    def run(world, seed, size, reached):
+        return RunFigures(world, seed, size, 2 * size, size, reached, 0.1, 0.1)
+
+    runs = [run("task", i, size, ok) for i, (size, ok) in enumerate(seeds)]
+    runs += [run("nonsense", 0, 70, True), run("shuffled", 0, 71, False)]
+    done = PolishFigures(6, 3, *edges, 6, 3, 0.1, 0.14, 0.11, 0.15, 0.15, True, True, ["n"])
+    return AuditFigures(
+        format=FORMAT,
+        model="m",
+        model_hash="h",
+        task=task,
+        grain="nodes",
+        ablation="mean",
+        unit="nodes",
+        measure="calibrated",
+        target=0.15,
+        chance=0.69,
+        nodes=6,
+        nodes_total=100,
+        edges=edges[0],
+        edges_total=1000,
+        size=6,
+        size_total=100,
+        own_size=6.0,
+        baseline=Baseline(0.01, 0.69, 2.0, 1.0),
+        evidence=Evidence(0.1, 0.2, 1.0, 1.5, [0.1], 1.0, 0.9, 0.8, 0.2, 0.9),
+        sufficiency={},
+        templates={},
+        agreement=None,
+        effects=EffectFigures(0.1, 0.0, 0.0, 0, 0, {}, []),
+        polish=done if polish else None,
+        supersets=None,
+        runs=runs,
+        worlds={},
+        stability=Stability([0, 1], 0.5, [[1.0]], 0.5, 4, 0.8, 4, 0.2),
+        skipped={},
+        seconds={"x": 1.4, "y": 2.0},
+        settings={},
+        checks=[check("KL(a || b)", 0.25, passed), check("absent", None, None)],
+    )
+
+
+def write(folder, figures):
+    """As an audit's directory has it."""
+    folder.mkdir(parents=True)
+    (folder / "audit.json").write_text(json.dumps(seal(figures.to_dict())))
 
 
 def cells(table):
@@ -48,7 +89,7 @@ def test_checks_by_circuit():
 
 def test_a_check_that_one_audit_lacks_is_a_dash_there():
     other = audit("b")
-    other["checks"] = other["checks"][1:]
+    other = dataclasses.replace(other, checks=other.checks[1:])
     assert cells(checks_table([audit("a"), other]))[2][2:] == ["0.25", "-"]
 
 
@@ -62,16 +103,14 @@ def test_polish_with_geometric_means():
 
 def test_controls_and_seeds():
     rows = cells(controls_table([audit("a")]))
-    assert rows[2] == ["a", "6", "5 -", "0.500", "4", "70", "never", "-", "3"]
+    assert rows[2] == ["a", "6 nodes", "5 -", "0.500", "4", "70", "never", "-", "3"]
 
 
 def test_audits_are_found_below_a_directory(tmp_path):
     for task in ("b", "a"):
-        (tmp_path / task).mkdir()
-        (tmp_path / task / "audit.json").write_text(json.dumps(audit(task)))
-    assert [found["task"] for found in read_audits(tmp_path)] == ["a", "b"]
-    (tmp_path / "again").mkdir()
-    (tmp_path / "again" / "audit.json").write_text(json.dumps(audit("a")))
+        write(tmp_path / task, audit(task))
+    assert read_audits(tmp_path) == [audit("a"), audit("b")]
+    write(tmp_path / "again", audit("a"))
     with pytest.raises(ValueError, match="two audits of a on m"):
         read_audits(tmp_path)
 
@@ -79,8 +118,9 @@ def test_audits_are_found_below_a_directory(tmp_path):
 @pytest.mark.parametrize("text", ["{", "[]", '{"model": "m", "task": "a"}'])
 def test_what_is_no_audit_is_named(tmp_path, text):
     (tmp_path / "audit.json").write_text(text)
-    with pytest.raises(ValueError, match=r"audit\.json is no audit that can be read"):
+    with pytest.raises(ValueError, match=r"audit\.json") as caught:
         read_audits(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_directory_without_audits_is_refused(tmp_path):

@@ -1,20 +1,23 @@
 """Figures of a suite show exactly their records; its files are the same whoever writes them."""
 
 import csv
-import json
 import math
 
 import numpy as np
 import pytest
 from matplotlib import image
 
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.model.residual_graph import residual_graph
 from circuitjax.report.statistics import bootstrap_interval
 from circuitjax.report.suite_figures import edges_by_series, loss_vs_edges, necessity, stability
 from circuitjax.report.suite_report import Parts, overlaps_of, parts_of, pictures_of, write_report
 from circuitjax.report.suite_table import Point
+from tests.audit.planted_audit import circuit_of
+from tests.prune.planted import CONFIG, PLANTED, planted_model
 from tests.report.suite_rows import RANDOM, row, suite_rows
 
-CELL = ("model", "task", "method", "ranking", "target", "seed")
+CELL = ("model", "task", "grain", "ranking", "target", "seed")
 
 
 def lines_of(figure):
@@ -96,14 +99,20 @@ def test_stability():
     assert x == pytest.approx([0.9, 0.2])
 
 
-def test_overlaps_of_seeds(tmp_path):
-    saved = {"nodes": ["n1", "n2"], "edges": [["n1", "n2", 0.5], ["n2", "n3", -1.0]]}
-    (tmp_path / "circuit.json").write_text(json.dumps(saved))
-    one = parts_of(tmp_path)
-    assert one == Parts(frozenset({"n1", "n2"}), frozenset({("n1", "n2"), ("n2", "n3")}))
-    residual = {"nodes": [], "edges": ["embed->a0.h0<v>", "a0.h0->logits"]}
-    (tmp_path / "circuit.json").write_text(json.dumps(residual))
-    assert parts_of(tmp_path).edges == {("embed", "a0.h0<v>"), ("a0.h0", "logits")}
+def test_parts_of_saved_circuits(tmp_path):
+    circuit = circuit_of(PLANTED)
+    circuit.save(tmp_path / "nodes", planted_model())
+    pairs = frozenset((source, target) for source, target, _ in circuit.edges())
+    assert parts_of(tmp_path / "nodes") == Parts(frozenset(PLANTED), pairs)
+    kept = np.arange(residual_graph(CONFIG).num_edges) < 2
+    edges = Circuit.of(planted_model(), "edges", {"kept": kept}, ablation="interchange")
+    edges.save(tmp_path / "edges", planted_model())
+    named = {tuple(name.split("->")) for name in residual_graph(CONFIG).names[:2]}
+    assert parts_of(tmp_path / "edges").edges == named
+
+
+def test_overlaps_of_seeds():
+    one = Parts(frozenset({"n1", "n2"}), frozenset({("n1", "n2"), ("n2", "n3")}))
     two = Parts(frozenset({"n2", "n3"}), frozenset({("n1", "n2")}))
     rows = [row("a", 4, seed=seed) for seed in range(3)] + [row("a", None, seed=3)]
     circuits = {

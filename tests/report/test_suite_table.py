@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import types
 
 import pytest
 
@@ -100,22 +101,20 @@ def test_the_markdown():
 
 
 def test_residual_edges_are_not_compared_with_weights():
-    rows = [row("a", 4), row("a", 8, method="weights"), row("a", 2, method="edges")]
+    rows = [row("a", 4), row("a", 8, grain="weights"), row("a", 2, grain="edges")]
     text = markdown_report(rows, {}).split("###")[0]
     assert "2.00" in text
     assert "0.50" not in text
 
 
 def test_what_is_kept_of_a_report():
-    report = {
-        "status": "reached",
-        "edges": 3,
-        "loss_without_random": [0.3, 0.1, 0.7, 0.2],
-        "seconds": {"training": 1.5},
-    }
+    known = row("easy", 3)
+    report = types.SimpleNamespace(
+        **known, loss_without_random=[0.3, 0.1, 0.7, 0.2], seconds={"training": 1.5}
+    )
     record = record_of(report)
     assert record["edges"] == 3
-    assert record["nodes"] is None
+    assert record["loss_validation"] == known["loss_validation"]
     assert record["random"] == [0.1, 0.2, 0.3, 0.7]
     assert (record["random_low"], record["random_median"], record["random_high"]) == (
         0.1,
@@ -123,4 +122,5 @@ def test_what_is_kept_of_a_report():
         0.7,
     )
     assert record["seconds_by_stage"] == {"training": 1.5}
-    assert record_of({**report, "loss_without_random": []})["random_low"] is None
+    report.loss_without_random = []
+    assert record_of(report)["random_low"] is None

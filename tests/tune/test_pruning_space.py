@@ -2,7 +2,9 @@
 
 import pytest
 
-from circuitjax.prune.config import Hyper, default_hyper
+from circuitjax.prune.capabilities import refuse_unused
+from circuitjax.prune.config import Hyper
+from circuitjax.prune.defaults import Search, default_hyper, default_search
 from circuitjax.tune.pruning_space import CENTRES, pruning_space
 
 PUBLISHED = {
@@ -27,12 +29,26 @@ def test_the_published_centre_is_that_of_the_paper():
 def test_every_centre_can_be_run(centre):
     space = pruning_space(8448, centre)
     Hyper(**space.centre).check()
-    assert set(space.names) == set(Hyper(0.0).to_dict())
+    assert set(space.names) == {"k_coef", *PUBLISHED}
 
 
 def test_the_default_centre_is_near_the_defaults():
-    centre, default = pruning_space(8448, "default").centre, default_hyper(8448).to_dict()
+    centre, default = pruning_space(8448, "default").centre, default_hyper(Search(), 8448).to_dict()
     for name in ("init_noise_scale", "init_noise_bias", "wd", "lr", "inv_beta2", "heaviside_temp"):
         assert centre[name] == pytest.approx(default[name])
     with pytest.raises(ValueError, match="centre is 'here'; choose one of published, default"):
         pruning_space(8448, "here")
+
+
+@pytest.mark.parametrize("gate", ["heaviside", "hard_concrete"])
+@pytest.mark.parametrize("control", ["count", "lagrangian", "hold"])
+@pytest.mark.parametrize("grain", ["nodes", "weights", "edges"])
+def test_any_search_has_what_it_reads_and_starts_where_it_can_run(grain, gate, control):
+    search = default_search(grain, gate=gate, control=control, minimise="both")
+    space = pruning_space(5000, "default", search)
+    Hyper(**space.centre).check()
+    refuse_unused(search.choices, space.names)
+    unread = {name for name in Hyper().to_dict() if name not in space.names} - {"held"}
+    for name in unread:
+        with pytest.raises(ValueError, match="has no meaning with"):
+            refuse_unused(search.choices, [name])

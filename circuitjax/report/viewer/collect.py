@@ -1,13 +1,13 @@
 """Everything a page shows of one circuit, as plain data: `page_data`.
 
-    format, kind ("nodes", "weights" or "residual_edges"), title, task, note (what is missing, or "")
+    format, grain ("nodes", "weights" or "edges"), title, task, note (what is missing, or "")
     model      name, hash, layers, heads, d_head, d_model
     counts     nodes, of_nodes, edges, of_edges;  calibration  scale, shift;  ablation
     nodes      [id, kind, layer, site, index, head, channel, embed, unembed, effect, push], all but
                the first two where they have a meaning; embed, unembed: [token id, weight];
                effect in nats; push: what one unit of it adds to the answers' logit difference
     edges      [source, target, weight or null, port or null], places in `nodes`
-    loss       of the circuit on the pairs that effects are measured on, in nats
+    loss       of the circuit on the items that effects are measured on, in nats
     effect_pairs  how many those are
     answers    the two completions, where all prompts share them
     tokens     {id: text} of every token that is named
@@ -21,52 +21,54 @@
                in 255ths
     figures, curve, audit: see `facts`
 
-What has no meaning or cannot be had is null. Arrays are as `packing` writes them.
+Of a task without pairs the corrupted prompt of an example is the second of its two prompts. What has
+no meaning or cannot be had is null. Arrays are as `packing` writes them.
 """
 
-import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.audit.evidence import gated_problem
-from circuitjax.audit.parts import Parts, effects
 from circuitjax.circuit.activations import kept_channels, node_activations
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.description import describe
-from circuitjax.circuit.edge_circuit import EdgeCircuit
-from circuitjax.model.config import TransformerConfig
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.measures import calibrated_odds, mean_task_loss
+from circuitjax.gated.protocol import View
 from circuitjax.model.record import Model
-from circuitjax.model.sites import parse_address, shapes
-from circuitjax.model.transformer import Fills, Gates, Params, apply
-from circuitjax.prune.gates import all_gates
-from circuitjax.prune.objective import Pairs, logit_differences
-from circuitjax.prune.problem import Problem
+from circuitjax.model.sites import parse_address
+from circuitjax.prune.evaluate import answers
+from circuitjax.prune.problem import Problem, batches_of
 from circuitjax.report.viewer.facts import audit_table, curve_of, figures_of
 from circuitjax.report.viewer.packing import pack, pack_scaled
+from circuitjax.report.viewer.prompts import SIZES, attention, on_prompts, same_answers, short
 from circuitjax.report.viewer.texts import Contexts, prompt_contexts
 from circuitjax.report.viewer.tokens import nearest_tokens, token_texts
 
 __all__ = ["FORMAT", "page_data"]
 
-FORMAT = "circuitjax-page-1"
+FORMAT = "circuitjax-page-2"
 
-_SCORED = 64  # pairs of the knock-outs and of means at the last token, at most
-_FEWEST, _MOST_RUNS = 8, 2**14  # pairs of a knock-out, at least; pairs of all of them
+_SCORED = 64  # items of the knock-outs and of means at the last token, at most
+_FEWEST, _MOST_RUNS = 8, 2**14  # items of a knock-out, at least; items of all of them
 _BEFORE, _WINDOW = 15, 22  # tokens of a context
 _MOST_VALUES = 1_200_000  # activations in a page: 1.6 MB of base64
+_CLOSED = 64  # knock-outs at a time
 _ROOM = 4_600_000  # bytes of a page's data; the scripts and what is added last take the rest
 _PER_NODE = 100  # bytes that a node's means on the prompts take
 _MOST_HELD = 2**26  # activations held at a time: a quarter of a gibibyte, a few times over
-_SIZES = ((4, 3), (3, 2), (2, 1), (1, 1))  # contexts per end and pairs shown, the most that fit
+_NO_INSIDE = (
+    "No effects of nodes and no activations within the circuit: its closed weights carry something else "
+    "in every prompt."
+)
 
 
 def page_data(
-    circuit: Circuit | EdgeCircuit,
+    circuit: Circuit,
     model: Model,
     problem: Problem | None = None,
     contexts: Contexts | None = None,
@@ -83,8 +85,8 @@ def page_data(
         patterns.
       contexts: text that each node's strongest and weakest contexts are cut from; None takes the
         task's training prompts.
-      report: content of a run's report.json.
-      audit: content of its audit.json.
+      report: fields of a run's report.
+      audit: fields of its audit.
       note: one sentence for the reader on what is missing and why.
 
     Returns:
@@ -97,14 +99,14 @@ def page_data(
     config = circuit.config
     ids = {node["id"]: place for place, node in enumerate(described["nodes"])}
     edges = [
-        [ids[e["source"]], ids[e["target"]], _short(e.get("weight")), e.get("reader")]
+        [ids[e["source"]], ids[e["target"]], short(e.get("weight")), e.get("reader")]
         for e in described["edges"]
         if e["kind"] != "residual"
     ]
     nodes = [{k: v for k, v in node.items() if k != "tokens"} for node in described["nodes"]]
     data: dict[str, Any] = {
         "format": FORMAT,
-        "kind": described["kind"],
+        "grain": circuit.grain,
         "title": f"{described['task'] or 'circuit'} on {circuit.model_name}",
         "task": described["task"],
         "note": note,
@@ -118,7 +120,7 @@ def page_data(
         },
         "counts": described["counts"],
         "calibration": described["calibration"],
-        "ablation": described.get("ablation") or _ablation(circuit),
+        "ablation": circuit.ablation,
         "nodes": nodes,
         "edges": edges,
         "loss": None,
@@ -127,75 +129,76 @@ def page_data(
         "contexts": None,
         "prompts": None,
         "attention": None,
-        "figures": figures_of(report),
-        "curve": curve_of(report),
+        "figures": figures_of(report, circuit.provenance),
+        "curve": curve_of(report, circuit.provenance),
         "audit": audit_table(audit),
     }
     used: set[int] = set()
     pairs = None
+    inside = circuit.parts(model).get("nodes")
     if problem is not None:
-        pairs = problem.test.take(np.arange(min(_SCORED, problem.test.size)))
-        data["answers"] = _answers(pairs, used)
-        data["attention"] = _attention(circuit, model, pairs, used)
-    if isinstance(circuit, Circuit):
-        _add_nodes(data, circuit, model, problem, used)
+        pairs = problem.test.first(_SCORED).as_pairs().on_host()
+        data["answers"] = same_answers(pairs, used)
+        data["attention"] = attention(circuit, model, inside, pairs, used)
+    if "mask" in circuit.opened:
+        _add_nodes(data, circuit, model, used)
+        if problem is not None:
+            _add_effects(data, circuit, inside, problem)
+            _add_pushes(data, circuit, model)
         if contexts is None and problem is not None:
             contexts = prompt_contexts(problem.train)
-        _add_activations(data, circuit, model, pairs, contexts, used)
+        _add_activations(data, circuit, model, inside, pairs, contexts, used)
+        if inside is None and problem is not None:
+            data["note"] = f"{note} {_NO_INSIDE}".strip()
     data["tokens"] = token_texts(model, used)
     return data
 
 
-def _ablation(circuit: Circuit | EdgeCircuit) -> str | None:
-    settings = circuit.provenance.get("prune") or circuit.provenance.get("config")
-    found = settings.get("ablation") if isinstance(settings, Mapping) else None
-    return None if found is None else str(found)
-
-
-def _short(weight: float | None) -> float | None:
-    return None if weight is None else float(f"{weight:.5g}")
-
-
-def _answers(pairs: Pairs, used: set[int]) -> list[int] | None:
-    """The completions' tokens, if they are the same for every pair."""
-    found = np.asarray(pairs.answers)
-    if not (found == found[:1]).all():
-        return None
-    used.update(int(i) for i in found[0])
-    return [int(i) for i in found[0]]
-
-
-def _add_nodes(
-    data: dict[str, Any], circuit: Circuit, model: Model, problem: Problem | None, used: set[int]
-) -> None:
-    """Nearest tokens, effects, and the direct push on the answers."""
-    edges = circuit.edges(model)
-    nearest = nearest_tokens(model, circuit.nodes, edges)
+def _add_nodes(data: dict[str, Any], circuit: Circuit, model: Model, used: set[int]) -> None:
+    """Each node's nearest tokens."""
+    nearest = nearest_tokens(model, circuit.nodes(), circuit.edges())
     for node, tokens in zip(data["nodes"], nearest, strict=True):
         node |= tokens
         used.update(i for side in tokens.values() for i, _ in side)
-    if problem is None:
+
+
+def _add_effects(
+    data: dict[str, Any], circuit: Circuit, inside: View | None, problem: Problem
+) -> None:
+    """How much the task loss rises, in nats, when each node is closed by itself."""
+    if inside is None:
         return
-    # A knock-out runs all pairs: of a circuit of a thousand nodes, fewer pairs each.
+    # A knock-out runs all items: of a circuit of a thousand nodes, fewer items each.
     count = len(data["nodes"])
-    some = min(problem.test.size, _SCORED, max(_FEWEST, _MOST_RUNS // count))
-    few = problem.test.take(np.arange(some))
-    parts = Parts(gated_problem(problem, circuit), circuit)
-    alone = effects(parts, circuit, few, most=count, edges=False)
-    data["loss"], data["effect_pairs"] = alone.loss, some
-    pushes = _pushes(data, model, edges)
+    some = min(problem.test.items, _SCORED, max(_FEWEST, _MOST_RUNS // count))
+    few = problem.test.first(some)
+    batches = batches_of(inside.model)
+    small = inside.model.reduced(inside.gates, own_widths=True)
+
+    def losses(rows: np.ndarray) -> np.ndarray:
+        odds = answers(small, batches, few, rows).odds
+        if few.paired:
+            odds = calibrated_odds(odds, circuit.scale, circuit.shift)
+        return mean_task_loss(odds)
+
+    whole, places = inside.gates, np.flatnonzero(inside.gates)
+    data["loss"], data["effect_pairs"] = float(losses(whole[None])[0]), some
+    names = inside.model.names()
+    found: dict[str, float] = {}
+    for start in range(0, len(places), _CLOSED):  # rows of G gates each: no more than needed
+        chosen = places[start : start + _CLOSED]
+        rows = np.broadcast_to(whole, (len(chosen), whole.size)).copy()
+        rows[np.arange(len(chosen)), chosen] = False
+        rises = (losses(rows) - data["loss"]).tolist()
+        found |= dict(zip([names[place] for place in chosen], rises, strict=True))
     for node in data["nodes"]:
-        node["effect"] = _short(alone.nodes[node["id"]])
-        if node["id"] in pushes:
-            node["push"] = _short(pushes[node["id"]])
+        node["effect"] = short(found[node["id"]])
 
 
-def _pushes(
-    data: dict[str, Any], model: Model, edges: Sequence[tuple[str, str, float]]
-) -> dict[str, float]:
-    """{address: what one unit of the node adds straight to the answers' logit difference}."""
+def _add_pushes(data: dict[str, Any], circuit: Circuit, model: Model) -> None:
+    """What one unit of a node adds straight to the logit difference of the answers."""
     if data["answers"] is None:
-        return {}
+        return
     right, wrong = data["answers"]
     tied = model.config.tied_unembedding
     table = np.asarray(model.params["embed"]).T if tied else np.asarray(model.params["unembed"])
@@ -204,28 +207,31 @@ def _pushes(
     for node in data["nodes"]:
         if node["site"].endswith("resid_delta"):
             pushes[node["id"]] = float(direction[node["index"]])
-    for source, target, weight in edges:
+    for source, target, weight in circuit.edges():
         _, site, channel = parse_address(model.config, target)
         if site.endswith("resid_delta"):
-            pushes[source] = pushes.get(source, 0.0) + weight * float(direction[channel])
-    return pushes
+            pushes[source] = pushes.get(source, 0.0) + (weight or 0.0) * float(direction[channel])
+    for node in data["nodes"]:
+        if node["id"] in pushes:
+            node["push"] = short(pushes[node["id"]])
 
 
 def _add_activations(
     data: dict[str, Any],
     circuit: Circuit,
     model: Model,
-    pairs: Pairs | None,
+    inside: View | None,
+    pairs: Examples | None,
     contexts: Contexts | None,
     used: set[int],
 ) -> None:
     """Contexts on text, in the whole model; activations on the prompts, in the circuit."""
-    kept = kept_channels(circuit.config, circuit.mask)
-    length = 0 if pairs is None else int(np.asarray(pairs.last).max()) + 1
+    kept = kept_channels(circuit.config, circuit.opened["mask"])
+    length = 0 if pairs is None else int(pairs.positions.max()) + 1
     window = 0 if contexts is None else min(_WINDOW, contexts.rows.shape[1])
     taken = len(json.dumps(data, separators=(",", ":"))) + _PER_NODE * len(data["nodes"])
     room = min(_MOST_VALUES, max(0, _ROOM - taken) * 3 // 4)  # base64 spends 4 bytes on 3
-    for ends, shown in _SIZES:
+    for ends, shown in SIZES:
         each = 2 * ends * window + 2 * shown * length
         if each * len(data["nodes"]) <= room:
             break
@@ -242,41 +248,12 @@ def _add_activations(
         data["contexts"] = _contexts(contexts, np.concatenate(list(seen.values()))[chosen], ends)
         data["contexts"]["nodes"] = pack(chosen, "i4")
         used.update(np.unique(contexts.rows).tolist())
-    if pairs is None:
-        return
-    config, params = circuit.gated(model)
-    params = jax.tree.map(jnp.asarray, dict(params))
-    fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
-    gates = circuit.gates()
-    rows = np.asarray(pairs.tokens)[..., :length]
-    flat = rows.reshape(-1, length)
-    found = node_activations(config, params, flat, kept, gates, fills)
-    acts = np.concatenate(list(found.values()))[chosen].reshape(-1, pairs.size, 2, length)
-    last = np.asarray(pairs.last)
-    final = np.take_along_axis(acts, last[None, :, :, None], axis=3)[..., 0]
-    both_real = (np.arange(length) <= last[:, :, None]).all(axis=1)
-    apart = np.where(both_real, np.abs(acts[:, :, 0] - acts[:, :, 1]), 0).max(axis=2).mean(axis=1)
-    some = min(shown, pairs.size)
-    logits, _ = _run(config, params, _first(pairs), gates, fills)
-    raw = np.asarray(logit_differences(logits[:some], pairs.answers[:some]))
-    inside = np.arange(length) <= last[:some, :, None]
-    used.update(np.unique(rows[:some]).tolist(), np.unique(pairs.answers[:some]).tolist())
-    data["prompts"] = {
-        "tokens": pack(rows[:some], "i4"),
-        "last": last[:some].tolist(),
-        "answers": np.asarray(pairs.answers[:some]).tolist(),
-        "differences": [
-            [_short(float(x)) for x in row] for row in circuit.scale * raw + circuit.shift
-        ],
-        "nodes": pack(chosen, "i4"),
-        "values": pack_scaled(np.where(inside[None], acts[:, :some], 0)),
-        "pairs": pairs.size,
-        "apart": [_short(float(x)) for x in apart],
-        "final": [
-            [[_short(float(x)) for x in (side.mean(), side.std())] for side in both.T]
-            for both in final
-        ],
-    }
+    if pairs is not None and inside is not None:
+        data["prompts"] = on_prompts(
+            circuit, inside, pairs, (chosen, kept), min(shown, pairs.items)
+        )
+        used.update(np.unique(pairs.tokens[: 2 * shown, 0]).tolist())
+        used.update(i for both in data["prompts"]["answers"] for i in both)
 
 
 def _contexts(contexts: Contexts, acts: np.ndarray, ends: int) -> dict[str, Any]:
@@ -309,63 +286,3 @@ def _contexts(contexts: Contexts, acts: np.ndarray, ends: int) -> dict[str, Any]
         "places": pack(np.stack(places, axis=1), "i4"),
         "values": pack_scaled(np.stack(values, axis=1)),
     }
-
-
-def _first(pairs: Pairs) -> Pairs:
-    """The pairs that are shown, at most."""
-    return pairs.take(np.arange(min(_SIZES[0][1], pairs.size)))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _run(
-    config: TransformerConfig, params: Params, pairs: Pairs, gates: Gates, fills: Fills
-) -> tuple[jax.Array, jax.Array]:
-    """Logits `[P, 2, V]` after each prompt and patterns `[L, 2 P, H, T, T]`."""
-    size, _, length = pairs.tokens.shape
-    output = apply(
-        config,
-        params,
-        pairs.tokens.reshape(size * 2, length),
-        gates,
-        fills,
-        positions=pairs.last.reshape(size * 2, 1),
-        capture=("attn.pattern",),
-    )
-    return output.logits.reshape(size, 2, -1), output.captured["attn.pattern"]
-
-
-def _attention(
-    circuit: Circuit | EdgeCircuit, model: Model, pairs: Pairs, used: set[int]
-) -> dict[str, Any] | None:
-    """Patterns of the circuit's heads on the first pair, in the circuit and in the whole model."""
-    if isinstance(circuit, EdgeCircuit):
-        named = [name[1:].split(".h") for name in circuit.nodes if ".h" in name]
-        heads = [[int(layer), int(head)] for layer, head in named]
-    else:
-        kept: set[tuple[int, int]] = set()
-        for site in ("attn.q", "attn.k", "attn.v"):
-            for layer, index in np.argwhere(circuit.mask[site]):
-                kept.add((int(layer), int(index) // circuit.config.d_head))
-        heads = [list(head) for head in sorted(kept)]
-    if not heads:
-        return None
-    last = np.asarray(pairs.last)[0]
-    length = int(last.max()) + 1
-    tokens = np.asarray(pairs.tokens)[0, :, :length]
-    used.update(np.unique(tokens).tolist())
-    # Open gates beside any fills: the whole model by the program that runs the circuit too.
-    fills = {s: jnp.zeros(shape, jnp.float32) for s, shape in shapes(circuit.config).items()}
-    runs: dict[str, Any] = {
-        "model": (circuit.config, model.params, all_gates(circuit.config, 1.0), fills)
-    }
-    if isinstance(circuit, Circuit):
-        fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
-        runs["circuit"] = (*circuit.gated(model), circuit.gates(), fills)
-    found: dict[str, Any] = {"circuit": None}
-    some = _first(pairs)
-    for name, (config, params, gates, fills) in runs.items():
-        _, pattern = _run(config, jax.tree.map(jnp.asarray, dict(params)), some, gates, fills)
-        first = np.asarray(pattern)[:, :2, :, :length, :length]  # [L, 2, H, T, T]
-        chosen = np.stack([first[layer, :, head] for layer, head in heads])
-        found[name] = pack(np.rint(255 * chosen).astype(np.int32), "u1")
-    return {"heads": heads, "tokens": tokens.tolist(), "last": last.tolist(), **found}

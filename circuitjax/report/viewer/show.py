@@ -8,20 +8,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.edge_circuit import EdgeCircuit
 from circuitjax.model.record import Model
-from circuitjax.prune.config import PruneConfig
+from circuitjax.prune.config import Choices, DataConfig
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.report.viewer.collect import page_data
 from circuitjax.report.viewer.page import render_page, title_text, write_page
 from circuitjax.report.viewer.texts import Contexts, idiom_contexts
 from circuitjax.tasks import suite
 from circuitjax.tasks.base import Task
+from circuitjax.tasks.contrast import ContrastTask
+from circuitjax.tasks.english import suite as english
 from circuitjax.zoo.load import load_model
 
 __all__ = ["Page", "circuit_page", "show"]
 
-_PAIRS = 64  # of each split: what a page measures and shows
+_ITEMS = 64  # of each split: what a page measures and shows
 _HEIGHT = 760  # pixels
 
 
@@ -60,25 +61,25 @@ class Page:
 
 
 def _problem(
-    circuit: Circuit | EdgeCircuit, model: Model, task: Task | str | None
+    circuit: Circuit, model: Model, task: Task | ContrastTask | str | None
 ) -> tuple[Problem | None, str]:
     """The task's data, and what to tell the reader where there is none."""
     given = task is not None
     name = task if isinstance(task, str) else circuit.provenance.get("task")
-    if not isinstance(task, Task):
-        if name not in suite.TASKS:
-            near = difflib.get_close_matches(str(name), suite.names(), n=3, cutoff=0.4)
+    if task is None or isinstance(task, str):
+        known: dict[str, Task | ContrastTask] = {**suite.TASKS, **english.TASKS}
+        if name not in known:
+            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
             meant = f" (did you mean {', '.join(near)}?)" if near else ""
-            line = f"task {name!r} is none of the built-in binary tasks{meant}"
+            line = f"task {name!r} is none of the built-in tasks{meant}"
             if given:
                 raise ValueError(f"{line}: give a Task, or leave it out")
             return None, f"No prompts, effects and patterns: {line}; give the task to see them."
-        task = suite.get(str(name))
+        task = known[str(name)]
     try:
-        sizes = PruneConfig(
-            train_pairs=_PAIRS, validation_pairs=1, test_pairs=_PAIRS, ablation="zero"
-        )
-        return make_problem(model, task, sizes), ""
+        # What closed parts hold is the circuit's own: only the data matter.
+        sizes = DataConfig(train=_ITEMS, validation=1, test=_ITEMS)
+        return make_problem(model, task, Choices(ablation="zero"), sizes), ""
     except ValueError as error:
         if given:
             raise
@@ -86,10 +87,10 @@ def _problem(
 
 
 def circuit_page(
-    circuit: Circuit | EdgeCircuit,
+    circuit: Circuit,
     model: Model | None = None,
     *,
-    task: Task | str | None = None,
+    task: Task | ContrastTask | str | None = None,
     contexts: Contexts | None = None,
     report: Mapping[str, Any] | None = None,
     audit: Any = None,
@@ -111,22 +112,22 @@ def circuit_page(
       ValueError: an empty circuit, another model's, no such model, or a task that is unknown or
         cannot be asked.
     """
-    if not circuit.nodes:
+    if not circuit.num_nodes:
         name = circuit.provenance.get("task")
         raise ValueError(f"the circuit of task {name!r} is empty: there is nothing to show")
     model = load_model(circuit.model_name) if model is None else model
     circuit.check_model(model)
     problem, note = _problem(circuit, model, task)
-    if contexts is None and isinstance(circuit, Circuit):
+    if contexts is None and "mask" in circuit.opened:
         contexts = idiom_contexts(model)
     return Page(page_data(circuit, model, problem, contexts, report, audit, note), height)
 
 
 def show(
-    circuit: Circuit | EdgeCircuit,
+    circuit: Circuit,
     model: Model | None = None,
     *,
-    task: Task | str | None = None,
+    task: Task | ContrastTask | str | None = None,
     report: Mapping[str, Any] | None = None,
     audit: Any = None,
     height: int = _HEIGHT,

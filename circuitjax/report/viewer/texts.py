@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from circuitjax.gated.examples import Examples
 from circuitjax.model.record import Model
 from circuitjax.pretrain import idioms
-from circuitjax.prune.objective import Pairs
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import BUILT_IN
 
@@ -56,10 +56,10 @@ def _stream(tokenizer: Tokenizer) -> Iterator[int]:
         start += count
 
 
-def prompt_contexts(pairs: Pairs) -> Contexts:
+def prompt_contexts(examples: Examples) -> Contexts:
     """The task's own prompts, for a model whose pretraining text is not at hand."""
-    some = pairs.take(np.arange(min(_ROWS // 2, pairs.size)))
-    rows = np.asarray(some.tokens)
-    rows = rows.reshape(-1, rows.shape[-1])
-    lengths = np.asarray(some.last).reshape(-1) + 1
-    return Contexts(rows, lengths, "the task's training prompts (no text was given)")
+    some = examples.first(_ROWS // 2).as_pairs()
+    lengths = np.asarray(some.positions)[:, -1] + 1
+    return Contexts(
+        np.asarray(some.tokens)[:, 0], lengths, "the task's training prompts (no text was given)"
+    )

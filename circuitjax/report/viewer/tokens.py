@@ -20,7 +20,7 @@ __all__ = ["nearest_tokens", "token_texts"]
 
 _COUNT = 8  # per node and side
 
-Edge = tuple[str, str, float]
+Edge = tuple[str, str, float | None]
 
 
 def nearest_tokens(
@@ -44,10 +44,10 @@ def nearest_tokens(
     for source, target, weight in edges:
         _, site, channel = parse_address(model.config, source)
         if site.endswith("act_in") and channel < model.config.d_model:
-            reads.setdefault(target, []).append((channel, weight))
+            reads.setdefault(target, []).append((channel, weight or 0.0))
         _, site, channel = parse_address(model.config, target)
         if site.endswith("resid_delta"):
-            writes.setdefault(source, []).append((channel, weight))
+            writes.setdefault(source, []).append((channel, weight or 0.0))
     found = []
     for name in nodes:
         _, site, channel = parse_address(model.config, name)

@@ -206,10 +206,10 @@ viewer.legend = function () {
     stroke.style.stroke = viewer.COLOURS[kind];
     return make("li", {}, make("svg", { width: 30, height: 12 }, stroke), ` ${text}`);
   };
-  const nodes = viewer.data.kind === "residual_edges" ? [] : [
+  const nodes = viewer.data.grain === "edges" ? [] : [
     shape("attn.act_in", "read of a residual channel"), shape("attn.q", "query"), shape("attn.k", "key"),
     shape("attn.v", "value"), shape("mlp.post_act", "neuron"), shape("attn.resid_delta", "write to a residual channel")];
-  const lines = viewer.data.kind === "residual_edges" ? [line("neutral", "", "edge")] : [
+  const lines = viewer.data.grain === "edges" ? [line("neutral", "", "edge")] : [
     line("positive", "", "positive weight, wider for larger"), line("negative", "6 4", "negative weight, dashed"),
     line("carried", "", "residual channel that the circuit uses")];
   return [

@@ -4,11 +4,11 @@
 viewer.overviewPanel = function () {
   const { make, data } = viewer;
   const { counts, calibration, model } = data;
-  const kinds = { nodes: "nodes", weights: "single weights", residual_edges: "residual edges" };
+  const grains = { nodes: "nodes", weights: "single weights", edges: "residual edges" };
   const rows = [
     ["Task", data.task || "–"],
     ["Model", `${model.name}: ${model.layers} layers, ${model.heads} heads of ${model.d_head}, ${model.d_model} channels`],
-    ["Gates", `on ${kinds[data.kind]}${data.ablation ? `, ${data.ablation} ablation` : ""}`],
+    ["Gates", `on ${grains[data.grain]}${data.ablation ? `, ${data.ablation} ablation` : ""}`],
     ["Nodes", `${counts.nodes.toLocaleString("en")} of ${counts.of_nodes.toLocaleString("en")}`],
     ["Edges", `${counts.edges.toLocaleString("en")} of ${counts.of_edges.toLocaleString("en")}`],
     ["Calibration", `scale ${viewer.number(calibration.scale)}, shift ${viewer.number(calibration.shift)}`],

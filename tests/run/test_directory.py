@@ -1,0 +1,118 @@
+"""Directories: what is ours can be told, replaced and emptied; nothing else is ever touched."""
+
+import json
+
+import pytest
+
+from circuitjax.run.directory import AUDIT, RUN, STUDY, SUITE, claim, digest_of, holds
+
+KINDS = (RUN, AUDIT, STUDY, SUITE)
+ONE, TWO = {"model": "m", "seed": 0}, {"model": "m", "seed": 1}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)
+def test_what_is_claimed_is_held(kind, tmp_path):
+    at = tmp_path / "here"
+    assert not holds(kind, at, ONE)
+    at.mkdir()
+    (at / ".lock").touch()
+    assert not holds(kind, at, ONE)
+    claim(kind, at, ONE)
+    assert holds(kind, at, ONE)
+    record = json.loads((at / kind.record).read_text())
+    assert record["record_hash"] == digest_of(kind, ONE) != digest_of(kind, TWO)
+    with pytest.raises(ValueError, match="with another seed: choose another --out"):
+        holds(kind, at, TWO)
+    if kind.replaced:
+        assert not holds(kind, at, TWO, overwrite=True)
+    else:
+        with pytest.raises(ValueError, match="with another seed"):
+            holds(kind, at, TWO, overwrite=True)
+
+
+def test_claiming_empties_and_keeps_the_directory_and_its_lock(tmp_path):
+    claim(RUN, tmp_path, ONE)
+    (tmp_path / ".lock").touch()
+    (tmp_path / "circuit").mkdir()
+    (tmp_path / "circuit" / "circuit.json").write_text("{}")
+    (tmp_path / "report.json").write_text("{}")
+    place = tmp_path.stat().st_ino
+    claim(RUN, tmp_path, TWO)
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "run.json"}
+    assert tmp_path.stat().st_ino == place
+    assert holds(RUN, tmp_path, TWO)
+
+
+def test_a_link_among_our_files_is_removed_and_not_followed(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "kept.txt").write_text("kept")
+    at = tmp_path / "run"
+    claim(RUN, at, ONE)
+    (at / "circuit").symlink_to(outside)
+    claim(RUN, at, TWO)
+    assert not (at / "circuit").exists()
+    assert (outside / "kept.txt").exists()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"training_notes.txt": "mine"},
+        {"run.json": '{"a": 1}'},
+        {"run.json": "{"},
+        {"training": ""},
+        {"report.json": "{}"},
+        {".hidden": ""},
+    ],
+)
+def test_foreign_files_are_never_removed(files, overwrite, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match="no run of ours"):
+        holds(RUN, tmp_path, ONE, overwrite=overwrite)
+    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == files
+
+
+def test_nor_beside_a_run_of_ours(tmp_path):
+    claim(RUN, tmp_path, ONE)
+    (tmp_path / "thesis.txt").write_text("mine")
+    assert holds(RUN, tmp_path, ONE)
+    with pytest.raises(ValueError, match=r"such as 'thesis\.txt'"):
+        holds(RUN, tmp_path, TWO, overwrite=True)
+    claim(RUN, tmp_path, TWO)  # whoever does not ask removes no foreign file either
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+    with pytest.raises(ValueError, match="is a file"):
+        holds(RUN, tmp_path / "thesis.txt", ONE)
+
+
+def test_a_changed_record_is_no_run_of_ours(tmp_path):
+    claim(RUN, tmp_path, ONE)
+    held = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**held, "seed": 1}))
+    with pytest.raises(ValueError, match="no run of ours"):
+        holds(RUN, tmp_path, TWO)
+
+
+def test_versions_before_and_after(tmp_path):
+    """A run of the version before may be replaced; one of a newer version is left alone."""
+    old = {"model": "m", "model_hash": "h", "task": "t", "prune": {}, "jobs": []}
+    (tmp_path / "run.json").write_text(json.dumps(old))
+    (tmp_path / "report.json").write_text("{}")
+    with pytest.raises(ValueError, match="of an earlier version"):
+        holds(RUN, tmp_path, ONE)
+    assert not holds(RUN, tmp_path, ONE, overwrite=True)
+    claim(RUN, tmp_path, ONE)
+    newer = json.loads((tmp_path / "run.json").read_text()) | {"format": "circuitjax-run-99"}
+    (tmp_path / "run.json").write_text(json.dumps(newer))
+    with pytest.raises(ValueError, match="install a newer one"):
+        holds(RUN, tmp_path, ONE, overwrite=True)
+
+
+def test_a_suite_that_two_processes_begin_loses_nothing(tmp_path):
+    """The second may have looked before the first had written anything."""
+    claim(SUITE, tmp_path, ONE)
+    (tmp_path / "cells").mkdir()
+    claim(SUITE, tmp_path, ONE)
+    assert (tmp_path / "cells").exists()
