@@ -17,7 +17,7 @@ from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import init_params
-from circuitjax.prune.config import PruneConfig
+from circuitjax.prune.defaults import Search, default_search
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.tasks.base import Pair, Task
 from circuitjax.tasks.tokenizer import BOS
@@ -45,14 +45,14 @@ CONFIG = TransformerConfig(
     activation="relu",
     position="none",
 )
-PRUNE = PruneConfig(
+SEARCH = default_search(
     target_loss=0.15,
     steps=60,
     batch_size=16,
     ablation="zero",
-    train_pairs=64,
-    validation_pairs=24,
-    test_pairs=40,
+    train=64,
+    validation=24,
+    test=40,
     chunk=20,
 )
 
@@ -99,6 +99,6 @@ TASK = Task("first_letter", "the first letter decides", samplers=(_sample,))
 
 
 @functools.lru_cache(maxsize=8)
-def planted_problem(prune: PruneConfig = PRUNE) -> Problem:
+def planted_problem(search: Search = SEARCH) -> Problem:
     """The task on the model."""
-    return make_problem(planted_model(), TASK, prune)
+    return make_problem(planted_model(), TASK, search.choices, search.data)

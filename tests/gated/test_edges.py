@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from circuitjax.circuit.find_edges import (
     default_edge_hyper,
     default_edge_jobs,
@@ -15,14 +14,15 @@ from circuitjax.circuit.find_edges import (
     pick_edges,
     train_edges,
 )
-from circuitjax.core import checkpoints
-from circuitjax.model.residual_graph import residual_graph
-from circuitjax.model.transformer import apply
 from circuitjax.prune.residual import EdgeConfig, ResidualMasks, active_edges
 from circuitjax.prune.residual_paths import connected
 from circuitjax.prune.residual_problem import fixed_replacements, make_edge_problem
 from circuitjax.prune.residual_select import edge_answers, look_at
 from circuitjax.prune.residual_trial import EdgeTrial, gate_slopes
+
+from circuitjax.core import checkpoints
+from circuitjax.model.residual_graph import residual_graph
+from circuitjax.model.transformer import apply
 from circuitjax.prune.train import Job, make_train_chunk
 from tests.prune.planted import CONFIG, TASK, planted_model
 

@@ -6,22 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
 from circuitjax.circuit.find_weights import (
     initial_weights,
     train_weights,
     weight_candidates,
     weight_problem,
 )
-from circuitjax.core import checkpoints
-from circuitjax.model.config import SITES
-from circuitjax.model.families import FAMILIES
-from circuitjax.model.sites import kept_addresses, parse_address, shapes
-from circuitjax.model.transformer import apply
-from circuitjax.prune import train
-from circuitjax.prune.opening import GateHyper
 from circuitjax.prune.packing import training_rows
-from circuitjax.prune.train import Job, make_train_chunk
 from circuitjax.prune.weight_gates import (
     WeightData,
     biased,
@@ -36,6 +27,15 @@ from circuitjax.prune.weight_paths import kept_paths
 from circuitjax.prune.weight_select import WeightProber, weight_attribution
 from circuitjax.prune.weights import default_weight_hyper, weight_task_loss
 from tests.circuit.conftest import Draw
+
+from circuitjax.core import checkpoints
+from circuitjax.model.config import SITES
+from circuitjax.model.families import FAMILIES
+from circuitjax.model.sites import kept_addresses, parse_address, shapes
+from circuitjax.model.transformer import apply
+from circuitjax.prune import train
+from circuitjax.prune.opening import GateHyper
+from circuitjax.prune.train import Job, make_train_chunk
 from tests.prune.planted import CONFIG, PLANTED, PRUNE, planted_problem
 
 SINKS = {"attention_sinks": True}
