@@ -1,4 +1,4 @@
-"""Audits a circuit: how far it can be trusted, check by check.
+"""Audits a circuit of any grain: how far it can be trusted, check by check.
 
     python -m experiments.audit --circuit=runs/prune/tiny-python/bracket_brace
 
@@ -8,20 +8,21 @@ what it does not need). The same command again shows what is finished.
 """
 
 import dataclasses
-import json
 import pathlib
 import typing
 
 from absl import app, flags
 
-from circuitjax.audit.audit import AuditConfig, hyper_of, settings_of
+from circuitjax.audit.audit import AuditConfig
 from circuitjax.audit.polish import PolishAt
-from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.load import load_circuit
+from circuitjax.audit.settings import hyper_of, search_of
+from circuitjax.circuit.circuit import Circuit, load_circuit
+from circuitjax.core.files import read_object
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.prune.config import Hyper
-from circuitjax.report.audit_run import check_lines, run_audit
+from circuitjax.report.audit_text import check_lines
+from circuitjax.run.audit import run_audit
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from experiments.command import exit_on_bad_input
@@ -49,10 +50,15 @@ _SEEDS = flags.DEFINE_integer("num_seeds", _D.seeds, "Seeds of the stability tes
 _BATCH = flags.DEFINE_integer(
     "batch_size",
     None,
-    f"Pairs per step of every repeated search; 0: as the circuit's own. Default: {_D.batch_size}.",
+    f"Items per step of every repeated search; 0: as the circuit's own. Default: {_D.batch_size}.",
 )
 _STEPS = flags.DEFINE_integer(
     "steps", None, "Steps of every repeated search. Default: as the circuit's own."
+)
+_START = flags.DEFINE_string(
+    "start",
+    None,
+    "Directory of the circuit of nodes that the search of these weights started from.",
 )
 _SEED = flags.DEFINE_integer("seed", _D.seed, "Of everything random.")
 
@@ -65,13 +71,7 @@ def _circuit() -> Circuit:
         raise ValueError(f"--circuit={root} is no directory: find a circuit first, with `prune`")
     if (root / "run.json").exists() and not (root / "circuit").exists():
         raise ValueError(f"the run in {root} is not finished: the same `prune` command goes on")
-    found = load_circuit(root)
-    if not isinstance(found, Circuit):
-        raise ValueError(
-            "an audit is for circuits of nodes or weights; this is one of residual edges: its "
-            "report.json has sufficiency, necessity and faithfulness"
-        )
-    return found
+    return load_circuit(root)
 
 
 def _hyper(circuit: Circuit) -> Hyper | None:
@@ -82,7 +82,7 @@ def _hyper(circuit: Circuit) -> Hyper | None:
     report = pathlib.Path(_CIRCUIT.value or "") / "report.json"
     if "chosen" in circuit.provenance or not report.exists():
         return None
-    found = json.loads(report.read_text(encoding="utf-8"))
+    found = read_object(report)
     for row in found.get("jobs", []):
         if all(row.get(name) == found.get(name) for name in ("seed", "nodes", "edges")):
             chosen = {"chosen": row["hyper"]}
@@ -118,12 +118,11 @@ def main(argv: list[str]) -> None:
     circuit = _circuit()
     if circuit.num_nodes == 0:
         raise ValueError(f"the circuit in {_CIRCUIT.value} keeps no node: nothing to audit")
-    settings_of(circuit)
+    search_of(circuit)  # refuses, before anything is loaded
     name = _TASK.value or circuit.provenance.get("task")
     if name is None:
         raise ValueError("the circuit does not say what it was found for: give --task")
     model, task = _load(str(name), _MODEL.value or circuit.model_name)
-    assert isinstance(task, Task)
     circuit.check_model(model)
     keep_freed_memory()
     cache_compilations()
@@ -137,11 +136,12 @@ def main(argv: list[str]) -> None:
         out,
         config,
         hyper=_hyper(circuit),
+        start=None if _START.value is None else load_circuit(_START.value),
         overwrite=_OVERWRITE.value,
         say=lambda line: print(line, flush=True),
     )
-    print(f"{figures['task']} on {figures['model']}: {figures['nodes']} nodes")
-    print(check_lines(figures["checks"]))
+    print(f"{figures.task} on {figures.model}: {figures.nodes} nodes, {figures.edges} edges")
+    print(check_lines(figures.checks))
     print(f"  written to {out}")
 
 

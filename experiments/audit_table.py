@@ -10,7 +10,7 @@ import pathlib
 
 from absl import app, flags
 
-from circuitjax.core.checkpoints import write_bytes
+from circuitjax.core.files import write_bytes
 from circuitjax.report.audit_table import checks_table, controls_table, polish_table, read_audits
 from experiments.command import exit_on_bad_input
 

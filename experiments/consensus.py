@@ -8,13 +8,14 @@ process to how much better than its task's median each was, and prints the setti
 as flags for experiments.prune. Nothing is trained.
 """
 
-import json
 import pathlib
 
 from absl import app, flags
 
-from circuitjax.tune.consensus import consensus
-from circuitjax.tune.observations import read_rounds
+from circuitjax.core.records import open_sealed
+from circuitjax.run.consensus import consensus
+from circuitjax.run.directory import STUDY
+from circuitjax.run.observations import read_rounds
 from circuitjax.tune.space import Space
 from experiments.command import exit_on_bad_input
 
@@ -32,12 +33,10 @@ def main(argv: list[str]) -> None:
     files = sorted(pathlib.Path(_SUITE.value).rglob("observations.jsonl"))
     if not files:
         raise ValueError(f"--suite={_SUITE.value} holds no study: run experiments.suite --rounds=3")
-    identities = [
-        json.loads((file.parent / "study.json").read_text(encoding="utf-8")) for file in files
-    ]
+    identities = [open_sealed(file.parent / STUDY.record, STUDY.form).to_dict() for file in files]
     first = identities[0]
     for file, identity in zip(files, identities, strict=True):
-        for name in ("model_hash", "space", "prune"):
+        for name in ("model_hash", "space", "search"):
             if identity[name] != first[name]:
                 raise ValueError(
                     f"{file.parent} is a study with another {name} than {files[0].parent}: "
@@ -48,7 +47,7 @@ def main(argv: list[str]) -> None:
         for file, identity in zip(files, identities, strict=True)
     ]
     found = consensus(Space.from_dict(first["space"]), studies, _SEED.value)
-    print(f"{found.tasks} tasks, {found.runs} runs of {first['prune']['steps']} steps")
+    print(f"{found.tasks} tasks, {found.runs} runs of {first['search']['train']['steps']} steps")
     print(f"  edges, multiple of the median run's  {found.factor:.2f}")
     print(f"  the same at the centre               {found.centre_factor:.2f}")
     print(f"  deviation of its logarithm           {found.deviation:.2f}")

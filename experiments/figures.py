@@ -7,8 +7,8 @@ So a sweep of targets, rankings, or another model can be run when there is time,
 own (see experiments.suite), and be compared later. No cell may be in two of them.
 """
 
+import dataclasses
 import itertools
-import json
 import pathlib
 from typing import Any
 
@@ -16,6 +16,7 @@ from absl import app, flags
 
 from circuitjax.report.suite_report import Parts, parts_of, write_report
 from circuitjax.report.suite_table import CELL
+from circuitjax.run.suite import read_cell
 from experiments.command import exit_on_bad_input
 
 _SUITES = flags.DEFINE_list("suites", [], "Directories of suites.")
@@ -28,8 +29,9 @@ def _read(directory: pathlib.Path) -> tuple[list[dict[str, Any]], dict[tuple[Any
         raise ValueError(f"{directory} holds no suite: give the --out of experiments.suite")
     rows, circuits = [], {}
     for path in sorted((directory / "cells").rglob("cell.json")):
-        held = json.loads(path.read_text(encoding="utf-8"))
-        row = {**held["cell"], **held["record"], "seconds": held["seconds"]}
+        found = read_cell(path)
+        assert found.record is not None
+        row = {**dataclasses.asdict(found.cell), **found.record, "seconds": found.seconds}
         rows.append(row)
         for place in ("run/circuit", "run/winner/circuit"):
             if (path.parent / place / "circuit.json").is_file():

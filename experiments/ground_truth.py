@@ -3,8 +3,8 @@
     python -m experiments.ground_truth
     python -m experiments.ground_truth --programs=tests/importers/tracr/reverse.npz --planted=false
 
-Planted models are pruned at all three grains, compiled RASP programs (in the layout of
-`circuitjax.importers.tracr`) at that of residual edges, under zero and interchange ablation.
+Planted models are pruned at all grains and under the ablations asked for, compiled RASP programs (in the
+layout of `circuitjax.importers.tracr`) at that of residual edges, under zero and interchange ablation.
 """
 
 import pathlib
@@ -12,14 +12,10 @@ import pathlib
 import numpy as np
 from absl import app, flags
 
-from circuitjax.audit.recovery import (
-    Recovery,
-    recover_edges,
-    recover_nodes,
-    recover_program,
-    recover_weights,
-)
+from circuitjax.benchmarks.recovery import Recovery, recover_planted, recover_program
 from circuitjax.core.host import cache_compilations, keep_freed_memory
+from circuitjax.gated.grains import GRAINS
+from circuitjax.gated.replacement import ABLATIONS
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.report.table import markdown_table
 from circuitjax.zoo.planted.models import planted_models
@@ -29,14 +25,16 @@ _PROGRAMS = flags.DEFINE_list("programs", [], "Compiled programs, by the path of
 _PLANTED = flags.DEFINE_bool("planted", True, "Prune the planted models too.")
 _MODEL_SEED = flags.DEFINE_integer("model_seed", 0, "Seed the planted models are made from.")
 _SEEDS = flags.DEFINE_integer("num_seeds", 5, "Seeds of gates and batches.")
-_GRAINS = flags.DEFINE_list("grains", ["nodes", "weights", "edges"], "Of the planted models.")
+_GRAINS = flags.DEFINE_list("grains", list(GRAINS), "Of the planted models.")
+_ABLATIONS = flags.DEFINE_list(
+    "ablations", [], "Of the planted models; the default is mean, and interchange for edges."
+)
 _OUT = flags.DEFINE_string("out", None, "Markdown file to write the table to as well.")
 
 _COLUMNS = (
     *("model", "grain", "ablation", "true", "of", "exact", "precision", "recall", "auroc"),
     *("seconds", "missing or extra, first seed that is not exact"),
 )
-_GRAIN = {"nodes": recover_nodes, "weights": recover_weights, "edges": recover_edges}
 
 
 def _row(found: Recovery) -> list[object]:
@@ -68,9 +66,11 @@ def main(argv: list[str]) -> None:
     cache_compilations()
     if _SEEDS.value < 1:
         raise ValueError(f"--num_seeds={_SEEDS.value} must be at least 1")
-    unknown = sorted(set(_GRAINS.value) - set(_GRAIN))
-    if unknown:
-        raise ValueError(f"--grains has {unknown[0]!r}; choose from {', '.join(_GRAIN)}")
+    known = {"grains": (_GRAINS.value, GRAINS), "ablations": (_ABLATIONS.value, ABLATIONS)}
+    for flag, (given, names) in known.items():
+        unknown = sorted(set(given) - set(names))
+        if unknown:
+            raise ValueError(f"--{flag} has {unknown[0]!r}; choose from {', '.join(names)}")
     seeds = range(_SEEDS.value)
     programs = [load_tracr(path) for path in _PROGRAMS.value]
     rows = []
@@ -83,10 +83,12 @@ def main(argv: list[str]) -> None:
         for build in planted_models():
             planted = build(_MODEL_SEED.value)
             for grain in _GRAINS.value:
-                keep(_GRAIN[grain](planted, seeds))
+                usual = "interchange" if grain == "edges" else "mean"
+                for ablation in _ABLATIONS.value or [usual]:
+                    keep(recover_planted(planted, grain, ablation, seeds))
     for program in programs:
         for ablation in ("interchange", "zero"):
-            keep(recover_program(program, ablation, seeds))  # type: ignore[arg-type]
+            keep(recover_program(program, ablation, seeds))
     table = markdown_table(_COLUMNS, rows)
     print(f"\n{table}")
     if _OUT.value:

@@ -21,10 +21,10 @@ from circuitjax.model.record import Model
 from circuitjax.pretrain.config import PretrainConfig
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.train import bigram_counts, evaluate, fixed_params, init_state
-from circuitjax.prune.config import PruneConfig
-from circuitjax.prune.problem import make_problem
+from circuitjax.prune.defaults import default_search
+from circuitjax.prune.find import prepare
 from circuitjax.report.model_card import model_card
-from circuitjax.report.run_directory import versions
+from circuitjax.run.directory import versions
 from circuitjax.tasks.suite import TASKS
 from circuitjax.zoo.storage import pack
 from experiments.command import exit_on_bad_input
@@ -76,11 +76,11 @@ def main(argv: list[str]) -> None:
     }
     tokenizer = (corpus.directory / "tokenizer.json").read_text(encoding="utf-8")
     model = Model(_NAME.value, config.model, params, tokenizer, means, provenance)
-    table = []
+    table, search = [], default_search("nodes", train=64)
     for name, task in TASKS.items():
-        problem = make_problem(model, task, PruneConfig(train_pairs=64))
-        figures = baseline(problem)
-        table.append((name, *figures.values()))
+        figures = baseline(prepare(model, task, search), search)
+        columns = ("loss_unpruned", "loss_empty", "accuracy_unpruned")
+        table.append((name, *(figures[column] for column in columns)))
         print(name, {key: round(value, 4) for key, value in figures.items()}, flush=True)
     out = pathlib.Path(_OUT.value)
     counts = bigram_counts(config, corpus) if config.model.bigram else None

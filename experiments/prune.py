@@ -2,8 +2,8 @@
 
     python -m experiments.prune --task=single_double_quote
     python -m experiments.prune --task=single_double_quote --ranking=attribution
-    python -m experiments.prune --task=single_double_quote --method=edges
-    python -m experiments.prune --task=single_double_quote --method=weights \
+    python -m experiments.prune --task=ioi --grain=edges --model=<model of English>
+    python -m experiments.prune --task=single_double_quote --grain=weights \
         --start=runs/prune/tiny-python/single_double_quote/circuit
 
 The same command again resumes what is unfinished and shows what is finished. In --out: report.json
@@ -19,58 +19,50 @@ from absl import app, flags
 from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
-from circuitjax.report.baseline_run import BaselineRun
-from circuitjax.report.edge_run import EdgeRun
-from circuitjax.report.prune_run import PruneRun
-from circuitjax.report.run_directory import run_pruning
+from circuitjax.prune.capabilities import table_text
 from circuitjax.report.table import summary_lines
-from circuitjax.report.weight_run import WeightRun
+from circuitjax.run.prune import run_pruning
+from circuitjax.run.search import PruneRun
 from circuitjax.tasks import suite
 from circuitjax.tasks.english import suite as english
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input
-from experiments.pruning_flags import build_run, chosen_method
-from experiments.ranking_flags import suffix
 from experiments.task_names import load_task
 
-flags.adopt_module_key_flags(pruning_flags)  # so that --help shows them
+__doc__ = f"{__doc__}\n{table_text()}"  # so that --help shows the table, too
+
+flags.adopt_module_key_flags(pruning_flags)  # likewise
 _MODEL = flags.DEFINE_string(
     "model", "tiny-python", "Built-in model, or path of a model directory."
 )
 _TASK = flags.DEFINE_string("task", None, "Name of a task (see --list_tasks), or a .jsonl file.")
 _OUT = flags.DEFINE_string(
-    "out", None, "Directory. Default: runs/prune[-<method or ranking>]/<model>/<task>."
+    "out", None, "Directory. Default: runs/prune[-<grain>][-<ranking>]/<model>/<task>."
 )
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another run in --out.")
 _LIST = flags.DEFINE_bool("list_tasks", False, "Print the built-in tasks and leave.")
 
 
-def _run() -> PruneRun | WeightRun | EdgeRun:
-    method = chosen_method()
-    model, task = load_task(_TASK.value, _MODEL.value, method)
-    name = pathlib.Path(model.name).name
-    out = pathlib.Path(_OUT.value or f"runs/prune{suffix(method)}/{name}/{task.name}")
-    return build_run(model, task, out)
+def _run() -> PruneRun:
+    model, task = load_task(_TASK.value, _MODEL.value)
+    place = f"{pathlib.Path(model.name).name}/{task.name}"
+    out = pathlib.Path(_OUT.value or f"runs/prune{pruning_flags.suffix()}/{place}")
+    return pruning_flags.build_run(model, task, out)
 
 
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
     if _LIST.value:
-        for name, task in suite.TASKS.items():
+        for name, task in {**suite.TASKS, **english.TASKS}.items():
             print(f"{name:28s} {task.description}")
-        for name, contrast in english.TASKS.items():
-            print(f"{name:28s} {contrast.description} (--method=edges)")
         return
     keep_freed_memory()
     cache_compilations()
     run = _run()
-    steps = run.settings.steps if isinstance(run, EdgeRun) else run.prune.steps
-    if isinstance(run, BaselineRun):
-        steps = 0
     finished = not _OVERWRITE.value and (run.directory / "report.json").exists()
     with tqdm(
-        total=steps,
+        total=run.steps,
         unit="step",
         disable=not sys.stderr.isatty(),
         mininterval=1,

@@ -1,237 +1,241 @@
-"""The flags of a pruning run, and the run they describe: shared by `prune` and `suite`.
+"""The flags of a pruning run, and the run they describe: shared by `prune`, `suite` and `tune`.
 
-A preset (see `presets`) sets the defaults of the flags that are not given.
+What a flag leaves out is taken from the preset, if one is named, then from `prune.defaults`. Which
+choices go together is said in `prune.capabilities` alone.
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.find import default_jobs
-from circuitjax.circuit.find_edges import default_edge_hyper, default_edge_jobs
-from circuitjax.circuit.find_weights import default_weight_jobs
-from circuitjax.circuit.graph import count_edges, total_edges
 from circuitjax.model.record import Model
-from circuitjax.prune.config import PruneConfig, default_hyper
-from circuitjax.prune.residual import EdgeConfig
-from circuitjax.prune.weights import default_weight_hyper
-from circuitjax.report.edge_run import EdgeRun
-from circuitjax.report.prune_run import PruneRun
-from circuitjax.report.weight_run import WeightRun
+from circuitjax.prune.capabilities import answers, refuse_unused
+from circuitjax.prune.config import Hyper
+from circuitjax.prune.defaults import PRESETS, Search, default_hyper, default_jobs, default_search
+from circuitjax.prune.rank import Baseline
+from circuitjax.prune.train import Job
+from circuitjax.run.search import PruneRun, gates_of
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from experiments import hyper_flags, ranking_flags
-from experiments.hyper_flags import HYPER_FLAGS, ONLY_GATES, ONLY_LAGRANGIAN, ONLY_NODES
-from experiments.presets import PRESETS
 
-__all__ = ["aims_otherwise", "build_run", "chosen_method", "chosen_values", "refuse_hypers"]
+__all__ = ["build_run", "build_search", "chosen_values", "refuse_hypers", "suffix"]
 
-flags.adopt_module_key_flags(hyper_flags)
-flags.adopt_module_key_flags(ranking_flags)
+_ANSWERS = answers()
+_TEXTS = {
+    "grain": "Where gates sit. Default: nodes.",
+    "gate": "How gates open. Default: heaviside; hard_concrete for edges.",
+    "ablation": "What is closed holds: its mean, zero, what it held on another prompt of the "
+    "batch, or on "
+    "the corrupted prompt. Default: mean; interchange for edges.",
+    "minimise": "What training minimises: the task loss, KL(model || circuit), or both, the KL "
+    "times "
+    "--kl_weight. Default: task; kl for edges.",
+    "control": "What keeps gates closed: k_coef per open gate, a target sparsity, or a k_coef "
+    "that adapts "
+    "until the loss (or KL) is at a fraction of its target. Default: count for nodes and "
+    "Heaviside edges, "
+    "hold for weights, lagrangian for hard-concrete edges.",
+    "loss": "Task loss between the completions, or over the whole vocabulary. Default: binary.",
+    "ranking": "How gates are ranked before the smallest circuit is cut: by what was learned or, "
+    "without "
+    "training, by gradient attribution to the task loss, its integrated form, variance of the "
+    "activations "
+    "(nodes), at random. Default: learned.",
+}
+_CHOICES = {
+    name: flags.DEFINE_enum(name, None, list(_ANSWERS[name]), text) for name, text in _TEXTS.items()
+}
+flags.DEFINE_alias("method", "grain")
 
-_D, _E = PruneConfig(), EdgeConfig()
-# A weight circuit's gates move more slowly than a node circuit's.
-_WEIGHT_STEPS, _WEIGHT_BATCH = 300, 32
-
+_NUMBERS = {
+    "target_loss": "Task loss to reach, in nats. Default: 0.15.",
+    "target_kl": "KL(model || circuit) to reach instead, in nats.",
+}
+_WHOLE = {
+    "target_edges": "Keep at most so many edges instead of reaching a loss.",
+    "target_nodes": "Keep at most so many nodes instead.",
+    "steps": "Training steps. Default: 100 for nodes, else 300.",
+    "batch_size": "Pairs per step, two prompts each (default: 16; 32 for weights), or examples of "
+    "a "
+    "contrast task.",
+    "train_pairs": "Training pairs, or examples of a contrast task. Default: 4096; 2048 for edges.",
+    "validation_pairs": "Validation pairs, or examples, that the circuit is chosen on. Default: "
+    "1024; "
+    "256 for edges.",
+    "test_pairs": "Test pairs, or examples, that figures are of. Default: 512; 256 for edges.",
+}
+_HYPER = {
+    "k_coef": "Nats per open gate. Default: several multiples of a value that suits the number of "
+    "gates "
+    "(18 / nodes; 0.04 weights^-0.4; 0.01 for edges), the best one wins; with --control=hold, "
+    "which moves "
+    "it, where it starts.",
+    "init_noise_scale": "Standard deviation of the initial gate parameters. Default: 0.01, but "
+    "0.15 for "
+    "Heaviside gates on weights and edges.",
+    "init_noise_bias": "Mean of the initial gate parameters, in [-15, 15]. Default: 0.1 (nodes) "
+    "or 0.3 "
+    "Heaviside; hard concrete 1, and 2 for edges.",
+    "wd": "Decoupled weight decay per unit learning rate. Default: 0.001 (0.01 hard-concrete "
+    "edges).",
+    "lr": "Peak learning rate. Default: 0.01, 0.02 for Heaviside edges; hard concrete 0.2, 0.3 "
+    "for edges.",
+    "inv_beta2": "1 - beta2 of Adam, in [1e-6, 1]. Default: 0.05 (0.01 hard-concrete edges).",
+    "lr_warmup_frac": "Fraction of the steps spent warming up, in [0, 1). Default: 0.",
+    "heaviside_temp": "Temperature of the surrogate gradient, above 0. Default: 1.",
+    "target_sparsity": "Fraction of gates to close, in [0, 1), with --control=lagrangian. "
+    "Default: several, "
+    "by grain; the best job wins.",
+    "target_warmup_frac": "Fraction of the steps over which the target sparsity rises. Default: "
+    "0.7.",
+    "multiplier_lr": "Step size of the Lagrange multipliers' ascent. Default: 0.3.",
+    "aim": "Fraction of the target at which hold keeps the loss, in (0, 1]. Default: 0.5.",
+    "kl_weight": "Weight of the KL with --minimise=both. Default: 1.",
+}
+_SETTINGS = {
+    **{name: flags.DEFINE_float(name, None, text) for name, text in _NUMBERS.items()},
+    **{name: flags.DEFINE_integer(name, None, text) for name, text in _WHOLE.items()},
+    "threshold": flags.DEFINE_enum(
+        "threshold",
+        None,
+        ["target", "match_soft"],
+        "Cut at the target, or keep as many gates as training expects to be open.",
+    ),
+    "calibrate": flags.DEFINE_enum(
+        "calibrate",
+        None,
+        ["inside", "after", "off"],
+        "Fit logit scale and shift at every k (inside, the default), at the chosen k (after), or "
+        "never "
+        "(off).",
+    ),
+    "tie_qk": flags.DEFINE_bool("tie_qk", None, "One gate for a q channel and its k channel."),
+    "node_gates": flags.DEFINE_bool(
+        "node_gates",
+        None,
+        "Weights and edges: gates on nodes (writers) too. Default: only with hard-concrete edges.",
+    ),
+}
+_HYPERS = {name: flags.DEFINE_float(name, None, text) for name, text in _HYPER.items()}
+flags.DEFINE_alias("init", "init_noise_bias")
 _PRESET = flags.DEFINE_enum("preset", None, list(PRESETS), "Defaults as in a paper.")
-_METHOD = flags.DEFINE_enum(
-    "method", None, ["nodes", "weights", "edges"], "Where gates sit. Default: nodes."
-)
-_TARGET = flags.DEFINE_float("target_loss", None, "Task loss to reach, in nats. Default: 0.15.")
-_TARGET_KL = flags.DEFINE_float(
-    "target_kl", None, "Method edges: KL(model || circuit) to reach instead, in nats."
-)
-_TARGET_EDGES = flags.DEFINE_integer(
-    "target_edges", None, "Method edges: keep at most so many edges instead of reaching a loss."
-)
-_SPARSITY = flags.DEFINE_float(
-    "target_sparsity",
-    None,
-    "Fraction of gates to close, in [0, 1), with --control=lagrangian. Default: 0.95 and 0.99 of edges, "
-    "0.9 of weights or 0.5 of a circuit's; the best job wins.",
-)
-_THRESHOLD = flags.DEFINE_enum(
-    "threshold",
-    None,
-    ["target", "match_soft"],
-    "Method edges: cut at the target, or keep as many as the soft gates are expected to leave open.",
-)
-_STEPS = flags.DEFINE_integer(
-    "steps",
-    None,
-    f"Training steps. Default: {_D.steps} for nodes, {_WEIGHT_STEPS} for weights, "
-    f"{_E.steps} for edges.",
-)
-_BATCH = flags.DEFINE_integer(
-    "batch_size",
-    None,
-    f"Pairs per step, two prompts each (default {_D.batch_size}, {_WEIGHT_BATCH} for weights); method "
-    f"edges: examples, a clean and a corrupted prompt each (default {_E.batch_size}).",
-)
 _SEED = flags.DEFINE_integer("seed", 0, "First seed of gates and batches.")
 _SEEDS = flags.DEFINE_integer("num_seeds", 1, "Seeds run as jobs of one program; the best wins.")
 _JOBS = flags.DEFINE_integer(
     "num_jobs",
     None,
     "Settings tried side by side per seed: target sparsities with --control=lagrangian, else "
-    "multiples of k_coef. Default: 8 for nodes, 2 for weights with --control=count and for edges with "
-    "--control=lagrangian, else 1.",
-)
-_ABLATION = flags.DEFINE_enum(
-    "ablation",
-    None,
-    ["mean", "zero", "interchange"],
-    "What is closed holds: its mean, zero, or (method edges) the corrupted prompt's value. Default: "
-    "mean; interchange for edges.",
-)
-_GATE = flags.DEFINE_enum(
-    "gate",
-    None,
-    ["heaviside", "hard_concrete"],
-    "How gates open. Default: heaviside; hard_concrete for edges. Nodes: heaviside only.",
-)
-_CONTROL = flags.DEFINE_enum(
-    "control",
-    None,
-    ["count", "lagrangian", "hold"],
-    "What keeps gates closed: k_coef per open gate, a target sparsity, or (method weights) a k_coef "
-    "that adapts until the loss is at a fraction of its target. Default: count for nodes and Heaviside "
-    "edges, hold for weights, lagrangian for hard-concrete edges.",
-)
-_MINIMISE = flags.DEFINE_enum(
-    "minimise", None, ["kl", "task"], "Method edges: what training minimises. Default: kl."
-)
-_NODE_GATES = flags.DEFINE_bool(
-    "node_gates",
-    None,
-    "Methods weights, edges: gates on nodes (writers) too. Default: only with hard-concrete edges.",
+    "multiples "
+    "of k_coef. Default: several where that helps. In a study: runs of a round (8).",
 )
 _START = flags.DEFINE_string(
-    "start", None, "Method weights: directory of a node circuit to prune further."
+    "start", None, "Grain weights: directory of a circuit of nodes to prune further."
 )
-_TIE = flags.DEFINE_bool("tie_qk", _D.tie_qk, "One gate for a q channel and its k channel.")
-_CALIBRATE = flags.DEFINE_enum(
-    "calibrate",
-    None,
-    ["inside", "after", "off"],
-    "Fit logit scale and shift at every k (inside, the default), at the chosen k (after), or never "
-    "(off). Method edges: inside or off.",
-)
-
-
-def chosen_method() -> str:
-    """The method asked for, by itself or by a preset.
-
-    Raises:
-      ValueError: a preset of another method.
-    """
-    return str(_Given().get("method", "nodes"))
+_ALL = {**_CHOICES, **_SETTINGS, **_HYPERS}
+_AIMS = ("target_loss", "target_kl", "target_edges", "target_nodes")
+# Flags whose setting has another name.
+_RENAMED = {
+    "node_gates": "owners",
+    "train_pairs": "train",
+    "validation_pairs": "validation",
+    "test_pairs": "test",
+}
 
 
 def chosen_values() -> dict[str, Any]:
-    """What the flags, a preset and the defaults say of all that `build_run` lets its caller choose."""
-    method = chosen_method()
+    """What the flags, a preset and the defaults say of all that `build_run` lets its caller choose.
+
+    The target is None where it is no task loss.
+    """
+    given = _given({})
+    aims = [name for name in _AIMS[1:] if given.get(name) is not None]
+    aims += ["threshold"] if given.get("threshold") == "match_soft" else []
+    target = given.get("target_loss", None if aims else 0.15)
     return {
-        "method": method,
-        "ranking": ranking_flags.chosen_ranking(method),
-        "target_loss": _D.target_loss if _TARGET.value is None else _TARGET.value,
+        "grain": given.get("grain", "nodes"),
+        "ranking": given.get("ranking", "learned"),
+        "target_loss": target,
         "seed": _SEED.value,
     }
 
 
-def aims_otherwise(method: str) -> bool:
-    """Whether the flags give runs of that method another aim than a task loss."""
-    if method != "edges" or _TARGET.value is not None:
-        return False
-    others = (_TARGET_KL.value, _TARGET_EDGES.value)
-    return (
-        any(other is not None for other in others) or _Given().get("threshold", "") == "match_soft"
-    )
+def suffix() -> str:
+    """What tells runs of a grain and ranking from learned nodes' in a directory's name."""
+    chosen = chosen_values()
+    words = [] if chosen["grain"] == "nodes" else [chosen["grain"]]
+    words += [] if chosen["ranking"] == "learned" else [chosen["ranking"]]
+    return "".join(f"-{word}" for word in words)
 
 
-def refuse_hypers(why: str) -> None:
+def refuse_hypers(why: str, *, jobs: bool = True) -> None:
     """Refuses flags that say which settings are tried, where something else does.
+
+    Args:
+      why: end of the message.
+      jobs: whether --num_jobs is one of them.
 
     Raises:
       ValueError: one was given.
     """
-    for flag in (*HYPER_FLAGS.values(), _JOBS):
+    for flag in (*_HYPERS.values(), *([_JOBS] if jobs else [])):
         if flag.value is not None:
             raise ValueError(f"--{flag.name} has no meaning {why}: leave it out")
 
 
-class _Given:
-    """What the user gave, what a caller chose instead, and a preset's defaults for the rest."""
-
-    def __init__(self, chosen: Mapping[str, Any] | None = None) -> None:
-        preset = dict(PRESETS.get(_PRESET.value or "", {}))
-        given = {
-            "method": _METHOD.value,
-            "ablation": _ABLATION.value,
-            "calibrate": _CALIBRATE.value,
-            "gate": _GATE.value,
-            "control": _CONTROL.value,
-            "minimise": _MINIMISE.value,
-            "threshold": _THRESHOLD.value,
-            "steps": _STEPS.value,
-            "batch_size": _BATCH.value,
-            "target_sparsity": _SPARSITY.value,
-            "target_loss": _TARGET.value,
-            "seed": _SEED.value,
-            **{name: flag.value for name, flag in HYPER_FLAGS.items()},
-            **(chosen or {}),
-        }
-        if given["method"] and "method" in preset and given["method"] != preset["method"]:
-            raise ValueError(
-                f"--preset={_PRESET.value} is of method {preset['method']}, not {given['method']}: "
-                "leave one of them out"
-            )
-        self.values = preset | {k: v for k, v in given.items() if v is not None}
-
-    def get(self, name: str, default: Any) -> Any:
-        return self.values.get(name, default)
-
-    def hypers(self, names: tuple[str, ...]) -> dict[str, float]:
-        return {name: self.values[name] for name in names if name in self.values}
+def _given(chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, what a caller chose instead, and a preset's defaults for the rest."""
+    given = {name: flag.value for name, flag in _ALL.items()} | dict(chosen)
+    given = {name: value for name, value in given.items() if value is not None}
+    preset = dict(PRESETS.get(_PRESET.value or "", {}))
+    grain = given.get("grain")
+    if preset and grain not in (None, preset["grain"]):
+        raise ValueError(
+            f"--preset={_PRESET.value} is of grain {preset['grain']}, not {grain}: leave one of them out"
+        )
+    if any(name in given for name in _AIMS):
+        preset.pop("threshold", None)
+    return preset | given
 
 
-def _refuse(method: str, **named: Any) -> None:
-    for name, value in named.items():
-        if value is not None:
-            raise ValueError(f"--{name} has no meaning for --method={method}: leave it out")
+def build_search(
+    task: Task | ContrastTask, chosen: Mapping[str, Any] | None = None
+) -> tuple[Search, dict[str, float]]:
+    """The search that the flags describe, and the hyperparameters that are given.
 
-
-def _refuse_unused(gate: str, control: str) -> None:
-    """Refuses hyperparameters that were given and would do nothing.
+    Args:
+      task: of either kind.
+      chosen: values instead of the flags'; flags that only training reads are then passed over by
+        rankings without training.
 
     Raises:
-      ValueError: one of another control or gate.
+      ValueError: a value out of its limits, or a setting that does nothing.
     """
-    held = {"target_sparsity": _SPARSITY, **{n: HYPER_FLAGS[n] for n in ONLY_LAGRANGIAN}}
-    unused = dict(held) if control != "lagrangian" else {"k_coef": HYPER_FLAGS["k_coef"]}
-    if control != "hold":
-        unused["aim"] = HYPER_FLAGS["aim"]
-    for name, flag in unused.items():
-        if flag.value is not None:
-            raise ValueError(
-                f"--{name} has no meaning with --control={control}: leave it out or choose "
-                f"another --control"
-            )
-    if gate != "heaviside" and HYPER_FLAGS["heaviside_temp"].value is not None:
-        raise ValueError(f"--heaviside_temp has no meaning with --gate={gate}: leave it out")
+    given = _given(chosen or {})
+    hypers = {name: given.pop(name) for name in _HYPERS if name in given}
+    given.pop("seed", None)
+    settings = {_RENAMED.get(name, name): value for name, value in given.items()}
+    learned = settings.get("ranking", "learned") == "learned"
+    grain = settings.pop("grain", "nodes")
+    search = default_search(grain, paired=isinstance(task, Task), **settings)
+    if learned or not chosen:
+        asked = [
+            name for name, flag in {**_ALL, "num_jobs": _JOBS}.items() if flag.value is not None
+        ]
+        refuse_unused(search.choices, asked)
+    return search, hypers if learned else {}
 
 
-def _side_by_side(control: str, centre: float, changes: dict[str, float]) -> list[dict[str, float]]:
+def _side_by_side(search: Search, centre: float, given: Mapping[str, float]) -> Sequence[Any]:
     """What --num_jobs varies: the target sparsity of a Lagrangian, else k_coef around `centre`."""
-    count = _JOBS.value
-    name = "target_sparsity" if control == "lagrangian" else "k_coef"
-    if count is None or name in changes:
+    held = search.choices.control == "lagrangian"
+    name, count = "target_sparsity" if held else "k_coef", _JOBS.value
+    if count is None or name in given:
         return [{}]
-    if control != "lagrangian":
+    if not held:
         multiples = np.geomspace(0.25, 2.0, count) if count > 1 else [1.0]
         return [{name: centre * float(multiple)} for multiple in multiples]
     retained = np.geomspace(0.3, 0.01, count) if count > 1 else [0.05]
@@ -245,154 +249,44 @@ def build_run(
     *,
     chosen: Mapping[str, Any] | None = None,
     start: pathlib.Path | None = None,
-) -> PruneRun | WeightRun | EdgeRun:
+) -> PruneRun:
     """The run that the flags describe.
 
     Args:
       model, task: loaded.
       out: its directory.
-      chosen: values of method, ranking, target_loss and seed instead of the flags'; flags that only
-        training reads are then passed over by rankings without training.
-      start: directory of a node circuit, instead of --start.
+      chosen: values of grain, ranking, target_loss and seed instead of the flags', see `build_search`.
+      start: directory of a circuit of nodes, instead of --start.
 
     Raises:
-      ValueError: a value out of its limits, or a flag that has no meaning for the method.
+      ValueError: a value out of its limits, a combination that cannot be, a setting that does nothing.
     """
-    given = _Given(chosen)
-    method, seed = given.get("method", "nodes"), given.values["seed"]
-    ranking = ranking_flags.chosen_ranking(method, (chosen or {}).get("ranking"))
+    seed = int((chosen or {}).get("seed", _SEED.value))
     if _SEEDS.value < 1 or seed < 0:
         raise ValueError(f"--seed={seed} must be at least 0, --num_seeds={_SEEDS.value} 1")
     if _JOBS.value is not None and _JOBS.value < 1:
         raise ValueError(f"--num_jobs={_JOBS.value} must be at least 1")
     seeds = range(seed, seed + _SEEDS.value)
-    if method == "edges":
-        return _edge_run(given, model, task, out, seeds)
-    if not isinstance(task, Task):
-        raise ValueError(f"task {task.name!r} has no pairs: use --method=edges")
-    _refuse(
-        method, target_kl=_TARGET_KL.value, target_edges=_TARGET_EDGES.value,
-        threshold=_THRESHOLD.value, minimise=_MINIMISE.value,
-    )  # fmt: skip
-    ablation = given.get("ablation", _D.ablation)
-    if ablation == "interchange":
-        raise ValueError(f"--ablation=interchange is for --method=edges, not {method}")
-    prune = PruneConfig(
-        target_loss=given.get("target_loss", _D.target_loss),
-        steps=given.get("steps", _WEIGHT_STEPS if method == "weights" else _D.steps),
-        batch_size=given.get("batch_size", _WEIGHT_BATCH if method == "weights" else _D.batch_size),
-        ablation=ablation,
-        tie_qk=_TIE.value,
-        calibrate=given.get("calibrate", _D.calibrate),
-    )
-    if method == "weights":
-        return _weight_run(given, model, task, prune, out, seeds, start or _START.value)
-    _refuse(method, start=_START.value, target_sparsity=_SPARSITY.value)
-    _refuse(method, node_gates=_NODE_GATES.value)
-    _refuse(method, **{name: HYPER_FLAGS[name].value for name in ONLY_GATES})
-    if given.get("gate", "heaviside") != "heaviside" or given.get("control", "count") != "count":
-        raise ValueError("nodes have --gate=heaviside and --control=count; leave both out")
+    search, given = build_search(task, chosen)
+    place = start or _START.value
+    circuit = None if place is None else Circuit.load(place)
+    ranking = search.choices.ranking
     if ranking != "learned":
-        trained = (_STEPS, _BATCH, _JOBS, _GATE, _CONTROL, *HYPER_FLAGS.values())
-        values = {flag.name: flag.value for flag in trained if chosen is None}
-        return ranking_flags.baseline_run(ranking, model, task, prune, out, seeds, values)
-    changes = given.hypers(tuple(name for name in HYPER_FLAGS if name not in ONLY_GATES))
-    nodes = model.config.num_nodes
-    jobs = [
-        job
-        for choice in _side_by_side("count", float(default_hyper(nodes).k_coef), changes)
-        for job in default_jobs(nodes, seeds, **changes | choice)
-    ]
-    return PruneRun(model, task, prune, jobs, out)
-
-
-def _weight_run(
-    given: _Given,
-    model: Model,
-    task: Task,
-    prune: PruneConfig,
-    out: pathlib.Path,
-    seeds: range,
-    start: pathlib.Path | str | None,
-) -> WeightRun:
-    _refuse("weights", **{name: HYPER_FLAGS[name].value for name in ONLY_NODES})
-    circuit = None if start is None else Circuit.load(start)
-    if circuit is not None:
-        circuit.check_model(model)
-    gate, control = given.get("gate", "heaviside"), given.get("control", "hold")
-    _refuse_unused(gate, control)
-    count = (
-        total_edges(model.config, model.params)
-        if circuit is None
-        else count_edges(model.config, model.params, circuit.mask)
-    )
-    changes = given.hypers((*(n for n in HYPER_FLAGS if n not in ONLY_NODES), "target_sparsity"))
-    base = {"target_sparsity": 0.9 if circuit is None else 0.5} if control == "lagrangian" else {}
-    centre = float(default_weight_hyper(count, gate, control).k_coef)
-    jobs = [
-        job
-        for choice in _side_by_side(control, centre, changes)
-        for job in default_weight_jobs(count, seeds, gate, control, **base | changes | choice)
-    ]
-    return WeightRun(
-        model,
-        task,
-        prune,
-        jobs,
-        out,
-        circuit,
-        gate,
-        control,
-        bool(_NODE_GATES.value),
-    )
-
-
-def _edge_run(
-    given: _Given, model: Model, task: Task | ContrastTask, out: pathlib.Path, seeds: range
-) -> EdgeRun:
-    _refuse("edges", start=_START.value)
-    _refuse("edges", **{name: HYPER_FLAGS[name].value for name in ONLY_NODES})
-    aims = {
-        "loss": given.get("target_loss", None),
-        "kl": _TARGET_KL.value,
-        "edges": _TARGET_EDGES.value,
-    }
-    chosen = [name for name, value in aims.items() if value is not None]
-    if len(chosen) > 1:
-        raise ValueError(
-            f"--target_{chosen[0]} and --target_{chosen[1]} are both given: choose one"
-        )
-    target = chosen[0] if chosen else "loss"
-    value = _E.target_value if not chosen else float(aims[target])  # type: ignore[arg-type]
-    if given.get("threshold", "target") == "match_soft":
-        if chosen and _THRESHOLD.value:
+        if len(seeds) > 1 and ranking != "random":
             raise ValueError(
-                f"--threshold=match_soft and --target_{chosen[0]} are both given: choose one"
+                f"--num_seeds={len(seeds)} has no meaning with ranking={ranking}, which is the same "
+                "for every seed: leave it out"
             )
-        target = target if chosen else "match_soft"
-    calibrate = given.get("calibrate", "inside")
-    if calibrate == "after":
-        raise ValueError("--calibrate=after is not for --method=edges: choose inside or off")
-    gate = given.get("gate", _E.gate)
-    nodes = gate == "hard_concrete" if _NODE_GATES.value is None else _NODE_GATES.value
-    settings = EdgeConfig(
-        gate=gate,
-        control=given.get("control", _E.control if gate == "hard_concrete" else "count"),
-        minimise=given.get("minimise", _E.minimise),
-        ablation=given.get("ablation", _E.ablation),
-        node_gates=nodes,
-        steps=given.get("steps", _E.steps),
-        batch_size=given.get("batch_size", _E.batch_size),
-        target=target,  # type: ignore[arg-type]
-        target_value=value,
-        calibrate=calibrate == "inside",
-    )
-    _refuse_unused(settings.gate, settings.control)
-    changes = given.hypers((*(n for n in HYPER_FLAGS if n not in ONLY_NODES), "target_sparsity"))
-    centre = float(default_edge_hyper(settings).k_coef)
-    jobs = [
-        job
-        for choice in _side_by_side(settings.control, centre, changes)
-        for job in default_edge_jobs(settings, seeds, **changes | choice)
-    ]
-    return EdgeRun(model, task, settings, jobs, out)
+        jobs = [Job(one, Baseline(ranking)) for one in seeds]
+    else:
+        Hyper(**given).check()
+        count = gates_of(model, search, circuit)
+        centre = float(default_hyper(search, count).k_coef)
+        jobs = [
+            job
+            for setting in _side_by_side(search, centre, given)
+            for job in default_jobs(
+                search, count, seeds, started=circuit is not None, **given | setting
+            )
+        ]
+    return PruneRun(model, task, search, jobs, out, circuit)

@@ -1,18 +1,18 @@
-"""Prunes many tasks of many models by many methods, to many targets; ends in one table and figures.
+"""Prunes many tasks of many models at many grains, to many targets; ends in one table and figures.
 
     python -m experiments.suite                                        # 20 tasks of tiny-python
     python -m experiments.suite --models=tiny-python,tiny-python-dense
-    python -m experiments.suite --methods=nodes,weights --start_from_nodes
+    python -m experiments.suite --grains=nodes,weights --start_from_nodes
     python -m experiments.suite --rankings=learned,attribution --tasks=with_as,for_while
     python -m experiments.suite --targets=0.02,0.05,0.15,0.5 --seeds=0,1,2,3,4
     python -m experiments.suite --rounds=4                             # every task tuned by CARBS
 
-Every model, task, method, ranking, target and seed is a cell: an ordinary run (see experiments.prune)
+Every model, task, grain, ranking, target and seed is a cell: an ordinary run (see experiments.prune)
 below <out>/cells. The same command again goes on where it stopped; what is finished is only read, what
 has failed is told, and done again with --retry. Targets and seeds of a task share one training. With
 --shard=i/n, on as many machines as there are parts, each process does its part of the same directory.
 Whichever ends last writes suite.csv, suite.md, summary.csv, timings.csv and figures/. A file of flags
-is given by --flagfile. --rounds tunes node masks; weights keep their fixed settings.
+is given by --flagfile. --rounds tunes every learned cell that starts from no circuit.
 """
 
 import dataclasses
@@ -26,31 +26,32 @@ from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.report.suite_report import parts_of, write_report
+from circuitjax.run.study import Study
+from circuitjax.run.suite import Outcome, Shard, run_suite
 from circuitjax.tasks import suite as tasks
 from circuitjax.tune.pruning_space import CENTRES
-from circuitjax.tune.study import Study
-from circuitjax.tune.suite import Outcome, Shard, run_suite
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input
-from experiments.pruning_flags import aims_otherwise, chosen_values, refuse_hypers
+from experiments.pruning_flags import chosen_values, refuse_hypers
 from experiments.suite_cells import Plan, Tuning
 
 flags.adopt_module_key_flags(pruning_flags)
 _MODELS = flags.DEFINE_list("models", ["tiny-python"], "Built-in models, or paths of directories.")
 _TASKS = flags.DEFINE_list("tasks", None, "Names of tasks, or .jsonl files. Default: all 20.")
-_METHODS = flags.DEFINE_list("methods", None, "nodes, weights, edges. Default: --method.")
+_GRAINS = flags.DEFINE_list("grains", None, "nodes, weights, edges. Default: --grain.")
+flags.DEFINE_alias("methods", "grains")
 _RANKINGS = flags.DEFINE_list(
-    "rankings", None, "Method nodes: learned, and rankings without training. Default: --ranking."
+    "rankings", None, "learned, and rankings without training. Default: --ranking."
 )
 _TARGETS = flags.DEFINE_list("targets", None, "Task losses in nats. Default: --target_loss.")
 _CELL_SEEDS = flags.DEFINE_list("seeds", None, "Seeds, a cell each. Default: --seed.")
 _FROM_NODES = flags.DEFINE_bool(
-    "start_from_nodes", False, "Method weights: prune the circuit that method nodes found further."
+    "start_from_nodes", False, "Grain weights: prune the circuit that grain nodes found further."
 )
 _ROUNDS = flags.DEFINE_integer(
     "rounds",
     None,
-    "Method nodes: tune every cell in so many rounds (see experiments.tune), and run the winner "
+    "Tune every learned cell in so many rounds (see experiments.tune), and run the winner "
     "with --num_seeds fresh seeds and the two best runs again. Default: fixed settings.",
 )
 _ROUND_SIZE = flags.DEFINE_integer("round_size", 8, "Runs of a round, as jobs of one program.")
@@ -80,7 +81,7 @@ def _several(given: Sequence[str] | None, name: str, one: str, kind: type) -> li
     """
     if given is None:
         return [chosen_values()[one]]
-    if flags.FLAGS[one].present:
+    if flags.FLAGS[one].value is not None and (one != "seed" or flags.FLAGS[one].present):
         raise ValueError(f"--{name} and --{one} are both given: choose one")
     found = []
     for text in given:
@@ -94,10 +95,7 @@ def _several(given: Sequence[str] | None, name: str, one: str, kind: type) -> li
 def _plan() -> Plan:
     if flags.FLAGS["start"].value is not None:
         raise ValueError("--start is one circuit for all tasks: use --start_from_nodes")
-    methods = _several(_METHODS.value, "methods", "method", str)
     targets: list[float | None] = _several(_TARGETS.value, "targets", "target_loss", float)
-    if _TARGETS.value is None and any(aims_otherwise(method) for method in methods):
-        targets = [None]
     tuning = None
     if _ROUNDS.value is not None:
         refuse_hypers("with --rounds, which tunes it")
@@ -112,7 +110,7 @@ def _plan() -> Plan:
     return Plan(
         models=_MODELS.value,
         tasks=_TASKS.value or tasks.names(),
-        methods=methods,
+        grains=_several(_GRAINS.value, "grains", "grain", str),
         rankings=_several(_RANKINGS.value, "rankings", "ranking", str),
         targets=targets,
         seeds=_several(_CELL_SEEDS.value, "seeds", "seed", int),

@@ -12,41 +12,36 @@ from collections.abc import Sequence
 from typing import Any
 
 from circuitjax.core.host import alone_in
-from circuitjax.model.record import Model
-from circuitjax.prune.baselines import RANKINGS
+from circuitjax.gated.grains import GRAINS
+from circuitjax.prune.capabilities import answers
 from circuitjax.prune.train import Job
-from circuitjax.report.pair_work import pool_digest
-from circuitjax.report.prune_run import PruneRun
-from circuitjax.report.run_directory import run_pruning
-from circuitjax.report.shared import Shared
 from circuitjax.report.suite_table import record_of
-from circuitjax.tasks import jsonl
+from circuitjax.run.prune import run_pruning
+from circuitjax.run.search import PruneRun, pool_digest
+from circuitjax.run.shared import Shared, can_share
+from circuitjax.run.study import Study, run_study
+from circuitjax.run.suite import Cell, Suite, outcome_of
+from circuitjax.run.winner import run_winner
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.tune import carbs
 from circuitjax.tune.pruning_space import Centre
-from circuitjax.tune.study import Study, run_study
-from circuitjax.tune.suite import Cell, Suite, outcome_of
 from circuitjax.zoo.load import load_model
 from experiments.pruning_flags import build_run
-from experiments.task_names import find_task
-from experiments.tuned_run import run_winner
+from experiments.task_names import find_task, task_for
 
 __all__ = ["Plan", "Tuning"]
-
-_METHODS = ("nodes", "weights", "edges")
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """How cells of method nodes are tuned.
+    """How cells of ranking `learned` are tuned.
 
     Attributes:
       rounds: of the search.
       jobs: runs of a round.
       fresh_seeds: the winner is run with.
-      search_pairs, centre: see `tune.study.Study`.
+      search_pairs, centre: see `run.study.Study`.
     """
 
     rounds: int
@@ -75,7 +70,7 @@ class Plan:
         *,
         models: Sequence[str],
         tasks: Sequence[str],
-        methods: Sequence[str],
+        grains: Sequence[str],
         rankings: Sequence[str],
         targets: Sequence[float | None],
         seeds: Sequence[int],
@@ -88,34 +83,28 @@ class Plan:
         Args:
           models: built-in ones or paths of directories.
           tasks: built-in ones or paths of .jsonl files.
-          methods, rankings, targets, seeds: what to combine; rankings are for method nodes.
-          from_nodes: weights start from the circuit of the nodes cell of the same target and seed.
-          tuning: of nodes cells with learned masks; None: fixed settings.
+          grains, rankings, targets, seeds: what to combine.
+          from_nodes: learned weights start from the nodes cell of the same target and seed.
+          tuning: of learned cells that start from no circuit; None: fixed settings.
           out: directory of the suite; None: one named after what the suite combines.
 
         Raises:
           ValueError: an unknown name, a combination that does not exist, a setting out of its limits.
         """
-        for method in methods:
-            if method not in _METHODS:
-                raise ValueError(f"there is no method {method!r}: choose of {', '.join(_METHODS)}")
-        for ranking in rankings:
-            if ranking not in ("learned", *RANKINGS):
-                known = ", ".join(("learned", *RANKINGS))
-                raise ValueError(f"there is no ranking {ranking!r}: choose of {known}")
-        methods = sorted(methods, key=_METHODS.index)  # weights may start from nodes
-        if "nodes" not in methods and list(rankings) != ["learned"]:
+        for what, given in (("grain", grains), ("ranking", rankings)):
+            for name in given:
+                if name not in (known := answers()[what]):
+                    raise ValueError(f"there is no {what} {name!r}: choose of {', '.join(known)}")
+        grains = sorted(grains, key=list(GRAINS).index)  # weights may start from nodes
+        if from_nodes and not ({"nodes", "weights"} <= set(grains) and "learned" in rankings):
             raise ValueError(
-                f"rankings {', '.join(rankings)} are for method nodes, which is not asked for"
+                "--start_from_nodes takes grains nodes and weights, and ranking learned"
             )
-        kinds = [(m, r) for m in methods for r in (rankings if m == "nodes" else ("learned",))]
-        if from_nodes and not {("nodes", "learned"), ("weights", "learned")} <= set(kinds):
-            raise ValueError(
-                "--start_from_nodes takes methods nodes and weights, and ranking learned"
-            )
-        if tuning and ("nodes", "learned") not in kinds:
-            raise ValueError("--rounds tunes learned masks of nodes, and the suite has none")
-        self._check_names(tasks, methods)
+        if tuning and "learned" not in rankings:
+            raise ValueError("--rounds tunes ranking learned, and the suite has none")
+        for name in tasks:  # before a model is loaded
+            if not name.endswith(".jsonl"):
+                find_task(name)
         self.seeds = tuple(seeds)
         self._from_nodes, self._tuning = from_nodes, tuning
         self._models = {pathlib.Path(one.name).name: one for one in map(load_model, models)}
@@ -123,65 +112,65 @@ class Plan:
             raise ValueError(f"two of the models {', '.join(models)} have the same name")
         self._tasks: dict[tuple[str, str], Task | ContrastTask] = {}
         for (name, loaded_model), file in itertools.product(self._models.items(), tasks):
-            loaded = _load_task(file, loaded_model, methods)
+            loaded = task_for(file, loaded_model)
             if (name, loaded.name) in self._tasks:
                 raise ValueError(f"two tasks are called {loaded.name!r}: name each once")
             self._tasks[name, loaded.name] = loaded
+        cells = [
+            Cell(model, task, grain, ranking, target, seed)
+            for grain, ranking, (model, task), target, seed in itertools.product(
+                grains, rankings, self._tasks, targets, seeds
+            )
+        ]
         units: dict[str, list[Cell]] = {}
-        for (method, ranking), (model, task), target, seed in itertools.product(
-            kinds, self._tasks, targets, seeds
-        ):
-            cell = Cell(model, task, method, ranking, target, seed)
-            units.setdefault(self._unit(cell), []).append(cell)
-        words = [*self._models, *(m for m in methods if methods != ["nodes"])]
-        words += [ranking for ranking in rankings if rankings != ["learned"]]
-        directory = out or pathlib.Path(
-            f"runs/suite/{'-'.join([*words, *['tuned'] * bool(tuning)])}"
-        )
+        settings: dict[str, Any] = {}
+        for cell in cells:
+            run = self._run(cell, pathlib.Path())  # every one: it refuses what cannot be
+            settings.setdefault(f"{cell.model}, {cell.grain} {cell.ranking}", run.identity())
+            units.setdefault(self._unit(cell, run), []).append(cell)
+        words = [*self._models, *(grain for grain in grains if grains != ["nodes"])]
+        words += [ranking for ranking in rankings if list(rankings) != ["learned"]]
+        words += ["tuned"] if tuning else []
         identity = {
             "models": {name: model.hash for name, model in self._models.items()},
-            "tasks": {name: _digest(task) for (_, name), task in self._tasks.items()},
-            "methods": list(methods),
+            "tasks": {name: pool_digest(task) for (_, name), task in self._tasks.items()},
+            "grains": list(grains),
             "rankings": list(rankings),
             "targets": list(targets),
             "seeds": list(seeds),
             "start_from_nodes": from_nodes,
             "tuning": None if tuning is None else dataclasses.asdict(tuning),
-            "settings": self._settings([cell for cells in units.values() for cell in cells]),
+            "settings": settings,
         }
-        self.suite = Suite(directory, units, identity)
+        self.suite = Suite(out or pathlib.Path(f"runs/suite/{'-'.join(words)}"), units, identity)
         self._shared: tuple[pathlib.Path, Shared] | None = None
 
-    @staticmethod
-    def _check_names(tasks: Sequence[str], methods: Sequence[str]) -> None:
-        """Tells an unknown task before a model is loaded."""
-        for name, method in itertools.product(tasks, methods):
-            if not name.endswith(".jsonl"):
-                find_task(name, method)
+    def _follows(self, cell: Cell) -> bool:
+        """Whether the cell starts from the circuit of another."""
+        return self._from_nodes and (cell.grain, cell.ranking) == ("weights", "learned")
 
-    def _unit(self, cell: Cell) -> str:
+    def _unit(self, cell: Cell, run: PruneRun) -> str:
         """Cells of one training, or that start from each other, are one unit."""
-        apart = f"target_{cell.target}-seed_{cell.seed}"
         where = f"{cell.model}/{cell.task}"
-        follows = cell.method == "weights" and self._from_nodes
-        if cell.ranking != "learned":
-            return f"{where}/{cell.ranking}"
-        if cell.method == "nodes" or follows:
-            return f"{where}/tuned-{apart}" if self._tuning else f"{where}/learned"
-        return f"{where}/{cell.method}-{apart}"
+        if self._follows(cell):
+            nodes = dataclasses.replace(cell, grain="nodes")
+            return self._unit(nodes, self._run(nodes, pathlib.Path()))
+        how = cell.grain if cell.ranking == "learned" else f"{cell.grain}-{cell.ranking}"
+        if self._is_tuned(cell):
+            how = f"{how}-tuned"
+        elif self._shares(cell, run):
+            return f"{where}/{how}"
+        return f"{where}/{how}-target_{cell.target}-seed_{cell.seed}"
 
-    def _settings(self, cells: Sequence[Cell]) -> dict[str, Any]:
-        """Of each model, method and ranking: the identity of its first cell's run, sizes and all."""
-        found: dict[str, Any] = {}
-        for cell in cells:
-            run = self._run(cell, pathlib.Path())  # every one: it refuses what cannot be
-            name = f"{cell.model}, {cell.method} {cell.ranking}"
-            found.setdefault(name, run.identity())
-        return found
+    def _shares(self, cell: Cell, run: PruneRun) -> bool:
+        """Whether the cell's training, or its scores, are those of other targets and seeds too."""
+        return can_share(run.search) and not (self._follows(cell) or self._is_tuned(cell))
 
-    def _run(self, cell: Cell, directory: pathlib.Path, start: pathlib.Path | None = None) -> Any:
+    def _run(
+        self, cell: Cell, directory: pathlib.Path, start: pathlib.Path | None = None
+    ) -> PruneRun:
         chosen = {
-            "method": cell.method,
+            "grain": cell.grain,
             "ranking": cell.ranking,
             "target_loss": cell.target,
             "seed": cell.seed,
@@ -190,7 +179,7 @@ class Plan:
         return build_run(model, task, directory, chosen=chosen, start=start)
 
     def _is_tuned(self, cell: Cell) -> bool:
-        return bool(self._tuning) and (cell.method, cell.ranking) == ("nodes", "learned")
+        return bool(self._tuning) and cell.ranking == "learned" and not self._follows(cell)
 
     def circuit(self, cell: Cell) -> pathlib.Path:
         """Directory of a finished cell's circuit."""
@@ -198,7 +187,7 @@ class Plan:
         return directory / "winner" / "circuit" if self._is_tuned(cell) else directory / "circuit"
 
     def run_cell(self, cell: Cell, directory: pathlib.Path, unit: pathlib.Path) -> dict[str, Any]:
-        """Does a cell, or what is left of it; a `tune.suite.RunCell`.
+        """Does a cell, or what is left of it; a `run.suite.RunCell`.
 
         Args:
           cell: one of the suite's.
@@ -212,8 +201,8 @@ class Plan:
           ValueError: the cell it starts from has failed.
         """
         start = None
-        if cell.method == "weights" and self._from_nodes:
-            nodes = dataclasses.replace(cell, method="nodes")
+        if self._follows(cell):
+            nodes = dataclasses.replace(cell, grain="nodes")
             found = outcome_of(self.suite, nodes)
             if found.record is None:
                 raise ValueError(f"the circuit of {nodes.key}, to start from, is not there")
@@ -223,18 +212,18 @@ class Plan:
         run = self._run(cell, directory, start)
         if self._is_tuned(cell):
             return self._run_tuned(run)
-        if isinstance(run, PruneRun):
+        if self._shares(cell, run):
             run = dataclasses.replace(run, shared=self._shared_in(unit, cell))
         return record_of(run_pruning(run))
 
     def _shared_in(self, unit: pathlib.Path, cell: Cell) -> Shared:
         """What the unit's runs share; the last unit's is let go of."""
-        if self._shared is None or self._shared[0] != unit:
+        if self._shared is None or self._shared[0] != unit / cell.grain:
             jobs: list[Job] = []
             for seed in self.seeds if cell.ranking == "learned" else ():
                 one = dataclasses.replace(cell, seed=seed)
                 jobs += self._run(one, self.suite.run_directory(one)).jobs
-            self._shared = (unit, Shared(unit, jobs))
+            self._shared = (unit / cell.grain, Shared(unit, jobs))
         return self._shared[1]
 
     def _run_tuned(self, run: PruneRun) -> dict[str, Any]:
@@ -243,7 +232,7 @@ class Plan:
         study = Study(
             run.model,
             run.task,
-            run.prune,
+            run.search,
             run.directory,
             tuning.rounds,
             tuning.jobs,
@@ -261,14 +250,3 @@ class Plan:
 def _without_circuit(why: str) -> dict[str, Any]:
     """The record of a cell that ended without one."""
     return {"status": "not_reached", "note": why}
-
-
-def _load_task(name: str, model: Model, methods: Sequence[str]) -> Task | ContrastTask:
-    if name.endswith(".jsonl"):
-        return jsonl.load(name, Tokenizer.from_json(model.tokenizer_json))
-    return find_task(name, methods[0])
-
-
-def _digest(task: Task | ContrastTask) -> str | None:
-    """Of a file's pairs; a built-in task is known by its name."""
-    return pool_digest(task.pool) if isinstance(task, Task) and task.pool else None

@@ -9,42 +9,40 @@ fraction above 1 says that the node's mean would have been the better guess. Axi
 T positions, L layers, H heads, W nodes of a site.
 """
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.audit.evidence import gated_problem
+from circuitjax.audit.record import Agreement
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.model.config import SITES, TransformerConfig
-from circuitjax.model.transformer import Fills, Gates, Params, apply
-from circuitjax.prune.objective import Pairs
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.replacement import refer
+from circuitjax.model.config import SITES
+from circuitjax.model.transformer import apply
 from circuitjax.prune.problem import Problem
 
 __all__ = ["agreement"]
 
-_BATCH = 16  # pairs per pass: every activation of two runs is held
+_ITEMS = 16  # per pass: every activation of two runs is held
 _NAMES = (*SITES, "attn.pattern")
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@jax.jit
 def _compare(
-    config: TransformerConfig,
-    gated_config: TransformerConfig,
-    params: Params,
-    gated_params: Params,
-    gates: Gates,
-    fills: Fills,
-    batch: Pairs,
+    whole: Any, model: Any, gates: jax.Array, batch: Examples, key: jax.Array
 ) -> dict[str, Any]:
     """Sums over the prompts' tokens: see the names."""
-    tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
-    real = jnp.arange(tokens.shape[1])[None, :] <= batch.last.reshape(-1, 1)
-    model = apply(config, params, tokens, capture=_NAMES).captured
-    circuit = apply(gated_config, gated_params, tokens, gates, fills, capture=_NAMES).captured
-    p, q = model["attn.pattern"], circuit["attn.pattern"]
+    tokens, last = batch.tokens[:, 0], batch.positions[:, -1]
+    real = jnp.arange(tokens.shape[1])[None, :] <= last[:, None]
+    held = refer(model, batch, key, full=False).held
+    fills = model.held if held is None else held
+    of_model = apply(whole.config, whole.params, tokens, capture=_NAMES).captured
+    of_circuit = apply(
+        model.config, model.params, tokens, model.tree(gates), fills, capture=_NAMES
+    ).captured
+    p, q = of_model["attn.pattern"], of_circuit["attn.pattern"]
     sink = jnp.abs(jnp.sum(p - q, axis=-1))
     distance = 0.5 * (jnp.sum(jnp.abs(p - q), axis=-1) + sink)
     count = real[None, :, :, None].astype(jnp.float32)
@@ -53,46 +51,45 @@ def _compare(
         "distance": jnp.sum(distance * real[None, :, None, :], axis=(1, 3)),
     }
     for name, value in (
-        ("error", {s: (model[s] - circuit[s]) ** 2 for s in SITES}),
-        ("total", {s: model[s] for s in SITES}),
-        ("square", {s: model[s] ** 2 for s in SITES}),
+        ("error", {s: (of_model[s] - of_circuit[s]) ** 2 for s in SITES}),
+        ("total", {s: of_model[s] for s in SITES}),
+        ("square", {s: of_model[s] ** 2 for s in SITES}),
     ):
         sums[name] = {s: jnp.sum(v * count, axis=(1, 2)) for s, v in value.items()}
     return sums
 
 
-def agreement(problem: Problem, circuit: Circuit, pairs: Pairs) -> dict[str, Any]:
+def agreement(problem: Problem, circuit: Circuit, examples: Examples) -> Agreement | None:
     """Compares a circuit's insides with the model's.
 
     Args:
       problem: the model.
-      circuit: of nodes or of weights.
-      pairs: prompts to compare on.
+      circuit: of that model.
+      examples: prompts to compare on.
 
     Returns:
       `heads`: {`layer.head`: divergence} of kept heads; `divergence`: their mean, None without any;
-      `unexplained`: per layer the median over its kept nodes, None for a layer without any.
+      `unexplained`: per layer the median over its kept nodes, None for a layer without any. None for
+      a circuit that cannot be run as nodes: of residual edges, or of weights under replacements that
+      differ from prompt to prompt.
     """
-    gated = gated_problem(problem, circuit)
-    fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
-    total: Any = None
-    for start in range(0, pairs.size, _BATCH):
-        # The last batch at its own size: a pair that fills it up would count more than once.
-        batch = pairs.take(np.arange(start, min(start + _BATCH, pairs.size)))
-        found = _compare(
-            problem.config,
-            gated.config,
-            problem.params,
-            gated.params,
-            circuit.gates(),
-            fills,
-            batch,
-        )
+    view = circuit.parts(problem.model).get("nodes")
+    if view is None:
+        return None
+    model: Any = view.model
+    gates, total = jnp.asarray(view.gates, jnp.float32), None
+    for number, start in enumerate(range(0, examples.items, _ITEMS)):
+        # The last batch at its own size: an item that fills it up would count more than once.
+        batch = examples.take(np.arange(start, min(start + _ITEMS, examples.items)))
+        key = jax.random.fold_in(jax.random.key(0), number)
+        found = _compare(problem.whole, model, gates, batch, key)
         found = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), found)
         total = found if total is None else jax.tree.map(np.add, total, found)
-    config, tokens = problem.config, total["tokens"]
+    assert total is not None
+    config, tokens = problem.whole.config, total["tokens"]
+    mask = model.tree(view.gates)
     distance = total["distance"] / tokens
-    kept_v = circuit.mask["attn.v"].reshape(config.num_layers, config.num_heads, -1).any(axis=-1)
+    kept_v = mask["attn.v"].reshape(config.num_layers, config.num_heads, -1).any(axis=-1)
     heads = {
         f"{layer}.h{head}": float(distance[layer, head]) for layer, head in np.argwhere(kept_v)
     }
@@ -104,12 +101,8 @@ def agreement(problem: Problem, circuit: Circuit, pairs: Pairs) -> dict[str, Any
             # In float32 sums a constant node's variance is rounding: it has none to explain.
             spread = square - mean * mean / tokens
             varies = spread > 1e-5 * np.maximum(square, 1e-12)
-            kept = circuit.mask[site][layer] & varies
+            kept = mask[site][layer] & varies
             shares.append(error[kept] / spread[kept])
         joined = np.concatenate(shares)
         unexplained.append(float(np.median(joined)) if len(joined) else None)
-    return {
-        "heads": heads,
-        "divergence": float(np.mean(list(heads.values()))) if heads else None,
-        "unexplained": unexplained,
-    }
+    return Agreement(heads, float(np.mean(list(heads.values()))) if heads else None, unexplained)

@@ -1,15 +1,17 @@
-"""How far to trust a circuit: every check on one circuit, in one call.
+"""How far to trust a circuit: every check on one circuit of any grain, in one call.
 
     evidence -> other replacements, templates -> each part's effect -> polish -> supersets
              -> other seeds and controls (jobs of one program) -> named checks
 
 The searches of the last stage share a budget that is smaller than the circuit's own by default, so that
-an audit takes no longer than the search it judges; sizes are compared within that budget.
+an audit takes no longer than the search it judges; sizes are compared within that budget. What cannot be
+asked of a circuit or of its task is skipped, with the reason in the figures.
 """
 
 import dataclasses
+import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,36 +20,53 @@ import numpy as np
 from circuitjax.audit import replacement
 from circuitjax.audit.agreement import agreement
 from circuitjax.audit.checks import full_checks
-from circuitjax.audit.evidence import baseline, compare, evidence, gated_problem
-from circuitjax.audit.parts import Effects, Parts, effects
+from circuitjax.audit.evidence import Compared, baseline, compare, evidence
+from circuitjax.audit.measure import Measure, counts_nodes, measure_of, members, share_of
+from circuitjax.audit.parts import Effects, effects
 from circuitjax.audit.polish import PolishAt, polish
+from circuitjax.audit.record import (
+    FORMAT,
+    AuditFigures,
+    Baseline,
+    CheckFigures,
+    EffectFigures,
+    Evidence,
+    PolishFigures,
+    RunFigures,
+    Stability,
+    Template,
+)
 from circuitjax.audit.reruns import run_worlds, stability
+from circuitjax.audit.settings import hyper_of, search_of
 from circuitjax.audit.supersets import FRACTIONS, supersets
-from circuitjax.audit.worlds import make_worlds
+from circuitjax.audit.worlds import make_worlds, templates_of
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.record import Model
-from circuitjax.model.sites import flatten
-from circuitjax.prune.config import LIMITS, Hyper, PruneConfig, check_limits, default_hyper
-from circuitjax.prune.packing import some_of
-from circuitjax.prune.problem import Problem, make_problem
+from circuitjax.prune.config import Hyper
+from circuitjax.prune.defaults import Search, default_hyper
+from circuitjax.prune.find import prepare
+from circuitjax.prune.problem import Problem
 from circuitjax.tasks.base import Task
-from circuitjax.tasks.splits import draw_pairs
+from circuitjax.tasks.contrast import ContrastTask, draw_examples
 from circuitjax.tasks.tokenizer import Tokenizer
 
-__all__ = ["Audit", "AuditConfig", "audit_circuit", "hyper_of", "settings_of"]
+__all__ = ["Audit", "AuditConfig", "audit_circuit"]
+
+_SEARCHED = ("templates", "nonsense", "shuffled", "weights", "stability")
 
 
 @dataclasses.dataclass(frozen=True)
 class AuditConfig:
-    """How much an audit does.
+    """How much an audit does; items are pairs, or examples of a contrast task.
 
     Attributes:
       seeds: of the stability test, counted from `seed`.
-      batch_size: pairs per step of every search (seeds and controls); None: as the circuit's own.
+      batch_size: items per step of every search (seeds and controls); None: as the circuit's own.
       steps: of every search; None: as the circuit's own.
-      pairs: test pairs, and validation pairs, of every figure but the headline's; each part's effect and
-        agreement inside take half of them, the adversary searches on a quarter.
-      search_pairs: validation pairs that a search's k is chosen on, and test pairs it is judged by.
+      pairs: test items, and validation items, of every figure but the headline's; each part's effect and
+        agreement inside take half of them, the adversary searches on a quarter. Where a run of the grain
+        costs more (residual edges), a quarter of all these.
+      search_pairs: validation items that a search's k is chosen on, and test items it is judged by.
       fractions: of the rest that is left in by random supersets.
       sets: random supersets per fraction.
       search_steps: gradient steps of the adversarial superset, from each of two starts.
@@ -98,246 +117,251 @@ class Audit:
     """What an audit found.
 
     Attributes:
-      figures: JSON-able; `checks` among them is the verdict.
+      figures: JSON-able by `to_dict`; `checks` among them is the verdict.
       polished: the smaller circuit; None where nothing was polished.
-      differences: logit differences `[M, 2]` of the model and of the circuit on the test pairs, nats.
+      odds: log odds `[M]` of the model and of the circuit on the test examples, nats.
       effects: what each part does.
     """
 
-    figures: dict[str, Any]
+    figures: AuditFigures
     polished: Circuit | None
-    differences: tuple[np.ndarray, np.ndarray]
+    odds: tuple[np.ndarray, np.ndarray]
     effects: Effects
 
 
-def settings_of(circuit: Circuit) -> PruneConfig:
-    """The settings a circuit was found with, from its record.
+class _Stages:
+    """Seconds of each stage, and what was skipped."""
 
-    Raises:
-      ValueError: a record without them.
-    """
-    facts = circuit.provenance
-    settings = facts.get("prune", facts.get("config"))
-    if not isinstance(settings, Mapping):
-        raise ValueError(
-            "the circuit's record does not say with what settings it was found: give them as a "
-            "PruneConfig"
-        )
-    known = {field.name for field in dataclasses.fields(PruneConfig)}
-    return PruneConfig(**{name: value for name, value in settings.items() if name in known})
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self.seconds: dict[str, float] = {}
+        self.skipped: dict[str, str] = {}
 
-
-def hyper_of(circuit: Circuit) -> Hyper | None:
-    """The hyperparameters of the run that gave a node circuit, from its record; None: unknown."""
-    facts = circuit.provenance
-    jobs = facts.get("jobs")
-    found = facts.get("chosen") or facts.get("hyper") or (jobs[0] if jobs else None)
-    if not isinstance(found, Mapping) or not set(LIMITS) <= set(found):
-        return None
-    values = {name: float(found[name]) for name in LIMITS}
-    check_limits(values, LIMITS)
-    return Hyper(**values)
+    @contextmanager
+    def __call__(self, name: str, line: str) -> Iterator[None]:
+        self._say(line)
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = round(time.perf_counter() - started, 2)
 
 
 def audit_circuit(
     model: Model,
-    task: Task,
+    task: Task | ContrastTask,
     circuit: Circuit,
     config: AuditConfig | None = None,
     *,
-    prune: PruneConfig | None = None,
+    search: Search | None = None,
     hyper: Hyper | None = None,
+    start: Circuit | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Audit:
-    """Audits a circuit of nodes or of single weights.
+    """Audits a circuit of any grain.
 
     Args:
       model: the circuit's own.
       task: what it was found for.
       circuit: to judge.
       config: how much to do; None for the defaults.
-      prune: settings of its search (target, ablation, sizes of the sets); None: as its record says.
+      search: that found it; None: as its record says.
       hyper: hyperparameters of the searches; None: as its record says, else the defaults.
+      start: the circuit that the search of its weights started from, if there was one.
       say: called with a line at the start of each stage.
 
     Raises:
-      ValueError: another model's circuit, an empty one, one whose settings are unknown, a loss over the
+      ValueError: another model's circuit, an empty one, one whose search is unknown, a loss over the
         whole vocabulary, or a task that the model cannot be asked.
     """
     config = config or AuditConfig()
     circuit.check_model(model)
     if circuit.num_nodes == 0:
         raise ValueError("the circuit keeps no node: there is nothing to audit")
-    prune = prune or settings_of(circuit)
-    if prune.loss != "binary":
-        raise ValueError(f"an audit needs loss='binary'; the circuit was found with {prune.loss!r}")
-    if hyper is None:
-        hyper = hyper_of(circuit) or default_hyper(model.config.num_nodes)
-    seconds: dict[str, float] = {}
-
-    @contextmanager
-    def stage(name: str, line: str) -> Iterator[None]:
-        say(line)
-        started = time.perf_counter()
-        yield
-        seconds[name] = round(time.perf_counter() - started, 2)
-
-    skipped: dict[str, str] = {}
-    with stage("data", "drawing the task's pairs"):
-        problem = make_problem(model, task, prune)
-        gated = gated_problem(problem, circuit)
+    search = search or search_of(circuit)
+    if search.choices.loss != "binary":
+        raise ValueError(
+            f"an audit needs loss='binary'; the circuit was found with {search.choices.loss!r}"
+        )
+    choices = dataclasses.replace(
+        search.choices,
+        grain=circuit.grain,
+        ablation=circuit.ablation,  # type: ignore[arg-type]
+    )
+    search = dataclasses.replace(search, choices=choices)
+    stage = _Stages(say)
+    with stage("data", "drawing the task's examples"):
+        problem = prepare(model, task, search, start)
         tokenizer = Tokenizer.from_json(model.tokenizer_json)
-        size = None if task.pool else prune.test_pairs
-        names = [pair.template for pair in draw_pairs(task, tokenizer, "test", size, 0)]
-    causal = model.config.causal
-    test = some_of(problem.test, causal, config.pairs)
-    few = some_of(problem.validation, causal, max(1, config.pairs // 2))
+        measure = measure_of(problem, search, circuit)
+    if hyper is None:
+        gates = int(problem.whole.exists().sum())
+        hyper = hyper_of(circuit) or default_hyper(search, gates)
+
+    def some(count: int, split: str = "validation") -> Any:
+        return problem.batches.some(getattr(problem, split), share_of(problem.whole, count))
+
+    test, few = some(config.pairs, "test"), some(config.pairs // 2)
     with stage("evidence", "sufficiency, necessity, faithfulness"):
-        compared = compare(problem, circuit)
-        base = baseline(problem, compared.model)
-        figures = evidence(problem, circuit, config.seed, compared)
-        of_model, differences = (a.differences[0] for a in (compared.model, compared.circuit))
-    calibrated = prune.calibrate != "off"
-    scale, shift = (circuit.scale, circuit.shift) if calibrated else (1.0, 0.0)
+        compared = compare(problem, search, circuit)
+        base = Baseline(**baseline(problem, search, compared.model))
+        figures = Evidence(**evidence(problem, search, circuit, config.seed, compared))
+    chance = math.log(2) if problem.paired else base.loss_empty
     with stage("replacement", "other replacements, frozen norms, templates"):
-        enough = replacement.sufficiency(
-            problem, circuit, test, means=model.means, seed=config.seed
+        corrupted = isinstance(task, Task) or task.corrupts
+        enough, reasons = replacement.sufficiency(
+            problem, search, measure, circuit, test, corrupted=corrupted, seed=config.seed
         )
-        templates = replacement.by_template(differences, names, scale, shift)
-        inside = agreement(
-            problem, circuit, some_of(problem.test, causal, max(1, config.pairs // 2))
-        )
-    parts = Parts(gated, circuit)
+        stage.skipped |= reasons
+        templates = _by_template(task, tokenizer, problem, search, measure, circuit, compared)
+        if not templates:
+            stage.skipped["loss by template"] = "the task has no templates"
+        inside = agreement(problem, circuit, some(config.pairs // 2, "test"))
+        if inside is None:
+            stage.skipped["agreement"] = (
+                f"a circuit of {circuit.grain} under {circuit.ablation} ablation has no nodes of its "
+                "own whose values could be compared"
+            )
     with stage("effects", "each node and edge by itself"):
-        alone = effects(parts, circuit, few, calibrated=calibrated)
+        alone = effects(problem, measure, circuit, few)
     polished = None
     if config.polish:
         with stage("polish", "polishing"):
-            polished = polish(
-                problem,
-                circuit,
-                at=config.polish_at,
-                rounds=config.polish_rounds,
-                alone=alone,
-            )
+            at, rounds = config.polish_at, config.polish_rounds
+            polished = polish(problem, search, circuit, at=at, rounds=rounds, alone=alone)
     else:
-        skipped["polish"] = "not asked for"
-    around = None
-    if circuit.weights is None:
-        with stage("supersets", "random and adversarial supersets"):
-            around = supersets(
-                problem,
-                circuit,
-                test,
-                some_of(problem.validation, causal, max(1, config.pairs // 4)),
-                fractions=config.fractions,
-                sets=config.sets,
-                steps=config.search_steps,
-                seed=config.seed,
-            )
-    else:
-        skipped["supersets"] = "for circuits of nodes only"
-    searched: dict[str, Any] = {"runs": [], "worlds": {}, "stability": None}
-    reason = _no_search(circuit, config)
+        stage.skipped["polish"] = "not asked for"
+    with stage("supersets", "random and adversarial supersets"):
+        around = supersets(
+            problem,
+            measure,
+            circuit,
+            test,
+            some(config.pairs // 4),
+            fractions=config.fractions,
+            sets=config.sets,
+            steps=config.search_steps,
+            seed=config.seed,
+        )
+    runs: list[RunFigures] = []
+    worlds: dict[str, str] = {}
+    stable = None
+    reason = "not asked for" if not config.search else None
+    if search.choices.ranking != "learned":
+        reason = reason or "the circuit was not found by trained gates"
     if reason is None:
         with stage("search", f"{config.seeds} seeds and the controls, jobs of one program"):
-            searched = _search(model, task, problem, circuit, hyper, config, skipped)
+            runs, worlds, stable = _search(
+                task, problem, search, measure, circuit, hyper, config, stage.skipped
+            )
     else:
-        names_of = ("templates", "nonsense", "shuffled", "weights", "stability")
-        skipped |= dict.fromkeys(names_of, reason)
-    mine = [run for run in searched["runs"] if run["world"] == "task"]
-    reached = [run["nodes"] for run in mine if run["reached"]]
-    found: dict[str, Any] = {
-        "model": model.name,
-        "model_hash": model.hash,
-        "task": task.name,
-        "target_loss": prune.target_loss,
-        "nodes": circuit.num_nodes,
-        "nodes_total": model.config.num_nodes,
-        "edges": int(parts.edges.sum()),
-        "baseline": base,
-        "evidence": figures,
-        "sufficiency": enough,
-        "templates": templates,
-        "agreement": inside,
-        "effects": _effect_figures(alone, prune.target_loss),
-        "polish": None if polished is None else polished.provenance["polish"],
-        "supersets": None if around is None else _superset_figures(around),
-        **searched,
-        "own_nodes": float(np.median(reached)) if reached else circuit.num_nodes,
-        "skipped": skipped,
-        "seconds": seconds,
-        "settings": {
+        stage.skipped |= dict.fromkeys(_SEARCHED, reason)
+    nodes, edges = problem.whole.totals()
+    by_nodes, size = counts_nodes(circuit), len(members(circuit))
+    reached = [run.size for run in runs if run.world == "task" and run.reached]
+    facts = polished.provenance["polish"] if polished is not None else None
+    found = AuditFigures(
+        format=FORMAT,
+        model=model.name,
+        model_hash=model.hash,
+        task=task.name,
+        grain=circuit.grain,
+        ablation=circuit.ablation,
+        unit="nodes" if by_nodes else "edges",
+        measure=measure.kind,
+        target=measure.target,
+        chance=base.kl_empty if measure.full else chance,
+        nodes=circuit.num_nodes,
+        nodes_total=nodes,
+        edges=circuit.num_edges,
+        edges_total=edges,
+        size=size,
+        size_total=nodes if by_nodes else edges,
+        own_size=float(np.median(reached)) if reached else float(size),
+        baseline=base,
+        evidence=figures,
+        sufficiency=enough,
+        templates=templates,
+        agreement=inside,
+        effects=_effect_figures(alone, measure.target),
+        polish=None if facts is None else PolishFigures(**facts),
+        supersets=around.figures(),
+        runs=runs,
+        worlds=worlds,
+        stability=stable,
+        skipped=stage.skipped,
+        seconds=stage.seconds,
+        settings={
             "audit": dataclasses.asdict(config),
-            "prune": prune.to_dict(),
+            "search": search.to_dict(),
             "hyper": hyper.to_dict(),
         },
-    }
-    found["checks"] = [check.to_dict() for check in full_checks(found)]
-    return Audit(found, polished, (of_model, differences), alone)
+        checks=[],
+    )
+    checks = [CheckFigures(**check.to_dict()) for check in full_checks(found)]
+    odds = (compared.model.odds[0], compared.circuit.odds[0])
+    return Audit(dataclasses.replace(found, checks=checks), polished, odds, alone)
 
 
-def _no_search(circuit: Circuit, config: AuditConfig) -> str | None:
-    """Why the search is not repeated, or None."""
-    if not config.search:
-        return "not asked for"
-    if circuit.weights is not None:
-        return "for circuits of nodes only"
-    if circuit.provenance.get("ranking", "learned") != "learned":
-        return "the circuit was not found by trained masks"
-    return None
+def _by_template(
+    task: Task | ContrastTask,
+    tokenizer: Tokenizer,
+    problem: Problem,
+    search: Search,
+    measure: Measure,
+    circuit: Circuit,
+    compared: Compared,
+) -> dict[str, Template]:
+    """Task loss of each template's test items; empty where the task has no templates."""
+    if not any(templates_of(task, tokenizer)):
+        return {}
+    count = None if task.pool else problem.test.size
+    drawn = draw_examples(task, tokenizer, "test", count, search.data.seed)
+    calibrated = circuit if measure.kind == "calibrated" else None
+    names = [example.template for example in drawn]
+    return replacement.by_template(compared.circuit.odds[0], names, calibrated, problem.test.unit)
 
 
 def _search(
-    model: Model,
-    task: Task,
+    task: Task | ContrastTask,
     problem: Problem,
+    search: Search,
+    measure: Measure,
     circuit: Circuit,
     hyper: Hyper,
     config: AuditConfig,
     skipped: dict[str, str],
-) -> dict[str, Any]:
-    prune = dataclasses.replace(
-        problem.prune,
-        batch_size=config.batch_size or problem.prune.batch_size,
-        steps=config.steps or problem.prune.steps,
+) -> tuple[list[RunFigures], dict[str, str], Stability]:
+    """Figures of every run, notes on the worlds, and what the seeds share."""
+    train = dataclasses.replace(
+        search.train,
+        batch_size=config.batch_size or search.train.batch_size,
+        steps=config.steps or search.train.steps,
     )
-    smaller = dataclasses.replace(problem, prune=prune)
+    search = dataclasses.replace(search, train=train)
     # More than are looked at, so that they fill rows as the whole set does.
-    pairs = 4 * config.search_pairs
-    worlds, absent = make_worlds(model, task, smaller, seed=config.seed, pairs=pairs)
+    items = 4 * config.search_pairs
+    worlds, absent = make_worlds(task, problem, search, seed=config.seed, items=items)
     skipped |= absent
     seeds = range(config.seed, config.seed + config.seeds)
-    runs = run_worlds(worlds, hyper, seeds, pairs=config.search_pairs)
+    runs = run_worlds(worlds, search, measure, hyper, seeds, items=config.search_pairs)
     mine = [run for run in runs if run.world == "task"]
-    flat = np.asarray(flatten(circuit.gates())) > 0.5
-    return {
-        "runs": [run.to_dict() for run in runs],
-        "worlds": {world.name: world.note for world in worlds},
-        "stability": stability(smaller, mine, flat, pairs=config.pairs),
-    }
+    stable = stability(problem, measure, mine, members(circuit), items=config.pairs)
+    notes = {world.name: world.note for world in worlds}
+    return [run.figures() for run in runs], notes, stable
 
 
-def _effect_figures(found: Effects, target: float) -> dict[str, Any]:
-    """Effects for the report: a part is idle that costs under 1% of the target, or helps by leaving."""
-    nodes, edges = np.array(list(found.nodes.values())), np.array(list(found.edges.values()))
-    return {
-        "loss": found.loss,
-        "idle_nodes": float(np.mean(nodes < 0.01 * target)) if len(nodes) else None,
-        "idle_edges": float(np.mean(edges < 0.01 * target)) if len(edges) else None,
-        "estimated_nodes": found.estimated_nodes,
-        "estimated_edges": found.estimated_edges,
-        "nodes": {name: round(value, 6) for name, value in found.nodes.items()},
-        "edges": [[a, b, round(value, 6)] for (a, b), value in found.edges.items()],
-    }
+def _effect_figures(found: Effects, target: float) -> EffectFigures:
+    """Effects for the record: a part is idle that costs under 1% of the target, or helps by leaving."""
 
+    def idle(rises: Any) -> float | None:
+        rises = np.array(list(rises))
+        return float(np.mean(rises < 0.01 * target)) if len(rises) else None
 
-def _superset_figures(found: Any) -> dict[str, Any]:
-    return {
-        "fractions": list(found.fractions),
-        "random": [list(losses) for losses in found.random],
-        "adversarial": found.adversarial,
-        "adversarial_fraction": found.adversarial_fraction,
-        "adversarial_from": found.adversarial_from,
-        "search": [list(path) for path in found.search],
-    }
+    return EffectFigures(
+        loss=found.loss,
+        idle_nodes=idle(found.nodes.values()),
+        idle_edges=idle(found.edges.values()),
+        estimated_nodes=found.estimated_nodes,
+        estimated_edges=found.estimated_edges,
+        nodes={name: round(value, 6) for name, value in found.nodes.items()},
+        edges=[(a, b, round(value, 6)) for (a, b), value in found.edges.items()],
+    )

@@ -1,193 +1,214 @@
 """Sufficiency, asked again: other replacements, frozen norms, and each template by itself.
 
-    mean       closed nodes hold the circuit's own fills (means)
-    zero       they hold 0
-    resample   they hold what they were on another prompt of the task, at the same position: one of equal
-               length, where there is one
-    frozen     every norm divides by what it divided by in the whole model on the same prompt, so that
-               what is closed cannot help by changing a scale
+    mean, zero     closed parts hold constants: the model's means, or 0
+    resample       what they held on one other prompt of the batch; see `gated/replacement.py`
+    interchange    what they held on the example's own corrupted prompt
+    frozen         every norm divides by what it divided by in the whole model on the same prompt: then
+                   what is closed cannot help by changing a scale
 
-Constants that clean-up folded into the fills are parts of the circuit and stay under every replacement.
-A loss is given raw, and under its own best calibration on the same pairs: asked is whether the answer is
-still there. Fitted to a few other pairs, a scale may run off where these happen to be separable.
-Axis letters: B sequences, T positions, M pairs.
+Constants that clean-up folded into the circuit are parts of it and stay under every replacement. A
+loss is given raw, and by the audit's measure, calibrated on the same examples: the question is whether
+the answer is still there. Fitted to a few others, a scale may run off where these are separable.
 """
 
-import functools
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
-from circuitjax.audit.evidence import gated_problem
+from circuitjax.audit.measure import Measure, share_of
+from circuitjax.audit.record import Sufficiency, Template
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.model.config import SITES, TransformerConfig
-from circuitjax.model.transformer import Fills, Gates, Norms, Params, apply, norm_factors
-from circuitjax.prune.calibrate import calibrate
-from circuitjax.prune.evaluate import mean_binary_loss
-from circuitjax.prune.objective import Pairs, calibrated_differences, logit_differences
-from circuitjax.prune.problem import Problem
+from circuitjax.gated.examples import Examples, picked
+from circuitjax.gated.measures import (
+    agreement,
+    calibrated_odds,
+    kl_divergence,
+    mean_task_loss,
+    odds_of,
+    vocabulary_losses,
+)
+from circuitjax.gated.protocol import GatedModel, Held
+from circuitjax.gated.replacement import ABLATIONS, is_per_prompt, needs_corrupted, refer
+from circuitjax.gated.rows import Batches
+from circuitjax.model.transformer import Norms, apply, norm_factors
+from circuitjax.prune.defaults import Search
+from circuitjax.prune.evaluate import Answers
+from circuitjax.prune.problem import Problem, gated_model
 
-__all__ = ["REPLACEMENTS", "by_template", "donors", "sufficiency"]
+__all__ = ["by_template", "sufficiency"]
 
-REPLACEMENTS = ("mean", "zero", "resample")
-_BATCH = 16  # pairs per forward pass: resampling holds every activation of a batch
+_ITEMS = 16  # of a forward pass that holds every activation of a batch; see `share_of`
 _STREAMS = ("resid.pre", "resid.mid", "resid.post")
 
 
-def donors(last: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For each sequence another one to take activations from.
-
-    Args:
-      last: int `[B]`, where each sequence ends.
-      rng: of the choice.
-
-    Returns:
-      int `[B]`, a permutation without a fixed point where lengths are shared; a sequence that is the
-      only one of its length takes from any other.
-    """
-    last = np.asarray(last)
-    chosen = np.arange(len(last))
-    for length in np.unique(last):
-        group = rng.permutation(np.flatnonzero(last == length))
-        chosen[group] = np.roll(group, 1)
-    alone = np.flatnonzero(chosen == np.arange(len(last)))
-    if len(last) > 1:
-        chosen[alone] = (alone + rng.integers(1, len(last), len(alone))) % len(last)
-    return chosen
+@jax.jit
+def _norms(model: Any, batch: Examples) -> Norms:
+    """Factors of the whole network's norms on the clean prompts."""
+    found = apply(model.config, model.params, batch.tokens[:, 0], capture=_STREAMS).captured
+    return norm_factors(model.config, found)
 
 
-def _in_batches(pairs: Pairs) -> list[Pairs]:
-    """Batches of equal size; the last is filled up with the last pair, whose results are dropped."""
-    size = min(_BATCH, pairs.size)
-    starts = range(0, pairs.size, size)
-    return [pairs.take(np.minimum(np.arange(s, s + size), pairs.size - 1)) for s in starts]
+@jax.jit
+def _held(model: GatedModel, batch: Examples, key: jax.Array) -> tuple[jax.Array, Held]:
+    """The whole network's logits, and what closed parts hold under the model's ablation."""
+    reference = refer(model, batch, key, full=True)
+    assert reference.full is not None
+    return reference.full, reference.held
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _resampled(
-    config: TransformerConfig,
-    params: Params,
-    tokens: jax.Array,
-    chosen: jax.Array,
-    folded: Mapping[str, jax.Array],
-    own: Fills,
-) -> tuple[dict[str, jax.Array], Norms]:
-    """Fills `[L, B, T, W]`: what the whole model holds on the chosen prompts, but for what is folded.
-
-    And the factors of its norms on the prompts themselves.
-    """
-    found = apply(config, params, tokens, capture=(*SITES, *_STREAMS)).captured
-    fills = {
-        site: jnp.where(
-            folded[site][:, None, None], own[site][:, None, None], found[site][:, chosen]
-        )
-        for site in SITES
-    }
-    return fills, norm_factors(config, found)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _differences(
-    config: TransformerConfig,
-    params: Params,
-    batch: Pairs,
-    gates: Gates,
-    constant: Fills,
-    per_token: Fills,
+@jax.jit
+def _answer(
+    model: Any,
+    gates: jax.Array,
+    batch: Examples,
+    full: jax.Array,
+    held: Held,
     norms: Norms | None,
-) -> jax.Array:
-    """Logit differences `[K + 1, B, 2]` of pairs: K fills `[K, L, W]`, then one `[L, 2 B, T, W]`."""
-    size, _, length = batch.tokens.shape
-    tokens, last = batch.tokens.reshape(size * 2, length), batch.last.reshape(size * 2, 1)
-    count = len(next(iter(constant.values())))
+) -> tuple[jax.Array, ...]:
+    more = {} if norms is None else {"norms": norms}
+    logits = model.logits(gates, batch, held, **more)
+    return (
+        odds_of(picked(logits, batch), batch),
+        vocabulary_losses(logits, batch),
+        kl_divergence(logits, full),
+        agreement(logits, full),
+    )
 
-    def one(kind: jax.Array) -> jax.Array:
-        # One program for all kinds of fills costs less to compile than one for each.
-        own = {
-            site: jnp.where(
-                kind < count, fill[jnp.minimum(kind, count - 1)][:, None, None], per_token[site]
-            )
-            for site, fill in constant.items()
-        }
-        logits = apply(config, params, tokens, gates, own, positions=last, norms=norms).logits
-        return logit_differences(logits.reshape(size, 2, -1), batch.answers)
 
-    return lax.map(one, jnp.arange(count + 1))
+def _constants(problem: Problem, search: Search, ablation: str, own: Held) -> Held:
+    """Constants of an ablation, with what clean-up has folded into the circuit's own."""
+    if ablation == problem.whole.ablation:
+        return own
+    choices = dataclasses.replace(search.choices, ablation=ablation)
+    plain = gated_model(problem.model, choices, problem.train)[0].held
+    if own is None or problem.whole.held is None:
+        return plain
+    return jax.tree.map(
+        lambda mine, before, other: jnp.where(mine != before, mine, other),
+        own,
+        problem.whole.held,
+        plain,
+    )
+
+
+def _kept(held: Held, own: Held, before: Held) -> Held:
+    """What another run held `[., B, T, .]`, but for constants folded into the circuit's own."""
+    if own is None or before is None or not isinstance(own, dict):
+        return held
+    folded = {
+        site: jnp.where(
+            (own[site] != before[site])[:, None, None], own[site][:, None, None], held[site]
+        )
+        for site in own
+    }
+    return {**held, **folded}
 
 
 def sufficiency(
     problem: Problem,
+    search: Search,
+    measure: Measure,
     circuit: Circuit,
-    test: Pairs,
+    test: Examples,
     *,
-    means: Mapping[str, np.ndarray] | None = None,
+    corrupted: bool = True,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> tuple[dict[str, dict[str, Sufficiency]], dict[str, str]]:
     """Losses of the circuit under every replacement, norms free and frozen.
 
     Args:
       problem: the model.
+      search: for the constants of other ablations.
+      measure: the loss.
       circuit: of that model.
-      test: pairs to report on.
-      means: {site: `[L, W]`} of the model, for a circuit found under zero ablation; None skips `mean`
-        there.
+      test: examples to report on.
+      corrupted: whether they have corrupted prompts.
       seed: of the prompts that activations are resampled from.
 
     Returns:
-      {replacement: {`free` or `frozen`: {"loss", "loss_uncalibrated"}}}, nats.
+      {replacement: {`free` or `frozen`: figures}}, nats; and {what could not be asked: why}.
     """
-    gated, gates = gated_problem(problem, circuit), circuit.gates()
-    own = {site: np.asarray(fill) for site, fill in circuit.fills.items()}
-    folded = {site: own[site] != np.asarray(problem.fills[site]) for site in SITES}
-    constant: dict[str, Mapping[str, Any]] = {}
-    if problem.prune.ablation == "mean":
-        constant["mean"] = own
-    elif means is not None:
-        constant["mean"] = {s: np.where(folded[s], own[s], means[s]) for s in SITES}
-    constant["zero"] = {s: np.where(folded[s], own[s], 0.0).astype(np.float32) for s in SITES}
+    view = circuit.view(problem.model)
+    model: Any = view.model
+    gates = jnp.asarray(view.gates, jnp.float32)
+    skipped: dict[str, str] = {}
+    freezes = model.freezes_norms and model.config.norm != "none"
+    if not freezes:
+        skipped["frozen norms"] = (
+            "the model has no norms"
+            if model.freezes_norms
+            else "gates on residual edges have no one stream to freeze"
+        )
+    constant: dict[str, Held] = {}
+    for name in ABLATIONS:
+        if needs_corrupted(name) and not corrupted:
+            skipped[f"{name} replacement"] = "the task has no corrupted prompts"
+        elif not is_per_prompt(name):
+            try:
+                constant[name] = _constants(problem, search, name, model.held)
+            except ValueError as error:
+                skipped[f"{name} replacement"] = str(error)
+    kinds = [
+        name
+        for name in ABLATIONS
+        if name in constant or (is_per_prompt(name) and f"{name} replacement" not in skipped)
+    ]
+    batches, places = Batches(model.config.causal, packs=False, items=share_of(model, _ITEMS)).even(
+        test
+    )
+    found: dict[tuple[str, str], list[tuple[np.ndarray, ...]]] = {}
+    for number, batch in enumerate(batches):
+        key = jax.random.fold_in(jax.random.key(seed), number)
+        norms: dict[str, Norms | None] = {"free": None}
+        if freezes:
+            norms["frozen"] = _norms(model, batch)
+        full, _ = _held(_under(model, "zero"), batch, key)
+        for kind in kinds:
+            held = constant.get(kind)
+            if is_per_prompt(kind):
+                _, held = _held(_under(model, kind), batch, key)
+                held = _kept(held, model.held, problem.whole.held)
+            for name, factors in norms.items():
+                found.setdefault((kind, name), []).append(
+                    jax.device_get(_answer(model, gates, batch, full, held, factors))
+                )
+    figures: dict[str, dict[str, Sufficiency]] = {}
+    for (kind, name), parts in found.items():
+        answered = Answers(*(np.concatenate(p)[None, places] for p in zip(*parts, strict=True)))
+        loss = float(measure.losses(answered)[0])
+        raw = float(answered.losses("binary")[0])
+        figures.setdefault(kind, {})[name] = Sufficiency(loss, raw)
+    return figures, skipped
 
-    kinds = (*constant, "resample")
-    stacked = {s: np.stack([fills[s] for fills in constant.values()]) for s in SITES}
 
-    rng = np.random.default_rng([seed, 0])
-    found: dict[tuple[str, str], list[np.ndarray]] = {}
-    for batch in _in_batches(test):
-        tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
-        chosen = donors(np.asarray(batch.last).reshape(-1), rng)
-        per_token, frozen = _resampled(problem.config, problem.params, tokens, chosen, folded, own)
-        for name, norms in (("free", None), ("frozen", frozen)):
-            rows = _differences(gated.config, gated.params, batch, gates, stacked, per_token, norms)
-            for kind, values in zip(kinds, np.asarray(rows), strict=True):
-                found.setdefault((kind, name), []).append(values)
-    tested = {key: np.concatenate(parts)[: test.size] for key, parts in found.items()}
-    losses = calibrate(np.stack(list(tested.values()))).loss
-    figures: dict[str, Any] = {}
-    for (kind, name), loss in zip(tested, losses, strict=True):
-        raw = float(mean_binary_loss(tested[kind, name]))
-        figures.setdefault(kind, {})[name] = {"loss": float(loss), "loss_uncalibrated": raw}
-    return figures
+def _under(model: Any, ablation: str) -> GatedModel:
+    """The network under another ablation, for what closed parts then hold."""
+    changed: GatedModel = dataclasses.replace(model, ablation=ablation)
+    return changed
 
 
 def by_template(
-    differences: np.ndarray, templates: Sequence[str], scale: float, shift: float
-) -> dict[str, dict[str, float]]:
-    """Loss of each template's pairs under one calibration.
+    odds: np.ndarray, templates: Sequence[str], circuit: Circuit | None, unit: int
+) -> dict[str, Template]:
+    """Task loss of each template's items under one calibration.
 
     Args:
-      differences: `[M, 2]` of the circuit.
-      templates: the template of each pair.
-      scale, shift: calibration.
+      odds: `[M]` of the circuit.
+      templates: the template of each example.
+      circuit: whose stored calibration counts; None for none.
+      unit: examples of an item.
 
     Returns:
-      {template: {"loss" (nats), "pairs"}}, in the order of the names.
+      {template: figures}, in the order of the names.
     """
-    found = {}
-    fitted = calibrated_differences(np.asarray(differences), scale, shift)
+    if circuit is not None:
+        odds = calibrated_odds(odds, circuit.scale, circuit.shift)
+    found, names = {}, np.array(templates)
     for name in sorted(set(templates)):
-        mine = np.array([template == name for template in templates])
-        found[name] = {"loss": float(mean_binary_loss(fitted[mine])), "pairs": int(mine.sum())}
+        mine = names == name
+        found[name] = Template(float(mean_task_loss(odds[mine])), int(mine.sum()) // unit)
     return found

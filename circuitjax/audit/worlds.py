@@ -1,4 +1,4 @@
-"""What the method finds where it should find nothing, or something else: the worlds of the controls.
+"""The controls of an audit: the same search where it should find nothing, or something else.
 
     task        the task itself, with several seeds
     templates   the task without some of its templates; judged on these
@@ -6,13 +6,13 @@
     shuffled    the right completion of every pair drawn by a coin
     weights     a network with the same nonzero weights in random order
 
-All worlds have equal shapes, so that their runs are jobs of one program: pairs are stacked on axis 1,
-the two networks on axis 0, and a job's hyperparameters say which of each are its own. A random network's
-replacement values are its own means, over the tokens of training prompts.
+All worlds have equal shapes, so that their runs are jobs of one program: training rows are stacked on
+axis 1, the two networks under gates on axis 0, and a job's hyperparameters say which of each are its
+own. A random network's replacement values are its own means, over the tokens of training prompts.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.struct
@@ -21,30 +21,32 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.replacement import is_per_prompt
+from circuitjax.gated.rows import Rows, shortened, stacked
 from circuitjax.model.config import SITES, TransformerConfig
-from circuitjax.model.record import Model
 from circuitjax.model.transformer import Params, apply
-from circuitjax.prune.config import Hyper, PruneConfig
-from circuitjax.prune.gates import Tau
-from circuitjax.prune.nodes import NodeMasks
-from circuitjax.prune.objective import AnyPairs, OnPairs, Pairs
-from circuitjax.prune.packing import Packed, Rows, training_rows
-from circuitjax.prune.problem import Problem, to_pairs
+from circuitjax.prune.config import DataConfig, Hyper
+from circuitjax.prune.defaults import Search
+from circuitjax.prune.objective import Objective
+from circuitjax.prune.problem import Problem, draw_sets, gated_model
 from circuitjax.tasks.base import Task
-from circuitjax.tasks.splits import SPLITS, draw
+from circuitjax.tasks.contrast import ContrastTask
+from circuitjax.tasks.splits import SPLITS
 from circuitjax.tasks.tokenizer import Tokenizer
 
 __all__ = [
+    "InWorld",
     "World",
     "WorldHyper",
-    "WorldMasks",
     "held_out_templates",
     "make_worlds",
     "shuffle_weights",
     "stack_worlds",
+    "templates_of",
 ]
 
-_MEAN_PAIRS = 64  # training pairs whose tokens a random network's means are over
+_MEAN_ITEMS = 64  # training items whose tokens a random network's means are over
 _LEFT_OUT = 0.05  # of a world's training rows, at most, for the sake of shorter ones
 _KEPT = (
     "bigram",
@@ -74,8 +76,8 @@ class WorldHyper:
     """A job's hyperparameters, and the world it lives in.
 
     Attributes:
-      hyper: of node pruning.
-      world: index on axis 1 of the stacked pairs.
+      hyper: of the search.
+      world: index on axis 1 of the stacked training rows.
       network: index on axis 0 of the stacked networks.
     """
 
@@ -85,37 +87,44 @@ class WorldHyper:
 
     @property
     def inv_beta2(self) -> Any:
-        """Of the hyperparameters."""
+        """1 - b2 of Adam."""
         return self.hyper.inv_beta2
 
     @property
     def wd(self) -> Any:
-        """Of the hyperparameters."""
+        """Weight decay of the scores."""
         return self.hyper.wd
 
 
 @dataclasses.dataclass(frozen=True)
-class WorldMasks(OnPairs):
-    """Node pruning in one of several worlds; an `Objective`.
+class InWorld:
+    """An objective in one of several worlds; `train.Trained`.
 
-    Its data is (parameters, fills) with networks on axis 0, its items are rows with worlds on axis 1.
+    Its data are gated models with networks on axis 0, its items are rows with worlds on axis 1.
+
+    Attributes:
+      plain: the objective of the search.
     """
 
-    config: TransformerConfig
-    prune: PruneConfig
+    plain: Objective
 
     @property
-    def _plain(self) -> NodeMasks:
-        return NodeMasks(self.config, self.prune)
+    def steps(self) -> int:
+        """Training steps in all."""
+        return self.plain.steps
 
     @property
-    def separable(self) -> bool:
-        """A mean over pairs."""
-        return True
+    def batch_size(self) -> int:
+        """Items per step."""
+        return self.plain.batch_size
 
-    def init(self, key: jax.Array, hyper: WorldHyper) -> tuple[Tau, tuple[()]]:
-        """As `NodeMasks`: the same seed gives the same start in every world."""
-        return self._plain.init(key, hyper.hyper)
+    def separable(self, model: Any) -> bool:
+        """Whether the loss is a mean over items."""
+        return self.plain.separable(model)
+
+    def init(self, key: jax.Array, hyper: WorldHyper, data: Any) -> tuple[Any, Any]:
+        """Scores and multipliers; the same seed gives the same start in every world."""
+        return self.plain.init(key, hyper.hyper, data)
 
     def data_of(self, hyper: WorldHyper, data: Any) -> Any:
         """The job's network."""
@@ -125,29 +134,28 @@ class WorldMasks(OnPairs):
 
     def loss(
         self,
-        tau: Tau,
-        multipliers: tuple[()],
+        tau: Any,
+        multipliers: Any,
         hyper: WorldHyper,
         at: tuple[jax.Array, jax.Array],
-        data: Any,
-        batch: AnyPairs,
+        model: Any,
+        batch: Any,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """That of `NodeMasks` in the job's world."""
+        """The search's loss on the rows of the job's world."""
         own = _picked(batch, hyper.world, 1)
-        return self._plain.loss(tau, multipliers, hyper.hyper, at, data, own)
+        return self.plain.loss(tau, multipliers, hyper.hyper, at, model, own)
 
     def rate(self, hyper: WorldHyper, step: jax.Array) -> jax.Array:
-        """Of the hyperparameters."""
-        return self._plain.rate(hyper.hyper, step)
+        """Learning rate at a step."""
+        return self.plain.rate(hyper.hyper, step)
 
-    def project(self, tau: Tau) -> Tau:
-        """Clamps to [-1, 1]."""
-        return self._plain.project(tau)
+    def project(self, tau: Any) -> Any:
+        """Scores back within bounds."""
+        return self.plain.project(tau)
 
-    def ascend(self, multipliers: tuple[()], gradient: tuple[()], hyper: WorldHyper) -> tuple[()]:
-        """Nothing to ascend."""
-        del gradient, hyper
-        return multipliers
+    def ascend(self, multipliers: Any, gradient: Any, hyper: WorldHyper) -> Any:
+        """Multipliers after a step of gradient ascent."""
+        return self.plain.ascend(multipliers, gradient, hyper.hyper)
 
 
 def _picked(tree: Any, index: jax.Array, axis: int) -> Any:
@@ -157,109 +165,122 @@ def _picked(tree: Any, index: jax.Array, axis: int) -> Any:
     )
 
 
-def stack_worlds(sets: Sequence[Pairs], causal: bool, batch_size: int) -> Rows:
+def stack_worlds(problems: Sequence[Problem], batch_size: int) -> Rows:
     """Training rows of K worlds as one: leaves `[R, K, ...]`; shorter sets are gone through again.
 
     All rows are as long as the longest, so where only a few of another world's are longer than the
     first's, these are left out.
     """
-    size = max(pairs.size for pairs in sets)
-    length = max(pairs.tokens.shape[-1] for pairs in sets)
-    row = max(pairs.row_length for pairs in sets) if all(pairs.row_length for pairs in sets) else 0
+    sets, batches = [problem.train for problem in problems], problems[0].batches
+    size = max(some.items for some in sets)
+    length = max(some.tokens.shape[-1] for some in sets)
+    widths = [max(getattr(s, name).shape[-1] for s in sets) for name in ("right", "wrong")]
+    row = max(some.row_length for some in sets) if all(some.row_length for some in sets) else 0
 
-    def fitted(pairs: Pairs, least: int) -> Rows:
-        pairs = pairs.take(np.resize(np.arange(pairs.size), size + size % 2))
-        missing = length - pairs.tokens.shape[-1]
-        filler = pairs.tokens[:, :, :1]  # BOS, as in `Encoded`
-        tokens = jnp.concatenate([pairs.tokens, *[filler] * missing], axis=-1)
-        pairs = dataclasses.replace(pairs, tokens=tokens, row_length=row)
-        return training_rows(pairs, causal, batch_size, least)
+    def fitted(some: Examples, least: int) -> Rows:
+        some = some.take(np.resize(np.arange(some.items), size + size % 2))
+        missing = length - some.tokens.shape[-1]
+        filler = some.tokens[:, :, :1]  # BOS, as the task's own padding
+        tokens = jnp.concatenate([some.tokens, *[filler] * missing], axis=-1)
+        right, wrong = (
+            jnp.pad(jnp.asarray(x), ((0, 0), (0, width - x.shape[-1])), constant_values=-1)
+            for x, width in zip((some.right, some.wrong), widths, strict=True)
+        )
+        some = dataclasses.replace(some, tokens=tokens, right=right, wrong=wrong, row_length=row)
+        return batches.training(some, batch_size, least)
 
-    plain = [fitted(pairs, 0) for pairs in sets]
+    plain = [fitted(some, 0) for some in sets]
     own = plain[0].tokens.shape[-1]
-    short = [_shortened(rows, own) for rows in plain]
+    short = [shortened(rows, own, _LEFT_OUT) for rows in plain]
     slots = max(rows.tokens.shape[-1] for rows in short)
     rows = [
-        few if few.tokens.shape[-1] == slots else _shortened(fitted(pairs, slots), slots)
-        for few, pairs in zip(short, sets, strict=True)
+        few if few.tokens.shape[-1] == slots else shortened(fitted(some, slots), slots, _LEFT_OUT)
+        for few, some in zip(short, sets, strict=True)
     ]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis=1), *rows)
+    return stacked(rows)
 
 
-def _shortened(rows: Rows, slots: int) -> Rows:
-    """As many rows of so many slots, those that need more left out; unchanged if these are many."""
-    if not isinstance(rows, Packed) or rows.tokens.shape[-1] <= slots:
-        return rows
-    fits = np.flatnonzero(np.max(np.asarray(rows.ends), axis=1) < slots)
-    if len(fits) < (1 - _LEFT_OUT) * len(rows.ends):
-        return rows
-    kept = rows.take(np.resize(fits, len(rows.ends)))
-    layout = jax.tree.map(lambda leaf: leaf[:, :slots], kept.layout)
-    return dataclasses.replace(kept, tokens=kept.tokens[:, :slots], layout=layout)
+def templates_of(task: Task | ContrastTask, tokenizer: Tokenizer) -> tuple[str, ...]:
+    """Names of a task's templates; empty where its items name none."""
+    if isinstance(task, Task):
+        return task.templates
+    if task.pool:
+        return tuple(dict.fromkeys(one.template for one in task.pool if one.template))
+    samplers = task.fit(tokenizer) if task.fit else task.samplers
+    return tuple(sampler.__name__ for sampler in samplers)
 
 
-def held_out_templates(task: Task) -> tuple[str, ...]:
-    """Every third template, from the second on; none where a task has fewer than two."""
-    return task.templates[1::3]
+def held_out_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    """Every third template, from the second on; none where there are fewer than two."""
+    return tuple(templates[1::3])
 
 
 def _template_world(
-    model: Model, task: Task, problem: Problem, data_seed: int, pairs: int | None
+    task: Task | ContrastTask, problem: Problem, search: Search, items: int | None
 ) -> World:
-    out = held_out_templates(task)
+    every = templates_of(task, Tokenizer.from_json(problem.model.tokenizer_json))
+    out = held_out_templates(every)
     if not out:
         raise ValueError("the task has one template only: its strings are held out, no template is")
-    rest = tuple(name for name in task.templates if name not in out)
-    tokenizer = Tokenizer.from_json(model.tokenizer_json)
-    sets: dict[str, Any] = {}
-    most = dict.fromkeys(SPLITS, pairs) | {
-        "train": pairs and 2 * problem.prune.steps * problem.prune.batch_size
+    rest = tuple(name for name in every if name not in out)
+    most = {"train": 2 * search.train.steps * search.train.batch_size} if items else {}
+    sizes = {
+        split: min(getattr(problem, split).items, most.get(split, items or 2**31))
+        for split in SPLITS
     }
-    for split in SPLITS:
-        size = None if task.pool else min(getattr(problem, split).size, most[split] or 2**31)
-        absent = rest if split == "test" else out
-        found = draw(task, tokenizer, split, size, data_seed, absent)
-        length = max(found.tokens.shape[-1], problem.train.tokens.shape[-1])
-        row = problem.train.row_length
-        sets[split] = dataclasses.replace(to_pairs(found, length), row_length=row)
+    data = DataConfig(**sizes, seed=search.data.seed)
+    absent = {"train": out, "validation": out, "test": rest}
+    length = problem.train.tokens.shape[-1]
+    sets = draw_sets(problem.model, task, data, exclude=absent, least_length=length)
+    row = problem.train.row_length
+    sets = {split: dataclasses.replace(some, row_length=row) for split, some in sets.items()}
     note = f"trained without {', '.join(out)}; tested on these"
-    return World("templates", dataclasses.replace(problem, **sets), note=note)
+    return World("templates", problem.with_sets(sets), note=note)
 
 
-def _nonsense_world(problem: Problem, model: Model, rng: np.random.Generator) -> World:
+def _completions(problem: Problem, search: Search) -> None:
+    """Refuses a world of other completions where the search reads none, or where there is no other."""
+    if search.choices.minimise == "kl":
+        raise ValueError("the search minimises the KL to the model: it reads no completions")
+    if not problem.paired:
+        raise ValueError("the task's prompts are no pairs that could exchange their completions")
+
+
+def _nonsense_world(problem: Problem, rng: np.random.Generator) -> World:
     """Two tokens of the prompts, which are the answer of no pair, for the answers of every pair."""
     sets = [getattr(problem, split) for split in SPLITS]
-    answers = np.unique(np.concatenate([np.asarray(p.answers).ravel() for p in sets]))
+    answers = np.unique(np.concatenate([np.asarray(some.right).ravel() for some in sets]))
     used = np.unique(np.asarray(problem.train.tokens))
     free = np.setdiff1d(used, np.append(answers, int(problem.train.tokens[0, 0, 0])))
     if len(free) < 2:
-        free = np.setdiff1d(np.arange(problem.config.vocab_size), answers)
+        free = np.setdiff1d(np.arange(problem.whole.config.vocab_size), answers)
     if len(free) < 2:
         raise ValueError("every token of the vocabulary is an answer: there is no wrong completion")
     first, second = (int(token) for token in rng.choice(free, 2, replace=False))
-    changed: dict[str, Any] = {
-        split: dataclasses.replace(
-            pairs,
-            answers=jnp.broadcast_to(jnp.array([[first, second]], jnp.int32), pairs.answers.shape),
-        )
-        for split, pairs in zip(SPLITS, sets, strict=True)
-    }
+
+    def changed(some: Examples) -> Examples:
+        both = np.tile(np.array([[first], [second]], np.int32), (some.items, 1))
+        return some.replace_answers(both, both.reshape(-1, 2)[:, ::-1].reshape(-1, 1))
+
     texts = [str(first), str(second)]
-    if model.tokenizer_json:
-        tokenizer = Tokenizer.from_json(model.tokenizer_json)
+    if problem.model.tokenizer_json:
+        tokenizer = Tokenizer.from_json(problem.model.tokenizer_json)
         texts = [tokenizer.decode([token]) for token in (first, second)]
     note = f"{texts[0]!r} after the positive prompt, {texts[1]!r} after the negative"
-    return World("nonsense", dataclasses.replace(problem, **changed), note=note)
+    sets_of = {split: changed(some) for split, some in zip(SPLITS, sets, strict=True)}
+    return World("nonsense", problem.with_sets(sets_of), note=note)
 
 
 def _shuffled_world(problem: Problem, rng: np.random.Generator) -> World:
-    changed: dict[str, Any] = {}
+    changed: dict[str, Examples] = {}
     for split in SPLITS:
-        pairs = getattr(problem, split)
-        coin = jnp.asarray(rng.random(pairs.size) < 0.5)[:, None]
-        answers = jnp.where(coin, pairs.answers[:, ::-1], pairs.answers)
-        changed[split] = dataclasses.replace(pairs, answers=answers)
-    return World("shuffled", dataclasses.replace(problem, **changed), note="by a coin per pair")
+        some = getattr(problem, split)
+        coin = np.repeat(rng.random(some.items) < 0.5, 2)[:, None]
+        right, wrong = np.asarray(some.right), np.asarray(some.wrong)
+        changed[split] = some.replace_answers(
+            np.where(coin, wrong, right), np.where(coin, right, wrong)
+        )
+    return World("shuffled", problem.with_sets(changed), note="by a coin per pair")
 
 
 def shuffle_weights(params: Params, rng: np.random.Generator) -> dict[str, Any]:
@@ -286,52 +307,57 @@ def shuffle_weights(params: Params, rng: np.random.Generator) -> dict[str, Any]:
     return found
 
 
-def _random_world(problem: Problem, rng: np.random.Generator) -> World:
-    params = jax.tree.map(jnp.asarray, shuffle_weights(problem.params, rng))
-    fills: Mapping[str, jax.Array] = problem.fills
-    if problem.prune.ablation == "mean":
-        some = problem.train.take(np.arange(min(_MEAN_PAIRS, problem.train.size)))
-        fills = _prompt_means(problem.config, params, some)
-    world = dataclasses.replace(problem, params=params, fills=dict(fills))
+def _random_world(problem: Problem, search: Search, rng: np.random.Generator) -> World:
+    if problem.trained is not problem.whole:
+        raise ValueError("the search starts from a circuit, which no other network has")
+    model = problem.model
+    params = shuffle_weights(model.params, rng)
+    means: Mapping[str, np.ndarray] | None = None
+    if model.means is not None and not is_per_prompt(search.choices.ablation):
+        means = _prompt_means(model.config, params, problem.train.first(_MEAN_ITEMS))
+    model = dataclasses.replace(model, params=params, means=means)
+    whole, trained = gated_model(model, search.choices, problem.train)
+    world = dataclasses.replace(problem, model=model, whole=whole, trained=trained)
     return World("weights", world, network=1, note="nonzero weights of each array in random order")
 
 
-def _prompt_means(config: TransformerConfig, params: Params, pairs: Pairs) -> dict[str, jax.Array]:
+def _prompt_means(
+    config: TransformerConfig, params: Params, examples: Examples
+) -> dict[str, np.ndarray]:
     """{site: `[L, W]`} over the tokens of prompts."""
 
     @jax.jit
-    def sums(batch: Pairs) -> tuple[dict[str, jax.Array], jax.Array]:
-        tokens = batch.tokens.reshape(-1, batch.tokens.shape[-1])
-        real = jnp.arange(tokens.shape[1])[None, :] <= batch.last.reshape(-1, 1)
+    def sums(batch: Examples) -> tuple[dict[str, jax.Array], jax.Array]:
+        tokens, last = batch.tokens[:, 0], batch.positions[:, -1:]
+        real = jnp.arange(tokens.shape[1])[None, :] <= last
         seen = apply(config, params, tokens, capture=SITES).captured
         weight = real[None, :, :, None].astype(jnp.float32)
         return {s: jnp.sum(v * weight, axis=(1, 2)) for s, v in seen.items()}, jnp.sum(real)
 
     parts = [
-        jax.device_get(sums(pairs.take(np.arange(start, min(start + 16, pairs.size)))))
-        for start in range(0, pairs.size, 16)
+        jax.device_get(sums(examples.take(np.arange(start, min(start + 16, examples.items)))))
+        for start in range(0, examples.items, 16)
     ]
     tokens = sum(int(count) for _, count in parts)
-    return {s: jnp.asarray(sum(found[s] for found, _ in parts) / tokens) for s in SITES}
+    return {s: np.asarray(sum(found[s] for found, _ in parts) / tokens) for s in SITES}
 
 
 def make_worlds(
-    model: Model,
-    task: Task,
+    task: Task | ContrastTask,
     problem: Problem,
+    search: Search,
     *,
     seed: int = 0,
-    data_seed: int = 0,
-    pairs: int | None = None,
+    items: int | None = None,
 ) -> tuple[list[World], dict[str, str]]:
     """The task itself and every control that can be made of it.
 
     Args:
-      model, task: for templates and token texts.
-      problem: of both; its settings are every world's.
+      task: for its templates.
+      problem: the model and the task's data.
+      search: the settings of every world's runs.
       seed: of what the controls draw.
-      data_seed: that of the problem's sets.
-      pairs: validation and test pairs that are needed, so that a world of other pairs draws no more, and
+      items: validation and test items that are needed, so that a world of other items draws no more, and
         for training no more than twice what its steps take; None, or a task with a pool: all there are.
 
     Returns:
@@ -339,11 +365,16 @@ def make_worlds(
     """
     rng = np.random.default_rng([seed, 77])
     worlds, absent = [World("task", problem)], {}
+
+    def exchanged(make: Callable[[Problem, np.random.Generator], World]) -> World:
+        _completions(problem, search)
+        return make(problem, rng)
+
     makers = {
-        "templates": lambda: _template_world(model, task, problem, data_seed, pairs),
-        "nonsense": lambda: _nonsense_world(problem, model, rng),
-        "shuffled": lambda: _shuffled_world(problem, rng),
-        "weights": lambda: _random_world(problem, rng),
+        "templates": lambda: _template_world(task, problem, search, items),
+        "nonsense": lambda: exchanged(_nonsense_world),
+        "shuffled": lambda: exchanged(_shuffled_world),
+        "weights": lambda: _random_world(problem, search, rng),
     }
     for name, make in makers.items():
         try:

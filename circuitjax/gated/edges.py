@@ -51,6 +51,7 @@ class EdgeGates:
 
     grain = "edges"
     eval_items = 16
+    freezes_norms = False
     tied = False
 
     @property

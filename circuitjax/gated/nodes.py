@@ -50,6 +50,7 @@ class NodeGates:
     grain = "nodes"
     num_owners = 0
     eval_items = 64
+    freezes_norms = True
 
     @property
     def num_gates(self) -> int:

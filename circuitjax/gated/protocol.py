@@ -74,6 +74,10 @@ class GatedModel(Protocol):
     def eval_items(self) -> int:
         """Items of a forward pass of an evaluation."""
 
+    @property
+    def freezes_norms(self) -> bool:
+        """Whether `logits` takes `norms`, factors of the norms of another run; see `transformer.apply`."""
+
     def exists(self) -> np.ndarray:
         """bool `[G]`: gates that can matter; the others are padding, or always open."""
 

@@ -69,6 +69,7 @@ class WeightGates:
 
     grain = "weights"
     eval_items = 64
+    freezes_norms = True
 
     @property
     def num_gates(self) -> int:

@@ -5,7 +5,8 @@ Any answer to one of the five questions goes with any answer to another, unless 
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from circuitjax.gated import replacement
@@ -13,11 +14,21 @@ from circuitjax.gated.grains import GRAINS
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.prune import opening
-from circuitjax.prune.config import Choices, SelectionConfig
+from circuitjax.prune.config import Choices, Hyper, SelectionConfig
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
-__all__ = ["RULES", "Case", "Rule", "answers", "refuse", "table"]
+__all__ = [
+    "READ_BY",
+    "RULES",
+    "Case",
+    "Rule",
+    "answers",
+    "refuse",
+    "refuse_unused",
+    "table",
+    "table_text",
+]
 
 
 def answers() -> dict[str, tuple[str, ...]]:
@@ -117,6 +128,39 @@ RULES: tuple[Rule, ...] = (
     ),
 )
 
+#: Settings that only some answers read, as {setting: (question, those answers)}.
+READ_BY: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "k_coef": ("control", ("count", "hold")),
+        "aim": ("control", ("hold",)),
+        "target_sparsity": ("control", ("lagrangian",)),
+        "target_warmup_frac": ("control", ("lagrangian",)),
+        "multiplier_lr": ("control", ("lagrangian",)),
+        "heaviside_temp": ("gate", ("heaviside",)),
+        "kl_weight": ("minimise", ("both",)),
+    }
+)
+#: What only training reads, beside all hyperparameters.
+_TRAINING = ("steps", "batch_size", "num_jobs", "gate", "control", "minimise", "node_gates")
+
+
+def refuse_unused(choices: Choices, given: Iterable[str]) -> None:
+    """Refuses settings that were given and would do nothing; names are those of the flags.
+
+    Raises:
+      ValueError: a setting that the answers do not read.
+    """
+    hypers = {field.name for field in dataclasses.fields(Hyper)}
+    for name in given:
+        if choices.ranking != "learned" and (name in hypers or name in _TRAINING):
+            raise ValueError(f"{name} has no meaning with ranking={choices.ranking}: leave it out")
+        question, readers = READ_BY.get(name, ("", ()))
+        if question and getattr(choices, question) not in readers:
+            raise ValueError(
+                f"{name} has no meaning with {question}={getattr(choices, question)}: leave it out, "
+                f"or choose {question}={' or '.join(readers)}"
+            )
+
 
 def refuse(
     choices: Choices,
@@ -158,3 +202,14 @@ def table() -> list[dict[str, Any]]:
         {"question": name, "answers": known} for name, known in answers().items()
     ]
     return rows + [{"refused": rule.what, "why": rule.why} for rule in RULES]
+
+
+def table_text() -> str:
+    """The table for a terminal."""
+    lines = ["What can be chosen; everything goes with everything, but for what is refused below:"]
+    for row in table():
+        if "question" in row:
+            lines.append(f"  --{row['question']}: {', '.join(row['answers'])}")
+        else:
+            lines.append(f"  refused: {row['refused']} ({row['why']})")
+    return "\n".join(lines)

@@ -186,8 +186,9 @@ def default_hyper(search: Search, num_gates: int, **changes: float) -> Hyper:
     centre = {"nodes": 18.0 / count, "weights": 0.04 * count**-0.4, "edges": 0.01}[choices.grain]
     if choices.control == "hold":
         centre = {"nodes": 3.6 / count, "weights": 3e-3, "edges": 1e-3}[choices.grain]
-    held = search.selection.value if search.selection.is_loss else 0.15
-    hyper = Hyper(**{"k_coef": centre, "held": held, **values, **changes})
+    if choices.control == "hold" and search.selection.is_loss:
+        values["held"] = search.selection.value
+    hyper = Hyper(**{"k_coef": centre, **values, **changes})
     hyper.check()
     return hyper
 

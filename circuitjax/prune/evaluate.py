@@ -5,7 +5,7 @@ run. Everything after that (loss, accuracy, calibration) is arithmetic on the ca
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,14 +22,24 @@ from circuitjax.gated.measures import (
     vocabulary_losses,
 )
 from circuitjax.gated.protocol import GatedModel
-from circuitjax.gated.replacement import Reference, refer
+from circuitjax.gated.replacement import Reference, is_per_prompt, refer
 from circuitjax.gated.rows import Batches
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.calibrate import calibrated_loss
 from circuitjax.prune.objective import measured
 from circuitjax.prune.problem import Problem
 
-__all__ = ["Answers", "Prober", "answers", "gate_slopes", "references", "slopes", "total_loss"]
+__all__ = [
+    "Answers",
+    "Asked",
+    "Prober",
+    "answered",
+    "answers",
+    "gate_slopes",
+    "references",
+    "slopes",
+    "total_loss",
+]
 
 _SETS = 8  # sets of gates side by side on an accelerator
 _SEED = 0  # of donors, wherever something is measured rather than trained
@@ -66,15 +76,45 @@ def _refer(model: GatedModel, batch: Batch, key: jax.Array, *, full: bool) -> Re
     return refer(model, batch, key, full=full)
 
 
+def _reference(model: GatedModel, batch: Batch, number: int, full: bool) -> Reference:
+    return _refer(model, batch, jax.random.fold_in(jax.random.key(_SEED), number), full=full)
+
+
 def references(
     model: GatedModel, batches: Sequence[Batch], *, full: bool
 ) -> list[tuple[Batch, Reference]]:
     """Each batch with what circuits are run with and compared with; donors by a fixed seed."""
-    keys = [jax.random.fold_in(jax.random.key(_SEED), number) for number in range(len(batches))]
-    return [
-        (batch, _refer(model, batch, key, full=full))
-        for batch, key in zip(batches, keys, strict=True)
-    ]
+    return [(batch, _reference(model, batch, n, full)) for n, batch in enumerate(batches)]
+
+
+class Asked:
+    """Examples cut into batches once, for any number of circuits; see `answered`.
+
+    What circuits are run with and compared with is kept too, unless it differs from prompt to prompt:
+    it would then hold every activation of every example.
+    """
+
+    def __init__(
+        self, model: GatedModel, batches: Batches, examples: Examples, *, full: bool = False
+    ) -> None:
+        """Takes the whole model, how examples are cut, the examples, and `full` as in `answers`."""
+        rows, self.places = batches.even(examples)
+        self._model, self._rows, self._full = model, rows, full
+        self._kept: list[Reference] | None = None
+        if not is_per_prompt(model.ablation):
+            self._kept = [reference for _, reference in references(model, rows, full=full)]
+
+    def __iter__(self) -> Iterator[tuple[Batch, Reference]]:
+        for number, batch in enumerate(self._rows):
+            kept = self._kept
+            yield (
+                batch,
+                (
+                    _reference(self._model, batch, number, self._full)
+                    if kept is None
+                    else kept[number]
+                ),
+            )
 
 
 def _answer(
@@ -117,12 +157,23 @@ def answers(
       full: whether vocabulary loss, KL and agreement are wanted, for which the whole model is run.
       together: True maps circuits in groups, False runs one after another; None chooses by backend.
     """
+    asked = Asked(model, batches, examples, full=full)
+    return answered(model, asked, opened, together=together)
+
+
+def answered(
+    model: GatedModel,
+    asked: Asked,
+    opened: np.ndarray | Sequence[np.ndarray],
+    *,
+    together: bool | None = None,
+) -> Answers:
+    """As `answers`, of examples that were cut before; the model may be a reduced one."""
     gates = np.asarray(opened, np.float32)
     together = side_by_side() if together is None else together
     group = min(_SETS, len(gates)) if together else 1
-    rows, places = batches.even(examples)
     parts = []
-    for batch, reference in references(model, rows, full=full):
+    for batch, reference in asked:
         found = []
         for start in range(0, len(gates), group):
             chosen = gates[np.minimum(np.arange(start, start + group), len(gates) - 1)]
@@ -132,7 +183,7 @@ def answers(
                 one = jax.device_get(_one(model, chosen[0], batch, reference))
                 found.append(tuple(value[None] for value in one))
         parts.append([np.concatenate(p)[: len(gates)] for p in zip(*found, strict=True)])
-    joined = (np.concatenate(part, axis=1)[:, places] for part in zip(*parts, strict=True))
+    joined = (np.concatenate(part, axis=1)[:, asked.places] for part in zip(*parts, strict=True))
     return Answers(*joined)
 
 

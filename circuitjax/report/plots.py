@@ -1,18 +1,19 @@
-"""The two pictures of a pruning run, and a drawing of the circuit for people's eyes."""
+"""The pictures of a run: how training went, and what was lost at every size of circuit."""
 
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure  # not pyplot: a library leaves the user's backend alone
 
-__all__ = ["COLOURS", "plot_edges", "plot_loss_vs_k", "plot_training", "save_figure"]
+__all__ = ["COLOURS", "plot_cut", "plot_training", "save_figure"]
 
 # Okabe and Ito's palette: told apart by readers who do not see all colours.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _LINES = ("-", "--", ":")  # when there are more curves than colours
+_LEAST = 1e-4  # nats; what is less is drawn here
 
 
 def save_figure(figure: Any, path: str | pathlib.Path) -> None:
@@ -26,69 +27,89 @@ def save_figure(figure: Any, path: str | pathlib.Path) -> None:
     temporary.replace(path)
 
 
-def plot_loss_vs_k(
+def plot_cut(
     path: str | pathlib.Path,
-    curves: Sequence[Mapping[str, Any]],
+    curves: Sequence[Sequence[Any]],
+    labels: Sequence[str],
     *,
-    target: float,
+    kind: Literal["loss", "kl"],
+    chosen: tuple[int, int],
+    target: float | None,
     title: str,
-    unpruned: float,
-    chosen: int,
-    unit: str = "nodes kept, k",
+    unpruned: float | None,
+    unit: str,
 ) -> None:
-    """Validation loss against the number of kept nodes, for every job.
+    """Task loss, or KL to the model, against what is kept, for every job.
 
     Args:
       path: PNG to write.
-      curves: per job `label`, `curve` [(k, loss, calibrated loss, pairs)], `k` (where it was cut).
-      target: the loss asked for, in nats.
+      curves: per job its points, with fields `k`, `parts` and, in nats, `raw` (task loss without
+        calibration), `loss` and `kl`.
+      labels: one per job.
+      kind: the field that is drawn; beside the loss also what it is without calibration.
+      chosen: index of the job that became the circuit, and the k it was cut at.
+      target: value asked for, in nats; None draws no line.
       title: of the figure.
-      unpruned: loss of the whole model, in nats.
-      chosen: index of the job that became the circuit.
-      unit: what k counts.
+      unpruned: loss of the whole model, in nats; None draws no line.
+      unit: what `parts` counts.
     """
     figure = Figure(figsize=(7, 4.2))
     axes = figure.subplots()
-    for index, job in enumerate(curves):
-        points = np.array(job["curve"], float)
-        colour = COLOURS[index % len(COLOURS)]
-        strong = index == chosen
+    drawn = []
+    for index, (label, curve) in enumerate(zip(labels, curves, strict=True)):
+        # Many k may leave the same parts on a path.
+        by_parts = {point.parts: point for point in curve}
+        points = [by_parts[parts] for parts in sorted(by_parts)]
+        sizes = [point.parts for point in points]
+        values = np.array([getattr(point, kind) for point in points], float)
+        drawn.append((sizes, values))
+        colour, strong = COLOURS[index % len(COLOURS)], index == chosen[0]
+        line = _LINES[index // len(COLOURS) % len(_LINES)]
         axes.plot(
-            points[:, 0],
-            points[:, 2],
+            sizes,
+            np.maximum(values, _LEAST),
+            line,
             marker="o",
             markersize=3,
             color=colour,
             linewidth=2.2 if strong else 1,
             alpha=1 if strong else 0.55,
-            label=f"{job['label']}{' (chosen)' if strong else ''}",
+            label=f"{label}{' (chosen)' if strong else ''}",
         )
-        if strong:
-            axes.plot(points[:, 0], points[:, 1], ":", color=colour, label="the same, uncalibrated")
-            axes.axvline(job["k"], color=colour, linewidth=0.8)
-            far = np.log1p(job["k"]) > 0.75 * np.log1p(points[:, 0].max())
-            axes.annotate(
-                f" k = {job['k']} ",
-                (job["k"], 0.98),
-                xycoords=("data", "axes fraction"),
-                ha="right" if far else "left",
-                va="top",
-                fontsize=9,
-                color=colour,
-            )
-    axes.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
-    axes.axhline(np.log(2), color="grey", linestyle="-.", linewidth=0.8, label="chance (ln 2)")
-    axes.axhline(max(unpruned, 1e-4), color="grey", linewidth=0.8, label="whole model")
+        if not strong:
+            continue
+        if kind == "loss":
+            raw = [point.raw for point in points]
+            axes.plot(sizes, raw, ":", color=colour, label="the same, uncalibrated")
+        kept = next((point.parts for point in curve if point.k == chosen[1]), chosen[1])
+        axes.axvline(kept, color=colour, linewidth=0.8)
+        far = np.log1p(kept) > 0.75 * np.log1p(max(sizes))
+        axes.annotate(
+            f" {kept} ",
+            (kept, 0.98),
+            xycoords=("data", "axes fraction"),
+            ha="right" if far else "left",
+            va="top",
+            fontsize=9,
+            color=colour,
+        )
+    if target is not None:
+        axes.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
+    if kind == "loss":
+        axes.axhline(np.log(2), color="grey", linestyle="-.", linewidth=0.8, label="chance (ln 2)")
+    if unpruned is not None:
+        axes.axhline(max(unpruned, _LEAST), color="grey", linewidth=0.8, label="whole model")
     axes.set_xscale("symlog", linthresh=1)  # logarithmic, and 0 has a place: the empty circuit
-    axes.set(yscale="log", xlabel=unit, ylabel="task loss (nats)")
+    name = "task loss" if kind == "loss" else "KL(model || circuit)"
+    axes.set(yscale="log", xlabel=unit, ylabel=f"{name} (nats)")
     axes.set_title(title, fontsize=10)
-    sizes = [point[0] for job in curves for point in job["curve"]]
-    axes.set_xlim(-0.2 if min(sizes) == 0 else 0.8 * min(sizes), 1.2 * max([*sizes, 1]))
-    losses = np.concatenate([np.array(job["curve"], float)[:, 2] for job in curves])
-    losses = losses[np.isfinite(losses)]
-    top = max(2.0, min(20.0, float(losses.max(initial=2.0)) * 1.5))
-    low = max(1e-4, min(target, unpruned, float(losses.min(initial=target))) / 2)
-    axes.set_ylim(low, top)
+    every = [size for sizes, _ in drawn for size in sizes]
+    axes.set_xlim(-0.2 if min(every) == 0 else 0.8 * min(every), 1.2 * max([*every, 1]))
+    values = np.concatenate([values for _, values in drawn])
+    values = values[np.isfinite(values)]
+    lines = [line for line in (target, unpruned) if line is not None]
+    low = max(_LEAST, min([*lines, float(values.min(initial=2.0))]) / 2)
+    axes.set_ylim(low, max(2.0, min(20.0, float(values.max(initial=2.0)) * 1.5)))
     axes.legend(fontsize=7, loc="lower left")
     axes.grid(alpha=0.25, which="both", linewidth=0.4)
     save_figure(figure, path)
@@ -129,64 +150,4 @@ def plot_training(
     for axes in (left, right):
         axes.grid(alpha=0.25, which="both", linewidth=0.4)
     figure.suptitle(title)
-    save_figure(figure, path)
-
-
-def plot_edges(
-    path: str | pathlib.Path,
-    curves: Sequence[Sequence[tuple[int, float]]],
-    labels: Sequence[str],
-    *,
-    chosen: tuple[int, int],
-    target: float | None,
-    title: str,
-    unit: str,
-) -> None:
-    """A validation figure against the number of residual edges kept, for every job.
-
-    Args:
-      path: PNG to write.
-      curves: per job (edges, figure) points.
-      labels: one per job.
-      chosen: (job, edges) of the circuit.
-      target: value asked for; None draws no line.
-      title: of the figure.
-      unit: what the figure is, with its unit.
-    """
-    figure = Figure(figsize=(7, 4.2))
-    axes = figure.subplots()
-    for index, (label, curve) in enumerate(zip(labels, curves, strict=True)):
-        # Many k may leave the same connected edges.
-        points = np.array(sorted({(edges, max(value, 1e-5)) for edges, value in curve}), float)
-        colour = COLOURS[index % len(COLOURS)]
-        strong = index == chosen[0]
-        axes.plot(
-            points[:, 0],
-            points[:, 1],
-            marker="o",
-            markersize=3,
-            color=colour,
-            linestyle=_LINES[index // len(COLOURS) % len(_LINES)],
-            linewidth=2.2 if strong else 1,
-            alpha=1 if strong else 0.55,
-            label=f"{label}{' (chosen)' if strong else ''}",
-        )
-        if strong:
-            axes.axvline(chosen[1], color=colour, linewidth=0.8)
-            axes.annotate(
-                f" {chosen[1]} edges",
-                (chosen[1], 0.98),
-                xycoords=("data", "axes fraction"),
-                va="top",
-                fontsize=9,
-                color=colour,
-            )
-    if target is not None:
-        axes.axhline(target, color="black", linestyle="--", linewidth=1, label=f"target {target:g}")
-    axes.set_xscale("symlog", linthresh=1)
-    axes.set_xlim(left=-0.2)
-    axes.set(yscale="log", xlabel="residual edges kept", ylabel=unit)
-    axes.set_title(title, fontsize=10)
-    axes.legend(fontsize=7, loc="lower left")
-    axes.grid(alpha=0.25, which="both", linewidth=0.4)
     save_figure(figure, path)

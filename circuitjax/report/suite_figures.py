@@ -1,7 +1,7 @@
 """The figures of a suite, for a paper: each a function of plain records that returns a figure.
 
     loss_vs_edges    edges of circuits against the loss they were cut at  (Gao et al. 2025, Figure 2)
-    edges_by_series  edges of every task, by model, method or ranking     (Figure 31)
+    edges_by_series  edges of every task, by model, grain or ranking      (Figure 31)
     necessity        loss of the model without the circuit, and without random sets of nodes  (Figure 32)
     stability        overlap of the circuits of several seeds
 
@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from circuitjax.core.checkpoints import write_bytes
+from circuitjax.core.files import write_bytes
 from circuitjax.report.plots import COLOURS
 from circuitjax.report.statistics import bootstrap_interval, geometric_mean
 from circuitjax.report.suite_table import Point, Row

@@ -7,7 +7,6 @@ writes them writes the same bytes. What a clock measured is in timings.csv only.
 """
 
 import itertools
-import json
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -15,8 +14,9 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from circuitjax.core.checkpoints import write_bytes
-from circuitjax.prune.config import PruneConfig
+from circuitjax.circuit.record import read_record
+from circuitjax.core.files import write_bytes
+from circuitjax.prune.config import SelectionConfig
 from circuitjax.report import suite_figures
 from circuitjax.report.statistics import jaccard
 from circuitjax.report.suite_table import (
@@ -62,10 +62,8 @@ class Picture(NamedTuple):
 
 def parts_of(circuit: pathlib.Path) -> Parts:
     """Nodes and edges of a saved circuit of any grain, from its `circuit.json` alone."""
-    record = json.loads((circuit / "circuit.json").read_text(encoding="utf-8"))
-    # Residual edges are names `writer->reader`, others (source, target, weight).
-    ends = (edge.split("->", 1) if isinstance(edge, str) else edge[:2] for edge in record["edges"])
-    return Parts(frozenset(record["nodes"]), frozenset((one, other) for one, other in ends))
+    record, _ = read_record(circuit)
+    return Parts(frozenset(record.nodes), frozenset((one, other) for one, other, _ in record.edges))
 
 
 def overlaps_of(
@@ -75,7 +73,7 @@ def overlaps_of(
 
     Args:
       rows: of cells; those that did not reach their target are passed over.
-      circuits: by (model, task, method, ranking, target, seed).
+      circuits: by (model, task, grain, ranking, target, seed).
     """
     found = []
     for group, mine in groups_of(rows).items():
@@ -163,7 +161,7 @@ def _headline(groups: Mapping[Group, Sequence[Row]]) -> dict[Group, Sequence[Row
     targets = {group.target for group in groups if group.target is not None}
     if not targets:
         return dict(groups)
-    near = min(targets, key=lambda target: abs(math.log(target / PruneConfig().target_loss)))
+    near = min(targets, key=lambda target: abs(math.log(target / SelectionConfig().value)))
     return {group: mine for group, mine in groups.items() if group.target in (None, near)}
 
 
@@ -172,7 +170,7 @@ _VARIED = (("model", "models"), ("ranking", "rankings"))
 
 
 def _sweeps(groups: Mapping[Group, Sequence[Row]]) -> list[Picture]:
-    """Loss against edges, where a model, method and ranking has more than one target."""
+    """Loss against edges, where a model, grain and ranking has more than one target."""
     found = []
     for varied, label in _VARIED:
         families: dict[tuple[str, ...], dict[str, list[Row]]] = {}

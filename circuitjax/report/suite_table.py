@@ -3,7 +3,7 @@
 A row is a plain mapping, the fields of a cell beside those of `record_of`. Losses are in nats on test
 pairs but for `loss_validation`, where the circuit was cut.
 
-A group is what is held fixed while tasks vary: (model, method, ranking, target). A task's edges in a
+A group is what is held fixed while tasks vary: (model, grain, ranking, target). A task's edges in a
 group are the geometric mean over its seeds; tasks that missed the target in some seed, whose empty
 circuit meets it, or that failed, are counted apart and have no edges.
 """
@@ -37,7 +37,7 @@ __all__ = [
 
 Row = Mapping[str, Any]
 
-CELL = ("model", "task", "method", "ranking", "target", "seed")
+CELL = ("model", "task", "grain", "ranking", "target", "seed")
 _REPORT = (
     *("status", "nodes", "edges", "nodes_total", "edges_total", "loss_unpruned", "loss_empty"),
     *("loss_validation", "loss_circuit", "loss_without_circuit", "accuracy_circuit", "kl_to_model"),
@@ -53,14 +53,14 @@ class Group(NamedTuple):
     """What is held fixed while tasks vary."""
 
     model: str
-    method: str
+    grain: str
     ranking: str
     target: float | None
 
     def __str__(self) -> str:
         ranked = "" if self.ranking == "learned" else f" ranked by {self.ranking}"
         aim = "" if self.target is None else f", target {self.target:g}"
-        return f"{self.model}, {self.method}{ranked}{aim}"
+        return f"{self.model}, {self.grain}{ranked}{aim}"
 
 
 class Point(NamedTuple):
@@ -88,19 +88,19 @@ class Ratio(NamedTuple):
     tasks: int
 
 
-def record_of(report: Mapping[str, Any]) -> dict[str, Any]:
-    """What a suite keeps of a run's report; the losses of all random sets and the seconds too."""
-    random = sorted(report["loss_without_random"])
+def record_of(report: Any) -> dict[str, Any]:
+    """What a suite keeps of a run's `Report`; the losses of all random sets and the seconds too."""
+    random = sorted(report.loss_without_random)
     low, middle, high = (
         (random[0], statistics.median(random), random[-1]) if random else (None, None, None)
     )
     return {
-        **{name: report.get(name) for name in _REPORT},
+        **{name: getattr(report, name) for name in _REPORT},
         "random_low": low,
         "random_median": middle,
         "random_high": high,
         "random": random,
-        "seconds_by_stage": dict(report["seconds"]),
+        "seconds_by_stage": dict(report.seconds),
         "note": "",
     }
 
@@ -125,7 +125,7 @@ def groups_of(rows: Sequence[Row]) -> dict[Group, list[Row]]:
     """Rows by group, in the order of their first rows."""
     found: dict[Group, list[Row]] = {}
     for row in rows:
-        key = Group(row["model"], row["method"], row["ranking"], row["target"])
+        key = Group(row["model"], row["grain"], row["ranking"], row["target"])
         found.setdefault(key, []).append(row)
     return found
 
@@ -176,7 +176,7 @@ def sweep(series: Mapping[str, Sequence[Row]]) -> dict[str, list[Point]]:
     Targets that some series lacks, or that no task reaches in all, are left out.
 
     Args:
-      series: {label: rows of one model, method and ranking, at any targets}.
+      series: {label: rows of one model, grain and ranking, at any targets}.
     """
     edges = {
         label: {group.target: edges_by_task(mine) for group, mine in groups_of(rows).items()}
@@ -227,13 +227,13 @@ def markdown_report(rows: Sequence[Row], failures: Mapping[str, str]) -> str:
 def _comparisons(groups: Mapping[Group, Sequence[Row]]) -> list[list[Any]]:
     """Groups that differ in one thing but the target, each against the first of them."""
     found = []
-    for name in ("model", "method", "ranking"):
+    for name in ("model", "grain", "ranking"):
         firsts: dict[tuple[Any, ...], Group] = {}
         for group in groups:
             held = tuple(v for n, v in group._asdict().items() if n != name)
             first = firsts.setdefault(held, group)
             ratio = compare(groups[first], groups[group])
-            alike = "edges" not in {first.method, group.method} or first.method == group.method
+            alike = "edges" not in {first.grain, group.grain} or first.grain == group.grain
             if first != group and ratio.tasks and alike:  # residual edges are no weights
                 shown = f"{ratio.ratio:.2f} {_interval(ratio.low, ratio.high, 2)}".rstrip(" -")
                 found.append([str(group), str(first), shown, ratio.tasks])

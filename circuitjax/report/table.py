@@ -1,6 +1,6 @@
 """Plain-text and Markdown tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["markdown_table", "summary_lines"]
@@ -25,60 +25,56 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return "\n".join([line(cells[0]), rule, *map(line, cells[1:])])
 
 
-def summary_lines(report: Mapping[str, Any]) -> str:
-    """What a pruning run prints at its end; losses in nats on the test split."""
-    random = report["loss_without_random"]
-    seconds = report["seconds"]
+def summary_lines(report: Any) -> str:
+    """What a pruning run prints at its end, of its `Report`; losses in nats on the test split."""
     rows = [
-        ("status", f"{report['status']} ({_target(report)})"),
-        ("nodes", f"{report['nodes']} of {report['nodes_total']}"),
-        ("edges", f"{report['edges']} of {report['edges_total']}"),
-        ("loss, whole model", f"{report['loss_unpruned']:.4f}"),
-        ("loss, circuit", f"{report['loss_circuit']:.4f}"),
-        ("loss, circuit uncalibrated", f"{report['loss_circuit_uncalibrated']:.4f}"),
-        ("loss, empty circuit", f"{report['loss_empty']:.4f}"),
-        ("loss without the circuit", f"{report['loss_without_circuit']:.4f}"),
+        ("status", f"{report.status} ({_target(report)})"),
+        ("nodes", f"{report.nodes} of {report.nodes_total}"),
+        ("edges", f"{report.edges} of {report.edges_total}"),
+        ("loss, whole model", f"{report.loss_unpruned:.4f}"),
+        ("loss, circuit", f"{report.loss_circuit:.4f}"),
+        ("loss, circuit uncalibrated", f"{report.loss_circuit_uncalibrated:.4f}"),
+        ("loss, empty circuit", f"{report.loss_empty:.4f}"),
+        ("loss without the circuit", f"{report.loss_without_circuit:.4f}"),
     ]
+    random = report.loss_without_random
     if random:
         low, high = min(random), max(random)
         rows.append(
             ("loss without random sets", f"{low:.4f} to {high:.4f} ({len(random)} matched sets)")
         )
+    seconds = ", ".join(f"{name} {value:.0f}" for name, value in report.seconds.items())
+    accuracy = f"{report.accuracy_unpruned:.3f} / {report.accuracy_circuit:.3f}"
     rows += [
-        (
-            "accuracy, model / circuit",
-            f"{report['accuracy_unpruned']:.3f} / {report['accuracy_circuit']:.3f}",
-        ),
-        ("KL(model || circuit)", f"{report['kl_to_model']:.4f} nats"),
-        ("seconds", ", ".join(f"{name} {value:.0f}" for name, value in seconds.items())),
+        ("accuracy, model / circuit", accuracy),
+        ("KL(model || circuit)", f"{report.kl_to_model:.4f} nats"),
+        ("seconds", seconds),
     ]
-    if report.get("beats_model"):
+    if report.beats_model:
         rows.append(("note", "the circuit does the task better than the model it was cut from"))
-    if report.get("checks"):
-        rows.append(("checks", _checks(report["checks"])))
+    if report.checks:
+        rows.append(("checks", _checks(report.checks)))
     width = max(len(name) for name, _ in rows)
-    ranking = report.get("ranking", "learned")
-    ranked = "" if ranking == "learned" else f", ranked by {ranking}"
-    heading = f"{report['task']} on {report['model']} ({report['ablation']} ablation{ranked})"
+    ranked = "" if report.ranking == "learned" else f", ranked by {report.ranking}"
+    how = f"grain {report.grain}, {report.ablation} ablation{ranked}"
+    heading = f"{report.task} on {report.model} ({how})"
     return "\n".join([heading, *(f"  {name.ljust(width)}  {value}" for name, value in rows)])
 
 
-def _checks(checks: Sequence[Mapping[str, Any]]) -> str:
+def _checks(checks: Sequence[Any]) -> str:
     """The short form of an audit in one line: how many hold, and which do not."""
-    taken = [check for check in checks if check["passed"] is not None]
+    taken = [check for check in checks if check.passed is not None]
     failed = [
-        f"{check['name']} {check['figure']:.2f} ({'<=' if check['at_most'] else '>='} "
-        f"{check['threshold']:.2g})"
+        f"{check.name} {check.figure:.2f} ({'<=' if check.at_most else '>='} {check.threshold:.2g})"
         for check in taken
-        if not check["passed"]
+        if not check.passed
     ]
     held = f"{len(taken) - len(failed)} of {len(taken)} hold"
     return held + (f"; not: {', '.join(failed)}" if failed else "")
 
 
-def _target(report: Mapping[str, Any]) -> str:
-    kind = report.get("target", "loss")
-    if kind == "match_soft":
-        return "as many edges as the soft gates"
-    unit = " edges" if kind == "edges" else " nats of KL" if kind == "kl" else ""
-    return f"target {report.get('target_value', report['target_loss']):g}{unit}"
+def _target(report: Any) -> str:
+    if report.target == "match_soft":
+        return "as many gates as are expected to be open"
+    unit = {"loss": " nats", "kl": " nats of KL"}.get(report.target, f" {report.target}")
+    return f"target {report.target_value:g}{unit}"

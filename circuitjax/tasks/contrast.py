@@ -29,6 +29,7 @@ __all__ = [
     "draw_encoded",
     "draw_examples",
     "encode_examples",
+    "flaws",
     "from_pairs",
 ]
 
@@ -275,6 +276,11 @@ def encode_examples(tokenizer: Tokenizer, examples: Sequence[Example]) -> Encode
             raise ValueError(f"bad example {index}, {shown}: {row}")
         good.append(row)
     return _stack(good, tokenizer.bos_id)
+
+
+def flaws(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[str | None]:
+    """For each example what is wrong with it, see `encode_examples`; None where nothing is."""
+    return [row if isinstance(row, str) else None for row in _rows(tokenizer, examples)]
 
 
 def from_pairs(pairs: Iterable[Pair]) -> list[Example]:

@@ -1,54 +1,88 @@
-"""Tasks from files: one JSON object per line, each a pair of prompts and their completions.
+"""Tasks from files: one JSON object per line, each a pair of prompts or a contrast of two.
 
-A line looks like
+A line of a binary task holds two prompts, each with its completion:
 
     {"positive": "x = [a, b", "negative": "x = {a, b", "positive_completion": "]\\n",
      "negative_completion": "}\\n"}
 
-with the same rules as the built-in tasks: prompts of equal length in tokens, completions that are
-the single token the tokenizer makes there. `continuation_positive`, `continuation_negative` and
-`template` may be given too. The splits are those of the built-in tasks, see `splits`.
+`continuation_positive` and `continuation_negative` may be given too. A line of a contrast task holds a
+clean and a corrupted prompt, and lists of what is right and what is wrong after the clean one:
+
+    {"clean": "from 1743 to 17", "corrupted": "from 1701 to 17", "right": ["44", "45"],
+     "wrong": ["42"]}
+
+Both may name a `template`. All lines of a file are of one kind. The rules are those of the built-in
+tasks: prompts of equal length in tokens, completions that are the single token the tokenizer makes
+there. The splits are those of the built-in tasks, see `splits`.
 """
 
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
+from circuitjax.core.files import cut, read_text
 from circuitjax.tasks.base import Pair, Task, encode_pairs
+from circuitjax.tasks.contrast import ContrastTask, Example, flaws
 from circuitjax.tasks.tokenizer import Tokenizer
 
 __all__ = ["load", "parse"]
 
-_NEEDED = Pair._fields[:4]
+_NEEDED: dict[type, tuple[str, ...]] = {Pair: Pair._fields[:4], Example: Example._fields[:4]}
+_LISTS = ("right", "wrong")
 _SHOWN = 5
 
 
-def _read(line: str) -> Pair | str:
-    """Returns the pair on a line, or what is wrong with it."""
+def _kind(row: dict[str, Any]) -> type:
+    """What a line is: one with any field that only contrasts have is a contrast."""
+    own = set(Example._fields) - set(Pair._fields)
+    return Example if own & set(row) else Pair
+
+
+def _read(line: str) -> Pair | Example | str:
+    """Returns the pair or the example on a line, or what is wrong with it."""
     try:
         row = json.loads(line)
-    except ValueError as error:
-        return f"not JSON ({error})"
+    except (ValueError, RecursionError) as error:
+        return f"not JSON ({str(error)[:100]})"
     if not isinstance(row, dict):
         return "not a JSON object"
-    for key in _NEEDED:
+    kind = _kind(row)
+    for key in _NEEDED[kind]:
         if key not in row:
             return f"{key!r} is missing"
         if row[key] == "":
             return f"{key!r} is empty"
+        if row[key] == []:
+            return f"the list {key!r} is empty: give at least one completion"
+    fields: tuple[str, ...] = kind._fields  # type: ignore[attr-defined]
     for key, value in row.items():
-        if key not in Pair._fields:
-            return f"{key!r} is none of {', '.join(Pair._fields)}"
-        if not isinstance(value, str):
+        if key not in fields:
+            return f"{cut(key)} is none of {', '.join(fields)}"
+        if kind is Example and key in _LISTS:
+            if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+                return f"{key!r} must be a list of strings, not {json.dumps(value)[:40]}"
+            row[key] = tuple(value)
+        elif not isinstance(value, str):
             return f"{key!r} must be a string, not {json.dumps(value)[:40]}"
-    pair = Pair(**row)
-    if pair.positive == pair.negative:
+    found: Pair | Example = kind(**row)
+    if found[0] == found[1]:
         return "both prompts are the same"
-    return pair
+    return found
 
 
-def parse(lines: Iterable[str], tokenizer: Tokenizer, name: str) -> Task:
+def _wrong_pairs(tokenizer: Tokenizer, pairs: Sequence[Any]) -> list[str | None]:
+    return [row if isinstance(row, str) else None for row in encode_pairs(tokenizer, pairs)]
+
+
+_CHECKS: dict[type, Callable[[Tokenizer, Sequence[Any]], list[str | None]]] = {
+    Pair: _wrong_pairs,
+    Example: flaws,
+}
+
+
+def parse(lines: Iterable[str], tokenizer: Tokenizer, name: str) -> Task | ContrastTask:
     """Makes a task of lines of JSON; blank lines are passed over.
 
     Args:
@@ -57,47 +91,54 @@ def parse(lines: Iterable[str], tokenizer: Tokenizer, name: str) -> Task:
       name: The task's name.
 
     Returns:
-      A task with a pool, one pair per line.
+      A task with a pool, one pair per line; a contrast task if the lines are contrasts.
 
     Raises:
       ValueError: If any line is bad: the count of bad lines, and the first ones with number and
-        reason. Also if there is no pair at all.
+        reason. Also if there is no line at all, or lines are of both kinds.
     """
-    pairs: list[Pair] = []
+    items: list[Pair | Example] = []
     numbers: list[int] = []
-    first_at: dict[Pair, int] = {}
+    first_at: dict[Any, int] = {}
     bad: list[tuple[int, str]] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        pair = _read(line)
-        if isinstance(pair, str):
-            bad.append((number, pair))
-        elif pair in first_at:
-            bad.append((number, f"repeats line {first_at[pair]}"))
+        item = _read(line)
+        if isinstance(item, str):
+            bad.append((number, item))
+        elif item in first_at:
+            bad.append((number, f"repeats line {first_at[item]}"))
+        elif items and type(item) is not type(items[0]):
+            bad.append((number, f"is of another kind than line {numbers[0]}"))
         else:
-            first_at[pair] = number
-            pairs.append(pair)
+            first_at[item] = number
+            items.append(item)
             numbers.append(number)
-    for number, row in zip(numbers, encode_pairs(tokenizer, pairs), strict=True):
-        if isinstance(row, str):
-            bad.append((number, row))
+    kind = type(items[0]) if items else Pair
+    for number, flaw in zip(numbers, _CHECKS[kind](tokenizer, items), strict=True):
+        if flaw is not None:
+            bad.append((number, flaw))
     if bad:
         bad.sort()
         shown = "; ".join(f"line {number}: {reason}" for number, reason in bad[:_SHOWN])
         more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
         count = "1 bad line" if len(bad) == 1 else f"{len(bad)} bad lines"
         raise ValueError(f"task {name!r} has {count}: {shown}{more}")
-    if not pairs:
+    if not items:
         raise ValueError(f"task {name!r} has no pairs: give at least one line")
-    return Task(name, f"{len(pairs)} given pairs", pool=tuple(pairs))
+    if kind is Example:
+        return ContrastTask(name, f"{len(items)} given examples", pool=tuple(items))  # type: ignore
+    return Task(name, f"{len(items)} given pairs", pool=tuple(items))  # type: ignore[arg-type]
 
 
-def load(path: str | os.PathLike[str], tokenizer: Tokenizer, *, name: str | None = None) -> Task:
+def load(
+    path: str | os.PathLike[str], tokenizer: Tokenizer, *, name: str | None = None
+) -> Task | ContrastTask:
     """Reads a task from a JSONL file, see `parse`; by default the file's stem is its name."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except ValueError as error:
         raise ValueError(f"cannot read the task {str(path)!r}: {error}") from None
     return parse(text.split("\n"), tokenizer, name or path.stem)

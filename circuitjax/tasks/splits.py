@@ -47,7 +47,9 @@ def split_of(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def split_pool(pool: tuple[_Item, ...], texts: Callable[[_Item], tuple[str, str]]) -> dict[_Item, str]:
+def split_pool(
+    pool: tuple[_Item, ...], texts: Callable[[_Item], tuple[str, str]]
+) -> dict[_Item, str]:
     """Splits a pool by groups of items that are linked by a prompt they share; `texts` are an item's."""
     parent: dict[str, str] = {}
 

@@ -1,58 +1,109 @@
 """The verdict: a figure beside its threshold, and never a word in its place."""
 
+import dataclasses
+import json
 import math
 
+import jsonschema
 import pytest
 
-from circuitjax.audit.audit import AuditConfig, hyper_of, settings_of
+from circuitjax.audit.audit import AuditConfig
 from circuitjax.audit.checks import Check, full_checks, loose_loss, short_checks
-from circuitjax.prune.config import PruneConfig, default_hyper
+from circuitjax.audit.record import (
+    FORMAT,
+    Agreement,
+    AuditFigures,
+    Baseline,
+    EffectFigures,
+    Evidence,
+    PolishFigures,
+    RunFigures,
+    Stability,
+    Sufficiency,
+    SupersetFigures,
+    Template,
+)
+from circuitjax.audit.settings import hyper_of, search_of
+from circuitjax.prune.defaults import default_hyper, default_search
 from tests.audit.planted_audit import circuit_of
-from tests.prune.planted import PLANTED, PRUNE
+from tests.prune.planted import PLANTED, SEARCH
 
-FIGURES = {
-    "loss_unpruned": 0.01,
-    "loss_circuit": 0.14,
-    "loss_circuit_uncalibrated": 0.5,
-    "necessity_percentile": 1.0,
-    "kl_to_model": 0.1,
-    "argmax_agreement": 0.95,
-    "correlation_within": 0.8,
-}
-RUN = {"world": "task", "seed": 0, "nodes": 10, "reached": True, "loss": 0.14, "loss_test": 0.15}
+EVIDENCE = Evidence(
+    loss_circuit=0.14,
+    loss_circuit_uncalibrated=0.5,
+    accuracy_circuit=1.0,
+    loss_without_circuit=0.7,
+    loss_without_random=[0.1],
+    necessity_percentile=1.0,
+    correlation=0.9,
+    correlation_within=0.8,
+    kl_to_model=0.1,
+    argmax_agreement=0.95,
+)
+BASE = Baseline(loss_unpruned=0.01, loss_empty=0.69, kl_empty=2.0, accuracy_unpruned=1.0)
+FIGURES = dataclasses.asdict(BASE) | dataclasses.asdict(EVIDENCE)
+RUN = RunFigures("task", 0, 10, 12, 10, True, 0.14, 0.15)
+POLISH = PolishFigures(
+    nodes_before=10,
+    nodes_after=8,
+    edges_before=12,
+    edges_after=9,
+    size_before=10,
+    size_after=8,
+    loss_validation_before=0.14,
+    loss_validation_after=0.15,
+    loss_test_before=0.14,
+    loss_test_after=0.15,
+    target=0.15,
+    reached=True,
+    finished=True,
+    removed=["a", "b"],
+)
+AUDIT = AuditFigures(
+    format=FORMAT,
+    model="m",
+    model_hash="0",
+    task="t",
+    grain="nodes",
+    ablation="mean",
+    unit="nodes",
+    measure="calibrated",
+    target=0.15,
+    chance=math.log(2),
+    nodes=10,
+    nodes_total=1000,
+    edges=12,
+    edges_total=5000,
+    size=10,
+    size_total=1000,
+    own_size=10.0,
+    baseline=BASE,
+    evidence=EVIDENCE,
+    sufficiency={"zero": {"free": Sufficiency(0.2, 0.3), "frozen": Sufficiency(0.6, 0.7)}},
+    templates={"a": Template(0.1, 3), "b": Template(0.5, 4)},
+    agreement=Agreement({"0.h0": 0.1}, 0.1, [None, 0.2]),
+    effects=EffectFigures(0.14, 0.0, None, 0, 0, {"x": 0.1}, [("x", "y", 0.1)]),
+    polish=POLISH,
+    supersets=SupersetFigures(
+        [0.0, 0.5, 1.0], [[0.1], [0.2, 0.4], [0.01]], 0.69, 0.5, "search", [[0.1]]
+    ),
+    runs=[
+        RUN,
+        dataclasses.replace(RUN, world="nonsense", nodes=15, size=15),
+        dataclasses.replace(RUN, world="shuffled", reached=False),
+    ],
+    worlds={},
+    stability=Stability([0, 1], 0.2, [[1.0]], 0.3, 5, 0.5, 4, 0.1),
+    skipped={"weights": "why not", "templates": "one template"},
+    seconds={"data": 1.0},
+    settings={},
+    checks=[],
+)
 
 
 def audit(**changes):
-    found = {
-        "target_loss": 0.15,
-        "nodes_total": 1000,
-        "own_nodes": 10,
-        "baseline": {},
-        "evidence": FIGURES,
-        "sufficiency": {"zero": {"free": {"loss": 0.2}, "frozen": {"loss": 0.6}}},
-        "templates": {"a": {"loss": 0.1}, "b": {"loss": 0.5}},
-        "effects": {"idle_nodes": 0.0, "idle_edges": None},
-        "polish": {
-            "nodes_before": 10,
-            "nodes_after": 8,
-            "loss_test_before": 0.14,
-            "loss_test_after": 0.15,
-            "target_loss": 0.15,
-            "reached": True,
-            "finished": True,
-        },
-        "agreement": {"divergence": 0.1, "unexplained": [None, 0.2]},
-        "supersets": {"random": [[0.1], [0.2, 0.4], [0.01]], "adversarial": 0.69},
-        "runs": [
-            RUN,
-            {**RUN, "world": "nonsense", "nodes": 15},
-            {**RUN, "world": "shuffled", "reached": False},
-        ],
-        "worlds": {},
-        "stability": {"jaccard": 0.2, "core_loss": 0.1, "core": 5, "seeds": [0, 1]},
-        "skipped": {"weights": "why not", "templates": "one template"},
-    }
-    return {check.name: check for check in full_checks({**found, **changes})}
+    checks = full_checks(dataclasses.replace(AUDIT, **changes))
+    return {check.name: check for check in checks}
 
 
 def test_a_check_holds_when_its_figure_is_on_the_right_side():
@@ -84,21 +135,19 @@ def test_the_short_form_fails_what_the_figures_fail():
     ):
         checks = short_checks({**FIGURES, name: value}, 0.15)
         assert sum(check.passed is False for check in checks) == 1, name
-    without = short_checks({k: v for k, v in FIGURES.items() if k != "correlation_within"}, None)
-    assert len(without) == len(short_checks(FIGURES, 0.15)) - 2
+    assert len(short_checks(FIGURES, None)) == len(short_checks(FIGURES, 0.15)) - 1
+    by_kl = short_checks(FIGURES, 0.05, "kl")[0]
+    assert (by_kl.name, by_kl.figure, by_kl.passed) == ("test KL", 0.1, False)
+    # Without pairs there are no sides, and the correlation over all prompts is the one.
+    alone = short_checks({**FIGURES, "correlation_within": None}, 0.15)[-1]
+    assert alone.figure is None
 
 
 @pytest.mark.parametrize(("after", "passed"), [(8, False), (95, None)])
 def test_a_polish_cut_short_shows_that_nodes_are_idle_and_not_that_none_are(after, passed):
-    polish = {
-        "nodes_before": 10 if after == 8 else 100,
-        "nodes_after": after,
-        "loss_test_before": 0.14,
-        "loss_test_after": 0.15,
-        "target_loss": 0.15,
-        "reached": True,
-        "finished": False,
-    }
+    polish = dataclasses.replace(
+        POLISH, size_before=10 if after == 8 else 100, size_after=after, finished=False
+    )
     check = audit(polish=polish)["nodes that polish removes"]
     assert check.passed is passed
     assert "polish was cut short: at least" in check.note
@@ -155,13 +204,46 @@ def test_a_bad_configuration_is_refused(changes, message):
 
 def test_a_circuits_record_says_how_it_was_found():
     circuit = circuit_of(PLANTED)
-    assert settings_of(circuit) == PRUNE
+    assert search_of(circuit) == SEARCH
     assert hyper_of(circuit) is None
-    hyper = default_hyper(288, lr=0.02)
+    hyper = default_hyper(SEARCH, 288, lr=0.02)
     job = {"seed": 3, **hyper.to_dict()}
     for facts in ({"chosen": job}, {"hyper": hyper.to_dict()}, {"jobs": [job, {}]}):
         found = hyper_of(circuit_of(PLANTED, provenance=facts))
         assert found.to_dict() == pytest.approx(hyper.to_dict())
-    with pytest.raises(ValueError, match="does not say with what settings"):
-        settings_of(circuit_of(PLANTED, provenance={}))
-    assert settings_of(circuit_of(PLANTED, provenance={"config": {}})) == PruneConfig()
+    with pytest.raises(ValueError, match="does not say by what search"):
+        search_of(circuit_of(PLANTED, provenance={}))
+
+
+def test_settings_of_the_first_version_are_those_of_now():
+    first = {"target_loss": 0.2, "steps": 60, "train_pairs": 64, "calibrate": "off", "chunk": 20}
+    found = search_of(circuit_of(PLANTED, provenance={"prune": first}))
+    want = default_search(
+        target_loss=0.2, steps=60, train=64, calibrate="off", chunk=20, ablation="zero"
+    )
+    assert found == want
+    assert search_of(circuit_of(PLANTED, provenance={"config": {}})) == default_search(
+        ablation="zero"
+    )
+
+
+def test_figures_come_back_from_json_and_fit_their_schema():
+    fields = json.loads(json.dumps(AUDIT.to_dict()))
+    assert AuditFigures.from_dict(fields) == AUDIT
+    jsonschema.validate(fields, AuditFigures.schema())
+    with pytest.raises(ValueError, match=r"audit.json lacks field 'unit'"):
+        AuditFigures.from_dict({k: v for k, v in fields.items() if k != "unit"})
+    with pytest.raises(ValueError, match=r"audit.json: evidence: loss_circuit is 'x'"):
+        AuditFigures.from_dict({**fields, "evidence": {**fields["evidence"], "loss_circuit": "x"}})
+    with pytest.raises(ValueError, match=r"audit.json has the unknown field 'more'"):
+        AuditFigures.from_dict({**fields, "more": 1})
+
+
+def test_a_circuit_cut_to_a_kl_is_held_to_it():
+    checks = audit(measure="kl", unit="edges", target=0.05, chance=2.0)
+    assert checks["test KL"].figure == EVIDENCE.kl_to_model
+    assert checks["zero replacement"].threshold == pytest.approx(0.1)
+    assert checks["adversarial superset"].threshold == pytest.approx(1.8)
+    assert checks["loss on its worst template"].figure is None
+    assert "edges that polish removes" in checks
+    assert "Jaccard of edge sets between seeds" in checks

@@ -7,34 +7,32 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from circuitjax.audit.measure import members
 from circuitjax.audit.reruns import Rerun, jaccard, run_worlds, stability
 from circuitjax.audit.worlds import (
     held_out_templates,
     make_worlds,
     shuffle_weights,
     stack_worlds,
+    templates_of,
 )
-from circuitjax.circuit.find import Job, initial_state, train_masks
+from circuitjax.gated.examples import Examples
 from circuitjax.prune.config import Hyper
-from circuitjax.prune.evaluate import attribution
-from circuitjax.prune.gates import flatten_units, gates_from_ranks
-from circuitjax.prune.objective import Pairs
-from circuitjax.prune.select import rank_nodes
+from circuitjax.prune.find import candidates_of, initial_state, train_gates
+from circuitjax.prune.train import Job
 from circuitjax.tasks.base import Task
-from tests.audit.planted_audit import circuit_of
-from tests.prune.planted import PLANTED, TASK, planted_model, planted_problem
+from circuitjax.tasks.tokenizer import Tokenizer
+from tests.audit.planted_audit import circuit_of, measure
+from tests.prune.planted import PLANTED, SEARCH, TASK, planted_model, planted_problem
 
-HYPER = Hyper(0.01, init_noise_scale=0.05, lr=0.02)
+HYPER = Hyper(k_coef=0.01, init_noise_scale=0.05, lr=0.02)
 
 
 @pytest.fixture(scope="module")
 def ran():
-    worlds, absent = make_worlds(planted_model(), TASK, planted_problem())
-    return worlds, absent, run_worlds(worlds, HYPER, [0, 1], pairs=40)
-
-
-def flat(names):
-    return np.concatenate([m.ravel() for m in circuit_of(names).mask.values()])
+    worlds, absent = make_worlds(TASK, planted_problem(), SEARCH)
+    aim = measure(circuit_of(PLANTED))
+    return worlds, absent, run_worlds(worlds, SEARCH, aim, HYPER, [0, 1], items=40)
 
 
 def test_the_task_is_found_and_the_controls_are_not(ran):
@@ -53,7 +51,8 @@ def test_the_task_is_found_and_the_controls_are_not(ran):
         assert run.loss_test < 0.3
     # Hard gates of a chain may all die in training: not every seed finds the seven.
     assert runs[0].nodes <= 7
-    assert np.all(flat(PLANTED)[runs[0].mask])
+    assert runs[0].parts <= set(PLANTED)
+    assert runs[0].figures().size == runs[0].nodes == len(runs[0].parts)
     # No other token can be told from the first letter, and coins tell nothing.
     assert not runs[2].reached
     assert not runs[3].reached
@@ -61,37 +60,45 @@ def test_the_task_is_found_and_the_controls_are_not(ran):
 
 
 def test_a_job_of_a_world_is_the_run_alone(ran):
-    problem = planted_problem()
-    jobs = [Job(0, HYPER)]
-    state = train_masks(problem, initial_state(problem, jobs))
-    one = jax.tree.map(lambda leaf: leaf[0], state)
-    order = rank_nodes(
-        np.asarray(flatten_units(one.tau)), attribution(problem, one, problem.validation)
-    )
-    # What the search cut is a prefix of the ranking that the plain training gives, cleaned up.
+    problem, jobs = planted_problem(), [Job(0, HYPER)]
+    state = train_gates(problem, SEARCH, initial_state(problem, SEARCH, jobs))
+    (alone,) = candidates_of(problem, SEARCH, jobs, state)
     run = ran[2][0]
-    places = np.flatnonzero(run.mask)
-    whole = gates_from_ranks(
-        problem.config, jnp.asarray(order), int(order[places].max()) + 1, False
-    )
-    kept = np.concatenate([np.asarray(m).ravel() for m in whole.values()]) > 0.5
-    assert np.all(kept[run.mask])
-    assert kept.sum() <= 3 * run.nodes
+    assert run.nodes == alone.nodes
+    assert run.edges == alone.edges
+    assert run.loss == pytest.approx(alone.choice.loss, abs=1e-5)
 
 
 def test_worlds_differ_in_what_they_say(ran):
     by_name = {world.name: world.problem for world in ran[0]}
     task = by_name["task"]
-    real = np.asarray(task.train.answers)
-    nonsense = np.asarray(by_name["nonsense"].train.answers)
-    assert len(np.unique(nonsense, axis=0)) == 1
-    assert not set(nonsense.ravel()) & set(real.ravel())
-    shuffled = np.asarray(by_name["shuffled"].train.answers)
-    swapped = np.any(shuffled != real, axis=1)
+    real = np.asarray(task.train.right)[:, 0]
+    nonsense = np.asarray(by_name["nonsense"].train.right)[:, 0]
+    assert len(np.unique(nonsense.reshape(-1, 2), axis=0)) == 1
+    assert not set(nonsense) & set(real)
+    wrong = np.asarray(by_name["nonsense"].train.wrong).reshape(-1, 2)
+    np.testing.assert_array_equal(wrong, nonsense.reshape(-1, 2)[:, ::-1])
+    shuffled = np.asarray(by_name["shuffled"].train.right)[:, 0]
+    swapped = (shuffled != real).reshape(-1, 2)
+    np.testing.assert_array_equal(swapped[:, 0], swapped[:, 1])
     assert 0.2 < swapped.mean() < 0.8
-    np.testing.assert_array_equal(shuffled[swapped], real[swapped][:, ::-1])
     for name in ("nonsense", "shuffled"):
         np.testing.assert_array_equal(by_name[name].train.tokens, task.train.tokens)
+
+
+def test_what_reads_no_completions_has_no_world_of_others():
+    choices = dataclasses.replace(SEARCH.choices, minimise="kl")
+    worlds, absent = make_worlds(
+        TASK, planted_problem(), dataclasses.replace(SEARCH, choices=choices)
+    )
+    assert [world.name for world in worlds] == ["task", "weights"]
+    assert "reads no completions" in absent["nonsense"]
+    unpaired = planted_problem().with_sets(
+        {s: dataclasses.replace(getattr(planted_problem(), s), paired=False, row_length=0)
+         for s in ("train", "validation", "test")}
+    )  # fmt: skip
+    _, absent = make_worlds(TASK, unpaired, SEARCH)
+    assert "no pairs" in absent["shuffled"]
 
 
 def test_shuffled_weights_keep_pattern_and_values(rng):
@@ -105,19 +112,26 @@ def test_shuffled_weights_keep_pattern_and_values(rng):
     np.testing.assert_array_equal(params["embed"] != 0, found["embed"] != 0)
 
 
-def test_stacked_worlds_have_equal_shapes():
-    def pairs(size, length, value):
-        tokens = jnp.full((size, 2, length), value, jnp.int32).at[:, :, 0].set(9)
-        return Pairs(tokens, jnp.full((size, 2), length - 1), jnp.full((size, 2), value))
+def problems(sets):
+    return [planted_problem().with_sets({"train": some}) for some in sets]
 
-    sets = [pairs(5, 4, 1), pairs(3, 6, 2)]
-    stacked = stack_worlds(sets, True, 4)
-    assert stacked.tokens.shape == (6, 2, 2, 6)  # an even number, for rows of two
+
+def pairs(lengths, width, value, row=0) -> Examples:
+    tokens = np.full((len(lengths), 2, width), value, np.int32)
+    tokens[:, :, 0] = 9
+    last = np.repeat(np.array(lengths)[:, None] - 1, 2, axis=1)
+    return Examples.of_pairs(tokens, last, np.full((len(lengths), 2), value), row)
+
+
+def test_stacked_worlds_have_equal_shapes():
+    sets = [pairs([4] * 5, 4, 1), pairs([6] * 3, 6, 2)]
+    stacked = stack_worlds(problems(sets), 4)
+    assert stacked.tokens.shape == (12, 2, 2, 6)  # an even number of pairs, for rows of two
     np.testing.assert_array_equal(stacked.tokens[:, 0, 0, 4:], 9)
     np.testing.assert_array_equal(stacked.tokens[:, 1, 1, 1:], 2)
-    np.testing.assert_array_equal(stacked.answers[:, 1], 2)
+    np.testing.assert_array_equal(stacked.right[:, 1], 2)
     # The same prompt twice: the second one's last token is all that it has for itself.
-    packed = stack_worlds([dataclasses.replace(some, row_length=8) for some in sets], True, 4)
+    packed = stack_worlds(problems([dataclasses.replace(s, row_length=8) for s in sets]), 4)
     assert packed.tokens.shape == (3, 2, 16)
     for world, length in ((0, 4), (1, 6)):
         real = np.asarray(packed.layout.prompt[:, world]) >= 0
@@ -125,17 +139,19 @@ def test_stacked_worlds_have_equal_shapes():
     assert packed.draw(jax.random.key(0), 4).completions.shape == (2, 2, 2, 2)
 
 
+def test_worlds_with_fewer_completions_are_padded():
+    few, many = pairs([4] * 4, 4, 1), pairs([4] * 4, 4, 2)
+    wide = jnp.tile(many.right, (1, 3))
+    stacked = stack_worlds(problems([few, many.replace_answers(wide, many.wrong)]), 4)
+    assert stacked.right.shape == (8, 2, 3)
+    np.testing.assert_array_equal(stacked.right[:, 0, 1:], -1)
+
+
 @pytest.mark.parametrize(("longer", "slots"), [(1, 8), (8, 16)])
 def test_a_few_longer_rows_of_another_world_are_left_out(longer, slots):
-    def pairs(lengths, value):
-        tokens = jnp.full((len(lengths), 2, 8), value, jnp.int32).at[:, :, 0].set(9)
-        last = jnp.asarray(lengths, jnp.int32)[:, None].repeat(2, axis=1) - 1
-        found = Pairs(tokens, last, jnp.full((len(lengths), 2), value))
-        return dataclasses.replace(found, row_length=8)
-
     # Both prompts alike: of n tokens a pair takes n + 1 slots.
-    sets = [pairs([3] * 40, 1), pairs([8] * longer + [3] * (40 - longer), 2)]
-    stacked = stack_worlds(sets, True, 4)
+    sets = [pairs([3] * 40, 8, 1, 8), pairs([8] * longer + [3] * (40 - longer), 8, 2, 8)]
+    stacked = stack_worlds(problems(sets), 4)
     assert stacked.tokens.shape == (20, 2, slots)
     for world in (0, 1):
         rows = jax.tree.map(lambda leaf, w=world: leaf[:, w], stacked)
@@ -154,9 +170,10 @@ def test_some_templates_are_held_out_where_there_are_several():
         return sample
 
     task = Task("six", "several", samplers=tuple(sampler(name) for name in "abcdef"))
-    assert held_out_templates(task) == ("b", "e")
-    assert held_out_templates(TASK) == ()
-    worlds, absent = make_worlds(planted_model(), task, planted_problem())
+    tokenizer = Tokenizer.from_json(planted_model().tokenizer_json)
+    assert held_out_templates(templates_of(task, tokenizer)) == ("b", "e")
+    assert held_out_templates(templates_of(TASK, tokenizer)) == ()
+    worlds, absent = make_worlds(task, planted_problem(), SEARCH)
     assert "templates" not in absent
     world = next(world for world in worlds if world.name == "templates")
     assert "b, e" in world.note
@@ -164,24 +181,25 @@ def test_some_templates_are_held_out_where_there_are_several():
 
 
 def test_jaccard_and_core_by_hand():
-    a, b, c = (np.array(bits, bool) for bits in ([1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 0, 0]))
+    a, b, c = frozenset("abc"), frozenset("bcd"), frozenset()
     assert jaccard(a, b) == pytest.approx(0.5)
     assert jaccard(a, a) == 1
     assert jaccard(a, c) == 0
     assert jaccard(c, c) == 1
-    problem = planted_problem()
-    extra = [
-        flat((*PLANTED, "0.attn.act_in.5")),
-        flat((*PLANTED, "0.attn.act_in.6")),
+    problem, circuit = planted_problem(), circuit_of(PLANTED)
+    aim, own = measure(circuit), members(circuit)
+    assert own == set(PLANTED)
+    runs = [
+        Rerun("task", seed, own | {extra}, 8, 0, True, 0.1, 0.1)
+        for seed, extra in enumerate(("0.attn.act_in.5", "0.attn.act_in.6"))
     ]
-    runs = [Rerun("task", seed, mask, 0, True, 0.1, 0.1) for seed, mask in enumerate(extra)]
-    found = stability(problem, runs, flat(PLANTED), pairs=24)
-    assert found["jaccard"] == pytest.approx(7 / 9)
-    assert found["with_circuit"] == pytest.approx(7 / 8)
-    assert found["core"] == found["core_in_circuit"] == 7
-    assert found["core_share"] == pytest.approx(7 / 8)
-    assert found["core_loss"] < 0.1
-    alone = dataclasses.replace(runs[0], mask=flat(PLANTED[:3]))
-    broken = stability(problem, [alone, runs[1]], flat(PLANTED), pairs=24)
-    assert broken["core"] == 3
-    assert broken["core_loss"] == pytest.approx(np.log(2), abs=1e-3)
+    found = stability(problem, aim, runs, own, items=24)
+    assert found.jaccard == pytest.approx(7 / 9)
+    assert found.with_circuit == pytest.approx(7 / 8)
+    assert found.core == found.core_in_circuit == 7
+    assert found.core_share == pytest.approx(7 / 8)
+    assert found.core_loss < 0.1
+    alone = dataclasses.replace(runs[0], parts=frozenset(PLANTED[:3]))
+    broken = stability(problem, aim, [alone, runs[1]], own, items=24)
+    assert broken.core == 3
+    assert broken.core_loss == pytest.approx(np.log(2), abs=1e-3)

@@ -5,19 +5,20 @@ import dataclasses
 import numpy as np
 import pytest
 
+from circuitjax.audit.measure import measure_of
 from circuitjax.audit.supersets import supersets
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.evaluate import answers
-from tests.audit.planted_audit import circuit_of, jammed_model, jammed_problem
-from tests.prune.planted import PLANTED, planted_problem
+from tests.audit.planted_audit import circuit_of, jammed_model, jammed_problem, weights_of
+from tests.prune.planted import PLANTED, SEARCH, planted_model, planted_problem
 
 LOOSE = 0.3
 
 
 def look(problem, circuit):
-    return supersets(
-        problem, circuit, problem.test, problem.validation, fractions=(0.3, 0.7), sets=3, steps=6
-    )
+    measure = measure_of(problem, SEARCH, circuit)
+    sets = (problem.test, problem.validation)
+    return supersets(problem, measure, circuit, *sets, fractions=(0.3, 0.7), sets=3, steps=6)
 
 
 @pytest.fixture(scope="module")
@@ -31,10 +32,9 @@ def jammed():
 
 
 def test_the_ends_of_the_curve_are_the_circuit_and_the_model(honest):
-    problem, circuit = planted_problem(), circuit_of(PLANTED)
-    whole = {site: np.ones_like(mask) for site, mask in circuit.mask.items()}
-    found = answers(problem, problem.test, [circuit.mask, whole])
-    ends = np.asarray(calibrate(found.differences).loss)
+    problem, (model, gates) = planted_problem(), circuit_of(PLANTED).view(planted_model())
+    found = answers(model, problem.batches, problem.test, [gates, np.ones_like(gates)])
+    ends = np.asarray(calibrate(found.odds).loss)
     assert honest.fractions == (0.0, 0.3, 0.7, 1.0)
     assert [len(losses) for losses in honest.random] == [1, 3, 3, 1]
     assert honest.random[0][0] == pytest.approx(ends[0], abs=1e-5)
@@ -48,17 +48,23 @@ def test_the_planted_circuit_passes_and_one_that_needs_silence_fails(honest, jam
 
 
 def test_the_adversary_is_at_least_as_bad_as_chance_finds(honest, jammed):
+    gates = circuit_of(PLANTED).view(planted_model()).gates
     for found in (honest, jammed):
         assert found.adversarial >= max(max(losses) for losses in found.random) - 1e-6
-        flat = np.concatenate([m.ravel() for m in circuit_of(PLANTED).mask.values()])
-        assert np.all(found.mask[flat])
-        share = found.mask[~flat].mean()
-        assert found.adversarial_fraction == pytest.approx(share)
+        assert np.all(found.gates[gates])
+        assert found.adversarial_fraction == pytest.approx(found.gates[~gates].mean())
     assert max(max(path) for path in jammed.search) > 0.6
 
 
 def test_the_same_seed_gives_the_same_sets(honest):
     again = look(planted_problem(), circuit_of(PLANTED))
     assert again.random == honest.random
-    np.testing.assert_array_equal(again.mask, honest.mask)
-    assert dataclasses.asdict(again)["adversarial"] == honest.adversarial
+    np.testing.assert_array_equal(again.gates, honest.gates)
+    assert dataclasses.asdict(again.figures()) == dataclasses.asdict(honest.figures())
+
+
+def test_supersets_of_weights_begin_with_the_circuit_and_end_with_the_model(honest):
+    found = look(planted_problem(), weights_of(circuit_of(PLANTED)))
+    assert found.random[0][0] == pytest.approx(honest.random[0][0], abs=1e-5)
+    assert found.random[-1][0] == pytest.approx(honest.random[-1][0], abs=1e-5)
+    assert found.adversarial < LOOSE

@@ -18,7 +18,8 @@ from circuitjax.model.record import Model
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import init_params
 from circuitjax.prune.defaults import Search, default_search
-from circuitjax.prune.problem import Problem, make_problem
+from circuitjax.prune.find import prepare
+from circuitjax.prune.problem import Problem
 from circuitjax.tasks.base import Pair, Task
 from circuitjax.tasks.tokenizer import BOS
 
@@ -46,10 +47,10 @@ CONFIG = TransformerConfig(
     position="none",
 )
 SEARCH = default_search(
-    target_loss=0.15,
+    "nodes",
+    ablation="zero",
     steps=60,
     batch_size=16,
-    ablation="zero",
     train=64,
     validation=24,
     test=40,
@@ -101,4 +102,4 @@ TASK = Task("first_letter", "the first letter decides", samplers=(_sample,))
 @functools.lru_cache(maxsize=8)
 def planted_problem(search: Search = SEARCH) -> Problem:
     """The task on the model."""
-    return make_problem(planted_model(), TASK, search.choices, search.data)
+    return prepare(planted_model(), TASK, search)

@@ -5,9 +5,17 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from circuitjax.prune.calibrate import calibrate
+from circuitjax.core import policy
+from circuitjax.prune import calibrate as module
+from circuitjax.prune.calibrate import Calibration
 
 SIGN = np.array([1.0, -1.0])
+
+
+def calibrate(differences) -> Calibration:
+    """Of the differences `[..., B, 2]` of both completions' logits, as odds of what is right."""
+    odds = np.asarray(differences) * SIGN.astype(np.float32)
+    return module.calibrate(odds.reshape(*odds.shape[:-2], -1))
 
 
 def loss_of(differences: np.ndarray, scale: float, shift: float) -> float:
@@ -92,7 +100,8 @@ def test_side_by_side_is_one_after_another(monkeypatch):
     rng = np.random.default_rng(3)
     differences = rng.normal(0, 2, (20, 50, 2)) + SIGN  # two calls, the second not full
     looped = calibrate(differences)
-    monkeypatch.setattr("jax.default_backend", lambda: "gpu")
+    monkeypatch.setattr(module, "side_by_side", lambda: True)
+    assert not policy.side_by_side()
     mapped = calibrate(differences)
     np.testing.assert_allclose(looped.loss, mapped.loss, atol=1e-6)
     np.testing.assert_allclose(looped.scale, mapped.scale, rtol=1e-3)

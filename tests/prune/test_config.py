@@ -6,31 +6,50 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from circuitjax.prune.config import Hyper, PruneConfig, default_hyper, stack_hypers
+from circuitjax.prune.config import (
+    LIMITS,
+    DataConfig,
+    Hyper,
+    SelectionConfig,
+    TrainConfig,
+    check_limits,
+    stack_hypers,
+)
 
 
 @pytest.mark.parametrize(
-    ("name", "values"),
+    ("kind", "name", "values"),
     [
-        ("target_loss", (0.0, -1.0, math.inf, math.nan)),
-        ("steps", (0, -1, 2.5, math.nan)),
-        ("batch_size", (0,)),
-        ("train_pairs", (0,)),
-        ("validation_pairs", (0,)),
-        ("test_pairs", (-3,)),
-        ("chunk", (0,)),
-        ("grid", (2,)),
-        ("random_controls", (19,)),
-        ("ablation", ("median",)),
-        ("calibrate", ("before",)),
-        ("loss", ("kl",)),
+        (TrainConfig, "steps", (0, -1, 2.5, math.nan, True)),
+        (TrainConfig, "batch_size", (0,)),
+        (TrainConfig, "chunk", (0,)),
+        (DataConfig, "train", (0,)),
+        (DataConfig, "validation", (0,)),
+        (DataConfig, "test", (-3,)),
+        (SelectionConfig, "grid", (2,)),
+        (SelectionConfig, "random_controls", (19,)),
+        (SelectionConfig, "calibrate", ("before",)),
+        (SelectionConfig, "target", ("size",)),
     ],
 )
-def test_a_bad_configuration_is_one_line(name, values):
+def test_a_bad_configuration_is_one_line(kind, name, values):
     for value in values:
         with pytest.raises(ValueError, match=f"^{name} is ") as caught:
-            PruneConfig(**{name: value})
+            kind(**{name: value})
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("target", ["loss", "kl"])
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, math.nan])
+def test_a_bad_target_is_one_line(target, value):
+    with pytest.raises(ValueError, match=f"^target_{target} is .* nats$"):
+        SelectionConfig(target, value)
+
+
+@pytest.mark.parametrize("value", [0, 2.5, -1])
+def test_a_size_is_a_whole_number(value):
+    with pytest.raises(ValueError, match=r"^target_edges is .* whole number"):
+        SelectionConfig("edges", value)
 
 
 @pytest.mark.parametrize(
@@ -38,7 +57,7 @@ def test_a_bad_configuration_is_one_line(name, values):
     [
         ("k_coef", (-1e-3, math.inf, math.nan, 1e39), (0.0, 3.0)),
         ("init_noise_scale", (-0.1, math.nan), (0.0,)),
-        ("init_noise_bias", (-1.1, 1.01, math.nan), (-1.0, 1.0)),
+        ("init_noise_bias", (-15.1, 16.0, math.nan), (-1.0, 10.0)),
         ("wd", (-1e-9, math.inf), (0.0,)),
         ("lr", (0.0, -1.0, math.nan, 1e39, 1e-50), (1e-5, 10.0)),
         ("inv_beta2", (0.0, 1.5, 1e-9, math.nan), (1e-6, 1.0)),
@@ -48,17 +67,11 @@ def test_a_bad_configuration_is_one_line(name, values):
 )
 def test_limits_of_hyperparameters(name, bad, good):
     for value in good:
-        default_hyper(100, **{name: value})
+        check_limits({name: value}, LIMITS)
     for value in bad:
         with pytest.raises(ValueError, match=rf"^{name} is .*; it must be in [\[(]") as caught:
-            default_hyper(100, **{name: value})
+            check_limits({name: value}, LIMITS)
         assert "\n" not in str(caught.value)
-
-
-def test_the_default_weight_of_size_goes_as_one_over_the_nodes():
-    assert default_hyper(180_224).k_coef == pytest.approx(1e-4, rel=1e-2)  # the published centre
-    assert default_hyper(900).k_coef * 900 == pytest.approx(18)
-    assert default_hyper(900, k_coef=0.5).k_coef == 0.5
 
 
 def test_stacked_jobs_have_a_leading_axis():

@@ -2,7 +2,7 @@
 
     cells -> units -> the units of a shard -> run_cell, cell by cell -> outcomes of all cells
 
-A cell is one question: the circuit of a task in a model, by a method, at a target. A unit is what one
+A cell is one question: the circuit of a task in a model, at a grain, to a target. A unit is what one
 process had better do: cells that share a training, or start from each other's circuits, in the order of
 their work. What a cell takes is `run_cell`'s business, also how it resumes; here stands who does which
 cell, what is finished, and what has failed.
@@ -19,7 +19,6 @@ Nobody serves the directory: a shard is a function of the list of units, and loc
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import shutil
 import time
@@ -28,10 +27,23 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from circuitjax.core.checkpoints import write_json
+from circuitjax.core.files import read_object, write_json
 from circuitjax.core.host import alone_in
+from circuitjax.core.records import open_sealed, seal
+from circuitjax.run.directory import SUITE, claim, holds
 
-__all__ = ["Cell", "Outcome", "Shard", "Suite", "outcome_of", "outcomes", "run_suite"]
+__all__ = [
+    "Cell",
+    "Outcome",
+    "Shard",
+    "Suite",
+    "outcome_of",
+    "outcomes",
+    "read_cell",
+    "run_suite",
+]
+
+_CELL = "circuitjax-cell-2"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +52,15 @@ class Cell:
 
     Attributes:
       model, task: names.
-      method: where gates sit.
-      ranking: how nodes are ranked.
-      target: task loss to reach, in nats; None: an aim of the method's own.
+      grain: where gates sit.
+      ranking: how gates are ranked.
+      target: task loss to reach, in nats; None: another aim, the same for all cells.
       seed: of gates and batches.
     """
 
     model: str
     task: str
-    method: str = "nodes"
+    grain: str = "nodes"
     ranking: str = "learned"
     target: float | None = 0.15
     seed: int = 0
@@ -56,7 +68,7 @@ class Cell:
     @property
     def key(self) -> str:
         """Its folder below `cells`."""
-        how = self.method if self.ranking == "learned" else f"{self.method}-{self.ranking}"
+        how = self.grain if self.ranking == "learned" else f"{self.grain}-{self.ranking}"
         aim = "own" if self.target is None else f"{self.target:g}"
         return f"{self.model}/{self.task}/{how}/target_{aim}/seed_{self.seed}"
 
@@ -154,15 +166,23 @@ class Suite:
 RunCell = Callable[[Cell, pathlib.Path, pathlib.Path], Mapping[str, Any]]
 
 
+def read_cell(path: pathlib.Path) -> Outcome:
+    """A finished cell from its `cell.json`.
+
+    Raises:
+      ValueError: a record that was changed, or is of another version.
+    """
+    held = open_sealed(path, _CELL)
+    return Outcome(Cell(**held["cell"]), record=held["record"], seconds=held.number("seconds"))
+
+
 def outcome_of(suite: Suite, cell: Cell) -> Outcome:
     """How a cell stands on disk."""
     folder = suite.directory / "cells" / cell.key
-    for name in ("cell.json", "failed.json"):
-        with contextlib.suppress(FileNotFoundError):
-            held = json.loads((folder / name).read_text(encoding="utf-8"))
-            if name == "cell.json":
-                return Outcome(cell, record=held["record"], seconds=held["seconds"])
-            return Outcome(cell, error=held["error"])
+    if (folder / "cell.json").exists():
+        return read_cell(folder / "cell.json")
+    if (folder / "failed.json").exists():
+        return Outcome(cell, error=str(read_object(folder / "failed.json")["error"]))
     return Outcome(cell)
 
 
@@ -197,7 +217,8 @@ def run_suite(
     Raises:
       ValueError: a directory that holds something else, or a shard that another process does.
     """
-    _claim(suite)
+    if not holds(SUITE, suite.directory, suite.identity):
+        claim(SUITE, suite.directory, suite.identity)
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(
@@ -211,32 +232,6 @@ def run_suite(
         for unit in shard.of(list(suite.units)):
             _run_unit(suite, unit, run_cell, retry, say, done)
     return outcomes(suite)
-
-
-def _claim(suite: Suite) -> None:
-    """Takes an empty directory; refuses one that holds anything but this very suite."""
-    path = suite.directory / "suite.json"
-    identity = json.loads(json.dumps(suite.identity))
-    if path.exists():
-        try:
-            held = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{path} is no record of a suite: {error}") from None
-        for name in identity:
-            if held.get(name) != identity[name]:
-                raise ValueError(
-                    f"{suite.directory} holds a suite with other {name}: choose another directory, or "
-                    f"give the {name} it was begun with"
-                )
-        return
-    if suite.directory.exists():
-        if not suite.directory.is_dir():
-            raise ValueError(f"{suite.directory} is a file: choose another directory")
-        if any(not found.name.startswith(".suite.json") for found in suite.directory.iterdir()):
-            raise ValueError(
-                f"{suite.directory} holds files but no suite: choose another directory"
-            )
-    write_json(path, identity)
 
 
 def _run_unit(
@@ -284,11 +279,12 @@ def _run_one(
         record = dict(run_cell(cell, suite.run_directory(cell), shared))
         seconds = round(time.perf_counter() - started, 2)
         asked = dataclasses.asdict(cell)
-        write_json(folder / "cell.json", {"cell": asked, "record": record, "seconds": seconds})
+        held = {"format": _CELL, "cell": asked, "record": record, "seconds": seconds}
+        write_json(folder / "cell.json", seal(held))
     except Exception as error:  # whatever it is, it is this cell's; the others go on
         line = " ".join(f"{type(error).__name__}: {error}".split())
-        held = {"error": line, "traceback": traceback.format_exc().splitlines()}
-        write_json(folder / "failed.json", held)
+        trace = traceback.format_exc().splitlines()
+        write_json(folder / "failed.json", {"error": line, "traceback": trace})
         say(f"{cell.key} failed: {line}")
     else:
         (folder / "failed.json").unlink(missing_ok=True)

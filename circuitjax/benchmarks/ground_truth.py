@@ -17,7 +17,7 @@ from typing import Literal
 
 import numpy as np
 
-from circuitjax.audit.needed_edges import Ablation, EdgeRuns, edge_runs, needed_edges
+from circuitjax.benchmarks.needed_edges import Ablation, EdgeRuns, edge_runs, needed_edges
 from circuitjax.importers.tracr_program import TracrProgram
 from circuitjax.model.residual_graph import residual_graph
 
@@ -27,7 +27,6 @@ __all__ = [
     "Scores",
     "auroc",
     "compare",
-    "compare_ranking",
     "tracr_edges",
     "tracr_runs",
 ]
@@ -169,28 +168,6 @@ def compare(
         num_right=right,
         num_all=len(every),
     )
-
-
-def compare_ranking(scores: Scores, true: Iterable[Part], count: int | None = None) -> GroundTruth:
-    """A ranking against the known circuit, cut after its `count` highest scores.
-
-    Args:
-      scores: of everything that exists.
-      true: what is known to be the circuit.
-      count: None means as many as are true. What ties with the first one left out is left out too:
-        a choice among equals would be an artefact of the layout.
-
-    Raises:
-      ValueError: as `compare`, or a count outside 0 to the number of scores.
-    """
-    named, known = _scores(scores), _names(true, "true")
-    count = len(known) if count is None else count
-    if not 0 <= count <= len(named):
-        raise ValueError(f"count is {count}; it must be from 0 to the {len(named)} scores")
-    order = sorted(named.values(), reverse=True)
-    cut = order[count] if count < len(order) else None
-    found = [name for name, value in named.items() if cut is None or value > cut]
-    return compare(found, known, named, dict(named))
 
 
 def tracr_runs(

@@ -4,13 +4,8 @@ import pathlib
 
 import pytest
 
-from circuitjax.audit.ground_truth import tracr_edges
-from circuitjax.audit.recovery import (
-    recover_edges,
-    recover_nodes,
-    recover_program,
-    recover_weights,
-)
+from circuitjax.benchmarks.ground_truth import tracr_edges
+from circuitjax.benchmarks.recovery import recover_planted, recover_program
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.zoo.planted.models import planted_models
 
@@ -20,18 +15,28 @@ BUILD = {build.__name__: build for build in planted_models()}
 
 @pytest.mark.parametrize("name", ["two_hop", pytest.param("conjunction", marks=pytest.mark.slow)])
 def test_planted_residual_edges(name):
-    found = recover_edges(BUILD[name](0), range(3))
-    assert found.reached == (True,) * 3
-    assert found.exact == 3
+    found = recover_planted(BUILD[name](0), "edges", "interchange", range(2))
+    assert found.reached == (True,) * 2
+    assert found.exact == 2
     assert all(result.auroc == 1 for result in found.results)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recover", [recover_nodes, recover_weights])
-def test_planted_nodes_and_weights(recover):
-    found = recover(BUILD["position_head"](0), range(3))
+@pytest.mark.parametrize("name", ["position_head", "two_hop"])
+@pytest.mark.parametrize(
+    ("grain", "ablation"),
+    [
+        ("nodes", "mean"),
+        ("nodes", "zero"),
+        ("nodes", "resample"),
+        ("nodes", "interchange"),
+        ("weights", "mean"),
+    ],
+)
+def test_planted_nodes_and_weights(name, grain, ablation):
+    found = recover_planted(BUILD[name](0), grain, ablation, range(2))
     assert all(result.recall == 1 for result in found.results)
-    assert found.exact == 3
+    assert found.exact == 2
 
 
 @pytest.mark.parametrize(

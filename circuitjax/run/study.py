@@ -1,17 +1,19 @@
 """A study: CARBS over pruning runs of one task, a round of them at a time as jobs of one program.
 
-    ask for J settings -> train J sets of masks -> select, clean up -> J observations -> tell
+    ask for J settings -> train J sets of gates -> select, clean up -> J observations -> tell
 
-Objective, failure and seeds are those of Gao et al. 2025, section A.5, where it speaks: minimise the log
-of the number of edges at the target loss on validation; a run that misses the target, or leaves the
-finite numbers, has failed; one seed per run. The cost of a run is the number of sequences that went
-through the network, forward, with a gradient counted as two more. It is known to the unit, so a study
-that was killed and went on asks for the same settings as one that ran through.
+Objective, failure and seeds are those of Gao et al. 2025, section A.5, where it says: minimise the log
+of the number of edges at the target on validation; a run that misses the target, or diverges, has
+failed; one seed per run. The cost of a run is the number of sequences that went through the network,
+forward, with a gradient counted as two more. It is known to the unit, so a study that was killed and
+went on asks for the same settings as one that ran through.
 
 study.json             what the directory is for; written first
 observations.jsonl     one line per run, a round at a time
 carbs.json             state of the search, after each round's settings were asked for
-training/round_*/      masks of the round under way, after each chunk
+training/round_*/      gates of the round under way, after each chunk
+
+What follows, the winner's run and tune.json, is in `winner.py`.
 """
 
 import dataclasses
@@ -28,15 +30,26 @@ import jax
 import numpy as np
 
 from circuitjax.audit.evidence import baseline
-from circuitjax.circuit.find import Candidate, Job, candidates_of, initial_state, train_masks
-from circuitjax.core import checkpoints
+from circuitjax.core.files import write_json
 from circuitjax.model.record import Model
-from circuitjax.prune.config import Hyper, PruneConfig
-from circuitjax.prune.problem import Problem, make_problem
-from circuitjax.prune.train import MaskState, finite_jobs
+from circuitjax.prune.config import Hyper
+from circuitjax.prune.defaults import Search, default_hyper
+from circuitjax.prune.find import (
+    Candidate,
+    candidates_of,
+    initial_state,
+    prepare,
+    train_gates,
+)
+from circuitjax.prune.problem import Problem
+from circuitjax.prune.train import Job, finite_jobs
+from circuitjax.run.directory import STUDY, claim, holds
+from circuitjax.run.observations import append_round, read_rounds
+from circuitjax.run.search import PruneRun, gates_of, is_trivial, pool_digest
+from circuitjax.run.training import train_in
 from circuitjax.tasks.base import Task
+from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tune import carbs
-from circuitjax.tune.observations import append_round, read_rounds
 from circuitjax.tune.pruning_space import Centre, pruning_space
 from circuitjax.tune.space import Space
 
@@ -58,21 +71,24 @@ class Study:
     """What to tune and where.
 
     Attributes:
-      model, task: the frozen network and the task.
-      prune: static configuration of every run, the winner's included.
+      model, task: the frozen network and the task, of either kind.
+      search: everything static about every run, the winner's included.
       directory: of the study.
       rounds: how many.
       jobs: J, runs of a round.
       seed: of the search; seeds of the runs follow from it.
       config: how to search.
-      search_pairs: validation pairs, the first of `prune.validation_pairs`, that k is chosen on in the
+      search_pairs: validation items, the first of `search.data.validation`, that k is chosen on in the
         search; the winner's is chosen on all.
       centre: where the search starts, see `pruning_space`.
+
+    Raises:
+      ValueError: a number out of range, a search without training, or one with no loss to reach.
     """
 
     model: Model
-    task: Task
-    prune: PruneConfig
+    task: Task | ContrastTask
+    search: Search
     directory: pathlib.Path
     rounds: int = 32
     jobs: int = 8
@@ -87,17 +103,34 @@ class Study:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
         if self.seed < 0:
             raise ValueError(f"seed is {self.seed}; it must be at least 0")
+        if self.search.choices.ranking != "learned":
+            raise ValueError(
+                f"ranking={self.search.choices.ranking} has nothing to tune: choose ranking=learned"
+            )
+        if not self.search.selection.is_loss:
+            raise ValueError(
+                "a study looks for the fewest edges that reach a loss: choose target_loss or target_kl"
+            )
+        self.run("winner", [Job(0, self.hyper({}))])  # refuses what cannot be
 
     @property
     def space(self) -> Space:
         """What is searched."""
-        return pruning_space(self.model.config.num_nodes, self.centre)
+        return pruning_space(gates_of(self.model, self.search), self.centre, self.search)
+
+    def hyper(self, params: Mapping[str, float]) -> Hyper:
+        """Hyperparameters of a setting: the defaults, but for what is searched."""
+        return default_hyper(self.search, gates_of(self.model, self.search), **params)
+
+    def run(self, name: str, jobs: Sequence[Job]) -> PruneRun:
+        """An ordinary run of some jobs, in a folder of the study."""
+        return PruneRun(self.model, self.task, self.search, jobs, self.directory / name)
 
     def problem(self) -> Problem:
         """What the runs of the search see."""
-        pairs = min(self.search_pairs, self.prune.validation_pairs)
-        prune = dataclasses.replace(self.prune, validation_pairs=pairs)
-        return make_problem(self.model, self.task, prune)
+        items = min(self.search_pairs, self.search.data.validation)
+        data = dataclasses.replace(self.search.data, validation=items)
+        return prepare(self.model, self.task, dataclasses.replace(self.search, data=data))
 
     def identity(self) -> dict[str, Any]:
         """What makes two studies the same study; more rounds go on with the same one."""
@@ -105,7 +138,8 @@ class Study:
             "model": self.model.name,
             "model_hash": self.model.hash,
             "task": self.task.name,
-            "prune": self.prune.to_dict(),
+            "pool": pool_digest(self.task),
+            "search": self.search.to_dict(),
             "jobs": self.jobs,
             "search_pairs": self.search_pairs,
             "seed": self.seed,
@@ -136,24 +170,24 @@ def run_study(
     Raises:
       ValueError: a directory that holds another study, or a task the model cannot be asked.
     """
-    resumed = _check(study)
+    resumed = holds(STUDY, study.directory, study.identity())
     rounds = read_rounds(study.directory / "observations.jsonl", study.jobs)
     state = _restore(study, [row for rows in rounds for row in rows])
     if len(rounds) >= study.rounds:
         return state
     problem = study.problem()
-    empty = baseline(problem)["loss_empty"]
-    if empty <= study.prune.target_loss:
+    if is_trivial(study.search, baseline(problem, study.search)):
+        selection = study.search.selection
         raise ValueError(
-            f"the empty circuit of task {study.task.name!r} is at {empty:.3f} nats and meets the target "
-            f"of {study.prune.target_loss}: there is nothing to tune; lower --target_loss"
+            f"the empty circuit of task {study.task.name!r} meets the target of {selection.value} nats: "
+            f"there is nothing to tune; lower --target_{selection.target}"
         )
     if not resumed:
-        checkpoints.write_json(study.directory / "study.json", study.identity())
+        claim(STUDY, study.directory, study.identity())
     for number in range(len(rounds), study.rounds):
         if not state.pending:
             state, _ = carbs.ask(state, study.jobs)
-            checkpoints.write_json(study.directory / "carbs.json", json.loads(carbs.to_json(state)))
+            write_json(study.directory / "carbs.json", json.loads(carbs.to_json(state)))
         found = carbs.best(state)
         fewest = None if found is None else math.exp(found.output)
         told = functools.partial(progress, edges=fewest)
@@ -174,35 +208,15 @@ def winner(study: Study, state: carbs.State) -> tuple[Hyper, carbs.Measured]:
     if found is None:
         raise ValueError(
             f"none of {len(state.observations)} runs of task {study.task.name!r} met the target of "
-            f"{study.prune.target_loss} nats: raise --target_loss or give more --steps"
+            f"{study.search.selection.value} nats: raise it or give more --steps"
         )
-    return Hyper(**found.params), found
+    return study.hyper(found.params), found
 
 
-def best_runs(rows: Sequence[Mapping[str, Any]], count: int) -> list[Job]:
+def best_runs(study: Study, rows: Sequence[Mapping[str, Any]], count: int) -> list[Job]:
     """Of observations, the runs of fewest edges that met the target, as jobs that repeat them."""
     reached = sorted((row for row in rows if not row["failed"]), key=lambda row: row["edges"])
-    return [Job(row["seed"], Hyper(**row["params"])) for row in reached[:count]]
-
-
-def _check(study: Study) -> bool:
-    """Whether the directory holds this very study; refuses another's, changes nothing."""
-    path = study.directory / "study.json"
-    identity = json.loads(json.dumps(study.identity()))
-    if not path.exists():
-        if any(p.name != ".lock" for p in study.directory.glob("*")):
-            raise ValueError(
-                f"{study.directory} holds files but no study: choose another directory"
-            )
-        return False
-    held = json.loads(path.read_text(encoding="utf-8"))
-    for name in identity:
-        if held.get(name) != identity[name]:
-            raise ValueError(
-                f"{study.directory} holds a study with another {name}: choose another directory, or "
-                f"give the {name} it was begun with"
-            )
-    return True
+    return [Job(row["seed"], study.hyper(row["params"])) for row in reached[:count]]
 
 
 def _restore(study: Study, rows: Sequence[Mapping[str, Any]]) -> carbs.State:
@@ -228,34 +242,30 @@ def _run_round(
 ) -> list[dict[str, Any]]:
     """Trains and selects a round's settings; goes on from its last chunk."""
     started = time.perf_counter()
-    jobs = [Job(job_seed(study, s.id), Hyper(**s.params)) for s in suggestions]
-    state = initial_state(problem, jobs)
+    jobs = [Job(job_seed(study, s.id), study.hyper(s.params)) for s in suggestions]
     folder = study.directory / "training" / f"round_{number}"
-    done = checkpoints.latest_step(folder)
-    if done is not None:
-        state = jax.device_put(checkpoints.load_step(folder, done, state))
-        progress(number, done)
-
-    def on_chunk(state: MaskState, metrics: Mapping[str, np.ndarray]) -> None:
-        step = int(state.step[0])
-        checkpoints.save_step(folder, step, state, keep=1)
-        progress(number, step)
-
-    state = train_masks(problem, state, on_chunk, spare=True)
+    state, _ = train_in(
+        folder,
+        initial_state(problem, study.search, jobs),
+        {},
+        lambda state, on_chunk: train_gates(problem, study.search, state, on_chunk, spare=True),
+        lambda step, metrics: progress(number, step),
+    )
     trained = time.perf_counter()
     good = finite_jobs(state)
-    # A job that left the finite numbers keeps its place, selected from zeros, and counts as failed.
+    # A job that diverged keeps its place, selected from zeros, and counts as failed.
     state = dataclasses.replace(state, tau=jax.tree.map(np.nan_to_num, state.tau))
-    found = candidates_of(problem, jobs, state, brief=True)
+    found = candidates_of(problem, study.search, jobs, state, brief=True)
     seconds = (trained - started, time.perf_counter() - trained)
     return [
-        _row(study, number, suggestion, candidate, bool(fine), seconds)
+        _row(study, problem, number, suggestion, candidate, bool(fine), seconds)
         for suggestion, candidate, fine in zip(suggestions, found, good, strict=True)
     ]
 
 
 def _row(
     study: Study,
+    problem: Problem,
     number: int,
     suggestion: carbs.Suggestion,
     found: Candidate,
@@ -264,8 +274,9 @@ def _row(
 ) -> dict[str, Any]:
     """One observation: what CARBS is told, and what a reader wants to know."""
     failed = not (fine and found.choice.reached)
-    looked_at = 2 * sum(point[-1] for point in found.choice.curve)
-    trained = _FORWARD_AND_BACK * 2 * study.prune.batch_size * study.prune.steps
+    prompts, train = problem.train.unit, study.search.train
+    looked_at = prompts * sum(point.items for point in found.choice.curve)
+    trained = _FORWARD_AND_BACK * prompts * train.batch_size * train.steps
     loss = found.choice.loss
     return {
         "id": suggestion.id,

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from circuitjax.audit.ground_truth import (
+from circuitjax.benchmarks.ground_truth import (
     auroc,
     compare,
-    compare_ranking,
     tracr_edges,
     tracr_runs,
 )
-from circuitjax.audit.needed_edges import check_circuit, edge_runs, minimal_edges, needed_edges
+from circuitjax.benchmarks.needed_edges import check_circuit, edge_runs, minimal_edges, needed_edges
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.transformer import apply
@@ -71,15 +70,6 @@ def test_pairs_and_names_are_one():
     assert compare(every, every, every, scores).auroc is None
 
 
-def test_a_ranking_is_cut_without_choosing_among_equals():
-    scores = {"a": 3.0, "b": 2.0, "c": 2.0, "d": 1.0}
-    assert compare_ranking(scores, ["a", "b", "c"]).f1 == 1
-    two = compare_ranking(scores, ["a", "b"])
-    assert (two.num_found, two.missing, two.extra) == (1, ("b",), ())
-    assert two.auroc == auroc(scores, ["a", "b"]) == 3.5 / 4
-    assert compare_ranking(scores, ["a"], count=4).num_found == 4
-
-
 EDGES = ["a", "b", "c"]
 BAD = {
     "empty truth": (lambda: compare(["a"], [], EDGES), "true is empty"),
@@ -94,7 +84,6 @@ BAD = {
     ),
     "nan": (lambda: auroc({"a": np.nan, "b": 1.0}, ["a"]), "give 'a' the value nan"),
     "all true": (lambda: auroc({"a": 1.0}, ["a"]), "1 true and 0 other parts is undefined"),
-    "count": (lambda: compare_ranking({"a": 1.0}, ["a"], 2), "count is 2; it must be from 0 to"),
 }
 
 

@@ -1,0 +1,130 @@
+"""What an audit holds a circuit to: one loss, and a target for it.
+
+    calibrated   task loss of pairs under a scale and a shift: the best ones, or those of the circuit
+    task         task loss as it is, where nothing is calibrated
+    kl           KL(whole model || circuit), for circuits that were cut to one
+
+A circuit that was cut to a number of parts has no target of its own: it is held to its own loss on the
+validation examples. All losses are in nats.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.grains import grain_named
+from circuitjax.gated.measures import calibrated_odds, mean_task_loss
+from circuitjax.gated.protocol import GatedModel, View
+from circuitjax.gated.replacement import is_per_prompt
+from circuitjax.prune.calibrate import Calibration, calibrate
+from circuitjax.prune.cut import calibrates
+from circuitjax.prune.defaults import Search
+from circuitjax.prune.evaluate import Answers, Asked, answered, references, slopes
+from circuitjax.prune.problem import Problem, batches_of
+
+__all__ = ["Measure", "Variants", "counts_nodes", "measure_of", "members", "share_of"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """The loss that decides, and what it may be.
+
+    Attributes:
+      kind: see the module docstring.
+      target: nats.
+    """
+
+    kind: str
+    target: float
+
+    @property
+    def full(self) -> bool:
+        """Whether the whole model has to be run beside the circuit."""
+        return self.kind == "kl"
+
+    def fit(self, found: Answers) -> Calibration:
+        """The best calibration of each of K circuits' answers, and the loss `[K]` under it."""
+        if self.kind == "calibrated":
+            return calibrate(found.odds)
+        losses = found.kl.mean(axis=1) if self.full else mean_task_loss(found.odds)
+        return Calibration(np.ones_like(losses), np.zeros_like(losses), losses)
+
+    def losses(self, found: Answers, by: Calibration | None = None) -> np.ndarray:
+        """Losses `[K]`, under the calibrations `by` or, without these, under each one's own best."""
+        if by is None or self.kind != "calibrated":
+            return np.asarray(self.fit(found).loss)
+        return mean_task_loss(calibrated_odds(found.odds, by.scale, by.shift))
+
+    def stored(self, circuit: Circuit) -> Calibration:
+        """The calibration that a circuit has, as that of K = 1."""
+        return Calibration(np.array([circuit.scale]), np.array([circuit.shift]), None)
+
+
+def measure_of(problem: Problem, search: Search, circuit: Circuit) -> Measure:
+    """What a circuit is held to by the search that found it."""
+    selection = search.selection
+    kind = "calibrated" if calibrates(problem, selection) else "task"
+    by_size = not selection.is_loss and search.choices.minimise == "kl"
+    if selection.target == "kl" or (by_size and not problem.paired):
+        kind = "kl"
+    if selection.is_loss:
+        return Measure(kind, selection.value)
+    own = Variants(problem, circuit.view(problem.model), kind)
+    measure = Measure(kind, math.inf)
+    found = own.answers(own.asked(problem.validation), own.gates[None])
+    return Measure(kind, float(measure.losses(found, measure.stored(circuit))[0]))
+
+
+class Variants:
+    """A circuit as gates, and subsets of its open gates, run in the smallest model that can.
+
+    Attributes:
+      model: the network under gates.
+      gates: bool `[G]`, those that are open.
+    """
+
+    def __init__(self, problem: Problem, view: View, kind: str) -> None:
+        """Folds the circuit; `kind` is that of the measure."""
+        self.model, self.gates = view
+        self._small = self.model.reduced(self.gates, own_widths=True)
+        self.batches, self._kind = batches_of(self.model), kind
+        # What is closed in a circuit may be closed in its view's network: the KL is to the whole one.
+        own = is_per_prompt(self.model.ablation)
+        self._reference: GatedModel = self.model if own else problem.whole
+
+    def asked(self, examples: Examples) -> Asked:
+        """M examples, cut into batches once."""
+        return Asked(self._reference, self.batches, examples, full=self._kind == "kl")
+
+    def answers(self, asked: Asked, rows: np.ndarray) -> Answers:
+        """Answers `[K, M]` of subsets bool `[K, G]` of the open gates."""
+        return answered(self._small, asked, rows)
+
+    def slopes(self, examples: Examples, row: np.ndarray) -> np.ndarray:
+        """To first order, the rise in nats by closing each gate of a subset bool `[G]`: `[G]`."""
+        rows = list(self.batches.uneven(examples))
+        found, gates = np.zeros(self.gates.size), row.astype(np.float32)
+        for batch, reference in references(self._reference, rows, full=self._kind == "kl"):
+            slope = slopes(self._small, gates, batch, reference, kind=self._kind)
+            found -= np.asarray(slope) * batch.size / examples.size
+        return found
+
+
+def counts_nodes(circuit: Circuit) -> bool:
+    """Whether a circuit's size is its number of nodes, rather than of edges."""
+    return grain_named(circuit.grain).unit == "nodes"
+
+
+def share_of(model: GatedModel, count: int) -> int:
+    """So many items, or fewer where a run of the grain costs more; at least one."""
+    return max(1, count * model.eval_items // 64)
+
+
+def members(circuit: Circuit) -> frozenset[str]:
+    """Names of what a circuit's size counts: its nodes, or its edges `source->target`."""
+    if counts_nodes(circuit):
+        return frozenset(circuit.nodes())
+    return frozenset(f"{source}->{target}" for source, target, _ in circuit.edges())

@@ -1,0 +1,1 @@
+"""Work in directories: runs, audits, studies and suites, each resumable and finished only once."""

@@ -1,0 +1,194 @@
+"""Directories that hold one piece of work each: a run, an audit, a study, a suite.
+
+Before anything is written in a directory, `holds` checks what stands there; `claim` then removes what
+is ours and writes a sealed record of what the directory is for. Files of other origin are never removed,
+and the directory itself stays: it may be a mount, or held by a lock.
+"""
+
+import dataclasses
+import importlib.metadata
+import pathlib
+import platform
+import shutil
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from circuitjax.core.files import read_object, write_json
+from circuitjax.core.policy import backend
+from circuitjax.core.records import HASH, open_sealed, record_hash, seal
+
+__all__ = ["AUDIT", "RUN", "STUDY", "SUITE", "Kind", "claim", "digest_of", "holds", "versions"]
+
+_LOCK = ".lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """What a kind of directory holds.
+
+    Attributes:
+      what: its name for people.
+      record: file that says what the directory is for.
+      form: format of that record.
+      files: everything that may lie there besides, also under a temporary name; all else belongs to
+        somebody else.
+      before: of the version before records were sealed: the file to tell one by, and fields it has.
+      replaced: whether `--overwrite` replaces it.
+    """
+
+    what: str
+    record: str
+    form: str
+    files: tuple[str, ...]
+    before: tuple[str, frozenset[str]]
+    replaced: bool = True
+
+    def is_ours(self, name: str) -> bool:
+        """Whether a file of this name is one that we write."""
+        names = (self.record, *self.files)
+        return name in (_LOCK, *names) or name.startswith(tuple(f".{one}." for one in names))
+
+
+_PICTURES = ("loss_vs_k.png", "kl_vs_k.png", "kl_vs_edges.png", "training.png", "circuit.png")
+_DRAWN = tuple(
+    f"{name}.{suffix}"
+    for name in ("effects", "supersets", "searches", "faithfulness")
+    for suffix in ("png", "svg")
+)
+RUN = Kind(
+    "run",
+    "run.json",
+    "circuitjax-run-2",
+    ("report.json", "training", "circuit", "circuit.html", *_PICTURES),
+    ("run.json", frozenset({"model", "model_hash", "task", "jobs"})),
+)
+AUDIT = Kind(
+    "audit",
+    "asked.json",
+    "circuitjax-audit-asked-2",
+    ("audit.json", "audit.md", "polished", *_DRAWN),
+    ("audit.json", frozenset({"checks", "identity"})),
+)
+STUDY = Kind(
+    "study",
+    "study.json",
+    "circuitjax-study-2",
+    ("observations.jsonl", "carbs.json", "training", "winner", "progress.png", "tune.json"),
+    ("study.json", frozenset({"model", "task", "carbs", "space"})),
+    replaced=False,
+)
+SUITE = Kind(
+    "suite",
+    "suite.json",
+    "circuitjax-suite-2",
+    (
+        *("cells", "units", "shards", "figures"),
+        *("suite.csv", "suite.md", "summary.csv", "timings.csv"),
+    ),
+    ("suite.json", frozenset({"models", "tasks", "methods"})),
+    replaced=False,
+)
+
+
+def _record(kind: Kind, identity: Mapping[str, Any]) -> dict[str, Any]:
+    return seal({"format": kind.form, **identity})
+
+
+def digest_of(kind: Kind, identity: Mapping[str, Any]) -> str:
+    """Hash of what a directory is for; what is written in it names this."""
+    return record_hash(_record(kind, identity))
+
+
+def _held(kind: Kind, directory: pathlib.Path) -> dict[str, Any] | None:
+    """The record there; {} for one of the version before, None where there is none of ours."""
+    try:
+        return open_sealed(directory / kind.record, kind.form).to_dict()
+    except ValueError as error:
+        if "install a newer one" in str(error):
+            raise
+    try:
+        old = read_object(directory / kind.before[0])
+    except ValueError:
+        return None
+    return {} if kind.before[1] <= set(old) and "format" not in old else None
+
+
+def holds(
+    kind: Kind, directory: pathlib.Path, identity: Mapping[str, Any], *, overwrite: bool = False
+) -> bool:
+    """Whether a directory holds this very piece of work; changes nothing.
+
+    Args:
+      kind: of the directory.
+      directory: which may not exist, or be empty.
+      identity: JSON-able; what makes two pieces of work the same.
+      overwrite: whether another of its kind may be replaced.
+
+    Raises:
+      ValueError: a file in its place; files that are not ours; a record of a newer version; another
+        piece of work that may not be replaced.
+    """
+    if not directory.exists():
+        return False
+    if not directory.is_dir():
+        raise ValueError(f"{directory} is a file: choose another --out")
+    names = sorted(path.name for path in directory.iterdir())
+    if all(name == _LOCK or name.startswith(f".{kind.record}.") for name in names):
+        return False
+    foreign = next((name for name in names if not kind.is_ours(name)), None)
+    held = _held(kind, directory)
+    wanted = _record(kind, identity)
+    if held == wanted:
+        return True
+    if foreign is not None or held is None:
+        shown = foreign or next((n for n in names if n == kind.record), names[-1])
+        mend = "even --overwrite leaves them alone; " if kind.replaced else ""
+        raise ValueError(
+            f"{directory} holds files that are no {kind.what} of ours, such as {shown!r}: "
+            f"{mend}choose another --out"
+        )
+    if kind.replaced and overwrite:
+        return False
+    mend = ", or replace it with --overwrite" if kind.replaced else ""
+    if not held:
+        raise ValueError(
+            f"{directory} holds a {kind.what} of an earlier version: choose another --out{mend}"
+        )
+    # Hashes differ wherever anything does.
+    keys = [key for key in {**wanted, **held} if key != HASH and held.get(key) != wanted.get(key)]
+    article = "an audit" if kind is AUDIT else f"a {kind.what}"
+    raise ValueError(
+        f"{directory} holds {article} with another {keys[0]}: choose another --out, or give the "
+        f"{keys[0]} it was begun with{mend}"
+    )
+
+
+def claim(kind: Kind, directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Empties a directory of what `holds` has found to be ours, and writes what it is for."""
+    if directory.exists():
+        for path in directory.iterdir():
+            # The record goes last, replaced: what is left by a killed process is still known as ours.
+            if path.name in (_LOCK, kind.record) or not kind.is_ours(path.name):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+    write_json(directory / kind.record, _record(kind, identity))
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a result, for its record."""
+    found = {
+        name: importlib.metadata.version(name)
+        for name in ("circuitjax", "jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint")
+    }
+    return {
+        **found,
+        "python": platform.python_version(),
+        "backend": backend(),
+        "device": jax.devices()[0].device_kind,
+        "machine": platform.machine(),
+    }

@@ -1,0 +1,90 @@
+"""Defaults and presets: what each grain's method is, and what may be asked for by name."""
+
+import pytest
+
+from circuitjax.prune.defaults import (
+    PRESETS,
+    Search,
+    default_hyper,
+    default_jobs,
+    default_search,
+)
+
+
+def test_the_methods_of_the_grains():
+    nodes, weights, edges = (
+        default_search(grain).choices for grain in ("nodes", "weights", "edges")
+    )
+    assert (nodes.gate, nodes.ablation, nodes.minimise, nodes.control) == (
+        "heaviside", "mean", "task", "count",
+    )  # fmt: skip
+    assert (weights.gate, weights.control) == ("heaviside", "hold")
+    assert (edges.gate, edges.ablation, edges.minimise, edges.control, edges.owners) == (
+        "hard_concrete", "interchange", "kl", "lagrangian", True,
+    )  # fmt: skip
+
+
+def test_a_pair_is_two_examples():
+    pairs, examples = (default_search("edges", paired=paired) for paired in (True, False))
+    assert 2 * pairs.data.train == examples.data.train
+    assert 2 * pairs.train.batch_size == examples.train.batch_size
+    assert examples.selection.calibrate == "off"
+
+
+@pytest.mark.parametrize(
+    ("given", "target", "value"),
+    [
+        ({"target_loss": 0.05}, "loss", 0.05),
+        ({"target_kl": 0.2}, "kl", 0.2),
+        ({"target_edges": 40}, "edges", 40),
+        ({"target_nodes": 9}, "nodes", 9),
+        ({"threshold": "match_soft", "gate": "hard_concrete"}, "match_soft", 0.15),
+    ],
+)
+def test_one_target_is_asked_for_by_its_name(given, target, value):
+    selection = default_search("edges", **given).selection
+    assert (selection.target, selection.value) == (target, value)
+    assert selection.eliminate == (target in ("loss", "kl"))
+
+
+def test_what_is_unknown_or_asked_for_twice_is_one_line():
+    with pytest.raises(ValueError, match=r"^target_loss and target_kl are both given: choose one$"):
+        default_search("edges", target_loss=0.1, target_kl=0.1)
+    with pytest.raises(ValueError, match=r"^there is no setting 'stepz'$"):
+        default_search("nodes", stepz=3)
+
+
+@pytest.mark.parametrize("name", list(PRESETS))
+def test_a_preset_pins_all_five_choices(name):
+    preset = dict(PRESETS[name])
+    assert {"grain", "gate", "ablation", "minimise", "control"} <= preset.keys()
+    hypers = {k: preset.pop(k) for k in list(preset) if k in default_hyper(Search(), 9).to_dict()}
+    search = default_search(**preset)
+    jobs = default_jobs(search, 100, [0], **hypers)
+    assert all(
+        job.hyper.to_dict()[k] == pytest.approx(v) for job in jobs for k, v in hypers.items()
+    )
+
+
+def test_the_default_weight_of_size_goes_as_one_over_the_nodes():
+    search = default_search("nodes")
+    assert default_hyper(search, 180_224).k_coef == pytest.approx(1e-4, rel=1e-2)  # as published
+    assert default_hyper(search, 900).k_coef * 900 == pytest.approx(18)
+    assert default_hyper(search, 900, k_coef=0.5).k_coef == 0.5
+
+
+def test_jobs_are_seeds_times_settings():
+    search = default_search("nodes")
+    jobs = default_jobs(search, 900, [4, 5])
+    assert [job.seed for job in jobs] == [4] * 8 + [5] * 8
+    assert len({float(job.hyper.k_coef) for job in jobs}) == 8
+    assert len(default_jobs(search, 900, [4], k_coef=0.1)) == 1
+    edges = default_jobs(default_search("edges"), 100, [0])
+    assert [float(job.hyper.target_sparsity) for job in edges] == [0.95, 0.99]
+
+
+def test_a_search_survives_its_record():
+    search = default_search("weights", target_loss=0.3, tie_qk=True, steps=7)
+    assert Search.from_dict(search.to_dict()) == search
+    with pytest.raises(ValueError, match=r"^a search has the parts "):
+        Search.from_dict({"choices": {}})
