@@ -8,6 +8,7 @@ directory as circuit.html.
 """
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,10 @@ from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.translate import rows_for
+from circuitjax.report.audit_table import read_audit
 from circuitjax.report.viewer.show import circuit_page
 from circuitjax.report.viewer.texts import Contexts
+from circuitjax.run.report import read_report
 from circuitjax.tasks import jsonl
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
@@ -54,9 +57,11 @@ def _find(run: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
     raise ValueError(f"{run} holds neither a run nor a circuit: name a directory that does")
 
 
-def _beside(run: pathlib.Path | None, name: str) -> dict[str, Any] | None:
-    """The fields of a record of the run; None where there is none."""
-    return read_object(run / name) if run is not None and (run / name).is_file() else None
+def _beside(run: pathlib.Path | None, name: str, read: Callable[[Any], Any]) -> Any:
+    """The fields of a record of the run; None where there is none, or one without a version."""
+    if run is None or not (run / name).is_file() or "format" not in read_object(run / name):
+        return None
+    return read(run / name).to_dict()
 
 
 def _task(model: Model) -> Task | ContrastTask | str | None:
@@ -92,7 +97,8 @@ def main(argv: list[str]) -> None:
     circuit.check_model(model)
     keep_freed_memory()
     cache_compilations()
-    report, audit = (_beside(run, name) for name in ("report.json", "audit.json"))
+    report = _beside(run, "report.json", read_report)
+    audit = _beside(run, "audit.json", read_audit)
     page = circuit_page(
         circuit,
         model,
