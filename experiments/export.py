@@ -6,24 +6,18 @@ In --out: graph.json (its schema is circuitjax/circuit/schema/circuit.schema.jso
 graph.dot, benchmark.json; for the viewer of openai/circuit_sparsity viz/ and models/.
 """
 
-import dataclasses
-
 from absl import app, flags
-from circuitjax.circuit.edge_circuit import EdgeCircuit
-from circuitjax.circuit.export import FORMATS, check_formats, export_circuit
-from circuitjax.circuit.load import load_circuit
 
-from circuitjax.circuit.circuit import Circuit
+from circuitjax.circuit.circuit import Circuit, load_circuit
 from circuitjax.core.host import cache_compilations, keep_freed_memory
+from circuitjax.export.formats import FORMATS, check_formats, export_circuit
 from circuitjax.model.record import Model
-from circuitjax.prune.config import PruneConfig
+from circuitjax.prune.config import Choices
+from circuitjax.prune.defaults import search_of
 from circuitjax.prune.problem import Problem, make_problem
-from circuitjax.tasks import jsonl
-from circuitjax.tasks.base import Task
-from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import load_model
 from experiments.command import exit_on_bad_input
-from experiments.task_names import find_task
+from experiments.task_names import load_task
 
 _CIRCUIT = flags.DEFINE_string("circuit", None, "Directory of a circuit.", required=True)
 _FORMAT = flags.DEFINE_list("format", ["json"], f"Comma-separated, of {', '.join(FORMATS)}.")
@@ -38,23 +32,14 @@ _TASK = flags.DEFINE_string(
 )
 
 
-def _problem(circuit: Circuit | EdgeCircuit, model: Model) -> Problem:
+def _problem(circuit: Circuit) -> Problem:
     name = str(_TASK.value or circuit.provenance.get("task"))
-    if name.endswith(".jsonl"):
-        task = jsonl.load(name, Tokenizer.from_json(model.tokenizer_json))
-    else:
-        task = find_task(name, "nodes")  # type: ignore[assignment]
-    if not isinstance(task, Task):
-        raise ValueError(f"task {name!r} has no pairs, which format 'viewer' shows")
-    # What closed nodes hold is the circuit's own; of its run's settings only the sets' sizes matter.
-    settings = circuit.provenance.get("prune") or circuit.provenance.get("config")
-    sizes = ("train_pairs", "validation_pairs", "test_pairs")
-    known = settings if isinstance(settings, dict) else {}
-    sized = PruneConfig(**{name: known[name] for name in sizes if name in known})
-    return make_problem(model, task, dataclasses.replace(sized, ablation="zero"))
+    model, task = load_task(name, _MODEL.value or circuit.model_name)
+    # What closed nodes hold is the circuit's own; of its search only the sets' sizes matter.
+    return make_problem(model, task, Choices(ablation="zero"), search_of(circuit.provenance).data)
 
 
-def _model(circuit: Circuit | EdgeCircuit) -> Model:
+def _model(circuit: Circuit) -> Model:
     if _MODEL.value is not None:
         return load_model(_MODEL.value)
     try:
@@ -75,7 +60,7 @@ def main(argv: list[str]) -> None:
     if "viewer" in _FORMAT.value:
         keep_freed_memory()
         cache_compilations()
-        problem = _problem(circuit, model)
+        problem = _problem(circuit)
     try:
         paths = export_circuit(circuit, model, _FORMAT.value, _OUT.value, problem=problem)
     except OSError as error:

@@ -7,22 +7,26 @@ table if there is one; given a circuit's directory, the circuit. The page is wri
 directory as circuit.html.
 """
 
-import json
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from absl import app, flags
-from circuitjax.circuit.load import load_circuit
 
+from circuitjax.circuit.circuit import load_circuit
+from circuitjax.core.files import read_object
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.translate import rows_for
+from circuitjax.report.audit_table import read_audit
 from circuitjax.report.viewer.show import circuit_page
 from circuitjax.report.viewer.texts import Contexts
+from circuitjax.run.report import read_report
 from circuitjax.tasks import jsonl
 from circuitjax.tasks.base import Task
+from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import load_model
 from experiments.command import exit_on_bad_input
@@ -53,17 +57,14 @@ def _find(run: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
     raise ValueError(f"{run} holds neither a run nor a circuit: name a directory that does")
 
 
-def _beside(run: pathlib.Path | None, name: str) -> Any:
-    """The content of a JSON file of the run; None where there is none."""
-    if run is None or not (run / name).is_file():
+def _beside(run: pathlib.Path | None, name: str, read: Callable[[Any], Any]) -> Any:
+    """The fields of a record of the run; None where there is none, or one without a version."""
+    if run is None or not (run / name).is_file() or "format" not in read_object(run / name):
         return None
-    try:
-        return json.loads((run / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{run / name} cannot be read: {error}") from None
+    return read(run / name).to_dict()
 
 
-def _task(model: Model) -> Task | str | None:
+def _task(model: Model) -> Task | ContrastTask | str | None:
     if _TASK.value is not None and _TASK.value.endswith(".jsonl"):
         return jsonl.load(_TASK.value, Tokenizer.from_json(model.tokenizer_json))
     return _TASK.value
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> None:
     root = pathlib.Path(_RUN.value)
     where, run = _find(root)
     circuit = load_circuit(where)
-    if not circuit.nodes:
+    if not circuit.num_nodes:
         name = circuit.provenance.get("task")
         raise ValueError(f"the circuit of task {name!r} is empty: there is nothing to show")
     try:
@@ -96,16 +97,15 @@ def main(argv: list[str]) -> None:
     circuit.check_model(model)
     keep_freed_memory()
     cache_compilations()
-    report, audit = (_beside(run, name) for name in ("report.json", "audit.json"))
-    if audit is None and isinstance(report, dict):
-        audit = report.get("checks")  # of the short form, where the report has one
+    report = _beside(run, "report.json", read_report)
+    audit = _beside(run, "audit.json", read_audit)
     page = circuit_page(
         circuit,
         model,
         task=_task(model),
         contexts=_contexts(model),
         report=report,
-        audit=audit,
+        audit=report if audit is None else audit,  # a report has the checks of the short form
     )
     out = pathlib.Path(_OUT.value) if _OUT.value else root / "circuit.html"
     print(f"{out} ({page.save(out)} bytes)")

@@ -15,6 +15,7 @@ import pytest
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.transformer import init_params
+from tests.drawn import Draw
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -52,3 +53,9 @@ def tiny_model(tiny_config: TransformerConfig) -> Model:
         return rng.normal(0, 0.5, leaf.shape).astype(np.float32)
 
     return Model(name="tiny", config=tiny_config, params=jax.tree.map(draw, shapes))
+
+
+@pytest.fixture(scope="session")
+def draw() -> Draw:
+    """Draws random tiny models, masks and fills."""
+    return Draw()

@@ -129,8 +129,8 @@ def page_data(
         "contexts": None,
         "prompts": None,
         "attention": None,
-        "figures": figures_of(report, circuit.provenance),
-        "curve": curve_of(report, circuit.provenance),
+        "figures": figures_of(report),
+        "curve": curve_of(report, circuit.provenance.get("chosen")),
         "audit": audit_table(audit),
     }
     used: set[int] = set()

@@ -24,11 +24,11 @@ _COLUMNS = ("group", "name", "figure", "threshold", "passed", "note")
 _LIMIT = 400  # characters of a cell
 
 
-def figures_of(report: Mapping[str, Any] | None, provenance: Mapping[str, Any]) -> list[list[str]]:
-    """[label, text] of a report's figures; what it aimed at is in the circuit's provenance."""
+def figures_of(report: Mapping[str, Any] | None) -> list[list[str]]:
+    """[label, text] of a report's figures."""
     if report is None:
         return []
-    rows = [["Status", report["status"].replace("_", " ") + _aimed(provenance)]]
+    rows = [["Status", report["status"].replace("_", " ") + _aimed(report)]]
     for key, label, unit in _FIGURES:
         value = report.get(key)
         if value is not None:
@@ -42,27 +42,23 @@ def figures_of(report: Mapping[str, Any] | None, provenance: Mapping[str, Any]) 
     return rows
 
 
-def _selection(provenance: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = provenance.get("search", {}).get("selection", {})
-    return found
-
-
-def _aimed(provenance: Mapping[str, Any]) -> str:
-    aim = _selection(provenance)
-    if not aim or aim["target"] == "match_soft":
+def _aimed(report: Mapping[str, Any]) -> str:
+    value = report["target_value"]
+    if value is None:
         return ""
-    unit = {"loss": "nats", "kl": "nats of KL"}.get(aim["target"], aim["target"])
-    return f", target {aim['value']:g} {unit}"
+    unit = {"loss": "nats", "kl": "nats of KL"}.get(report["target"], report["target"])
+    return f", target {value:g} {unit}"
 
 
 def curve_of(
-    report: Mapping[str, Any] | None, provenance: Mapping[str, Any]
+    report: Mapping[str, Any] | None, chosen_job: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
     """Loss against size, of every job of a report; None where it has none.
 
     Args:
-      report: its `jobs` have a `curve` of points [k, parts, loss, calibrated loss, KL or null, items].
-      provenance: of the circuit: what was aimed at, and which job was chosen.
+      report: its `jobs` have `seed`, `hyper`, `k` where the ranking was cut, and a `curve` of points
+        with `k`, `parts`, `raw` and `loss` (task loss, and calibrated) and `kl`.
+      chosen_job: `seed` and hyperparameters of the job that became the circuit, from its provenance.
 
     Returns:
       `unit`, `target` and `unpruned` (nats or None), `chosen` (index of the job that became the
@@ -71,25 +67,23 @@ def curve_of(
     """
     if report is None:
         return None
-    aim, chosen = _selection(provenance), None
-    by_kl = aim.get("target") == "kl"
+    by_kl, chosen = report["target"] == "kl", None
     jobs: list[dict[str, Any]] = []
     for row in report["jobs"]:
-        points = sorted(
-            [parts, kl, kl] if by_kl else [parts, raw, loss]
-            for _, parts, raw, loss, kl, _ in row["curve"]
-        )
+        names = ("parts", "kl", "kl") if by_kl else ("parts", "raw", "loss")
+        read = [[point[name] for name in names] for point in row["curve"]]
+        points = sorted(point for point in read if None not in point)
         if not points:
             continue
-        if {"seed": row["seed"], **row["hyper"]} == provenance.get("chosen"):
+        if {"seed": row["seed"], **row["hyper"]} == chosen_job:
             chosen = len(jobs)
-        size = next((point[1] for point in row["curve"] if point[0] == row["k"]), None)
+        size = next((p["parts"] for p in row["curve"] if p["k"] == row["k"]), None)
         jobs.append({"label": _job_label(row), "k": size, "points": points})
     if not jobs:
         return None
     return {
         "unit": f"{report['grain']} kept",
-        "target": aim["value"] if aim.get("target") in ("loss", "kl") else None,
+        "target": report["target_value"] if report["target"] in ("loss", "kl") else None,
         "unpruned": 0.0 if by_kl else report["loss_unpruned"],
         "chosen": chosen,
         "jobs": jobs,

@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import pytest
 
 from circuitjax.model import transformer
 from circuitjax.model.config import TransformerConfig
@@ -60,8 +59,3 @@ class Draw:
             site: (rng.normal(size=shape) * (rng.random(shape) < 2 / 3)).astype(np.float32)
             for site, shape in shapes(config).items()
         }
-
-
-@pytest.fixture(scope="session")
-def draw() -> Draw:
-    return Draw()

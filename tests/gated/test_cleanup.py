@@ -1,11 +1,13 @@
 """Cleanup's two laws: no output changes, and nothing that is left could have gone."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from circuitjax.circuit.cleanup import cleanup
+from circuitjax.gated.cleanup import cleanup
 from circuitjax.model import transformer
 from circuitjax.model.config import SITES
 from circuitjax.model.sites import shapes
@@ -167,3 +169,28 @@ def test_fills_that_vary_over_tokens_are_refused(draw):
     fills = draw.fills(config, rng) | {"attn.q": np.zeros((2, 4, 6, 6), np.float32)}
     with pytest.raises(ValueError, match=r"fills of attn.q are shaped \(2, 4, 6, 6\)"):
         cleanup(config, params, mask, fills)
+
+
+@pytest.mark.parametrize("name", ["rms", "no norm, no biases, sinks"])
+def test_where_replacements_differ_from_token_to_token_only_dead_nodes_go(draw, name):
+    """Whatever closed nodes hold at each token, no output changes."""
+    config = draw.config(**VARIANTS[name])
+    rng = np.random.default_rng(11)
+    run = jax.jit(functools.partial(transformer.apply, config))
+    removed = 0
+    for number in range(12):
+        density = (0.1, 0.3, 0.6)[number % 3]
+        params, mask = draw.params(config, rng), draw.mask(config, rng, density)
+        cleaned, _, report = cleanup(config, params, mask, None)
+        assert report.constant == ()
+        removed += len(report.dead)
+        held = {
+            site: rng.normal(size=(layers, 4, 6, width)).astype(np.float32)
+            for site, (layers, width) in shapes(config).items()
+        }
+        before, after = (
+            run(params, draw.tokens, {s: jnp.asarray(x, jnp.float32) for s, x in m.items()}, held)
+            for m in (mask, cleaned)
+        )
+        np.testing.assert_allclose(after.logits, before.logits, rtol=1e-4, atol=1e-4)
+    assert removed > 12

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from circuitjax.circuit.graph import (
+from circuitjax.model.graph import (
     FAMILIES,
     count_edges,
     count_outer_weights,
