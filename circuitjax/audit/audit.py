@@ -183,8 +183,8 @@ def audit_circuit(
         )
     choices = dataclasses.replace(
         search.choices,
-        grain=circuit.grain,
-        ablation=circuit.ablation,  # type: ignore[arg-type]
+        grain=circuit.grain,  # type: ignore[arg-type]
+        ablation=circuit.ablation,
     )
     search = dataclasses.replace(search, choices=choices)
     stage = _Stages(say)

@@ -67,7 +67,9 @@ def effects(
     views, stored = circuit.parts(problem.model), measure.stored(circuit)
     if not edges and len(views) > 1:
         views = {"nodes": views["nodes"]}
-    base, found, estimated = 0.0, {"nodes": {}, "edges": {}}, {"nodes": 0, "edges": 0}
+    of_circuit: list[float] = []
+    estimated = {"nodes": 0, "edges": 0}
+    found: dict[str, dict[str, float]] = {"nodes": {}, "edges": {}}
     for kind, view in views.items():
         variants = Variants(problem, view, measure.kind)
         asked = variants.asked(examples)
@@ -79,10 +81,10 @@ def effects(
         rows = np.broadcast_to(variants.gates, (len(chosen) + 1, variants.gates.size)).copy()
         rows[np.arange(len(chosen)), places[chosen]] = False
         losses = measure.losses(variants.answers(asked, rows), stored)
-        base = float(losses[-1])
-        rises[chosen] = losses[:-1] - base
+        of_circuit.append(float(losses[-1]))
+        rises[chosen] = losses[:-1] - losses[-1]
         names = variants.model.names()
         found[kind] = {names[place]: float(x) for place, x in zip(places, rises, strict=True)}
         estimated[kind] = len(places) - len(chosen)
     of_edges = {(name.split("->")[0], name.split("->")[1]): x for name, x in found["edges"].items()}
-    return Effects(base, found["nodes"], of_edges, estimated["nodes"], estimated["edges"])
+    return Effects(of_circuit[0], found["nodes"], of_edges, estimated["nodes"], estimated["edges"])

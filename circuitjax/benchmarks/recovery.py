@@ -122,7 +122,9 @@ def _jobs(search: Search, count: int, seeds: Sequence[int]) -> list[Job]:
     if choices.control == "lagrangian":
         each = [default_jobs(search, count, seeds, target_sparsity=s) for s in _SPARSITIES]
         return [job for jobs in each for job in jobs]
-    own = _SMALL if (choices.grain, choices.gate, choices.control) == _PUBLISHED else {}
+    own: dict[str, Any] = (
+        dict(_SMALL) if (choices.grain, choices.gate, choices.control) == _PUBLISHED else {}
+    )
     return default_jobs(search, count, seeds, **own)
 
 
@@ -150,7 +152,8 @@ def recover_planted(
     choices = dataclasses.replace(search.choices, grain=grain, ablation=ablation)  # type: ignore[arg-type]
     search = dataclasses.replace(search, choices=choices)
     problem = planted_problem(planted, search)
-    true = {"nodes": planted.nodes, "weights": planted.weights, "edges": planted.edges}[grain]
+    truths = {"nodes": planted.nodes, "weights": planted.weights, "edges": planted.edges}
+    true: Sequence[Any] = truths[grain]
     if grain == "edges" and ablation != "interchange":
         true = needed_alone(problem, search)
     polished = polish if grain == "nodes" else None
@@ -248,7 +251,8 @@ def _recover(
     results, reached = [], []
     for seed in seeds:
         best = pick([one for one in found if one.job.seed == seed], search)
-        job = jax.tree.map(lambda leaf, i=found.index(best): leaf[i], state)
+        index = found.index(best)
+        job = jax.tree.map(lambda leaf, i=index: leaf[i], state)
         by_score = search.choices.gate == "heaviside" and not objective.owners
         scores = np.asarray(
             job.tau["gates"] if by_score else objective.chances(job.tau, job.hyper, whole)

@@ -23,12 +23,14 @@ TARGET = SEARCH.selection.value
 
 @pytest.fixture(scope="module")
 def dense() -> Circuit:
-    """A circuit of half of all nodes, the planted ones among them, with random constants."""
+    """A cleaned circuit of half of all nodes, the planted ones among them, with random constants."""
     rng = np.random.default_rng(5)
     circuit = circuit_of(PLANTED)
     mask = {s: m | (rng.random(m.shape) < 0.5) for s, m in circuit.opened["mask"].items()}
     fills = {s: rng.normal(0, 0.1, shape) for s, shape in shapes(CONFIG).items()}
-    return circuit_of(mask, held=fills, scale=1.5, shift=0.25)
+    model, gates = circuit_of(mask, held=fills).view(planted_model())
+    part = model.clean(gates)
+    return circuit_of(part.opened["mask"], held=part.held, scale=1.5, shift=0.25)
 
 
 def loss(circuit: Circuit, examples, model: Model | None = None) -> float:
@@ -40,7 +42,9 @@ def loss(circuit: Circuit, examples, model: Model | None = None) -> float:
         for x in (examples.right, examples.wrong)
     )
     sides = np.tile([1.0, -1.0], len(right) // 2)
-    return float(np.mean(np.logaddexp(0, -(circuit.scale * (right - wrong) + circuit.shift * sides))))
+    return float(
+        np.mean(np.logaddexp(0, -(circuit.scale * (right - wrong) + circuit.shift * sides)))
+    )
 
 
 def without(circuit: Circuit, name: str) -> Circuit:
@@ -85,7 +89,13 @@ def test_every_closed_edge_is_a_closed_weight(dense):
             config, closed = close_weights(CONFIG, params, dense.held, weights)
             other = dataclasses.replace(planted_model(), config=config, params=closed)
             changed = Circuit.of(
-                other, "nodes", dense.opened, ablation="zero", held=dense.held, scale=1.5, shift=0.25
+                other,
+                "nodes",
+                dense.opened,
+                ablation="zero",
+                held=dense.held,
+                scale=1.5,
+                shift=0.25,
             )
             expected = loss(changed, problem.validation, other) - found.loss
             assert found.edges[tuple(names)] == pytest.approx(expected, abs=1e-5), family.name

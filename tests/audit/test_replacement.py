@@ -72,7 +72,7 @@ def test_a_loss_is_that_of_the_best_calibration_on_its_own_items(found):
     """A circuit that knows nothing is at chance, never above."""
     for norms in (norms for kinds in found.values() for norms in kinds.values()):
         for losses in norms.values():
-            assert losses.loss <= min(losses.loss_uncalibrated, np.log(2)) + 1e-5
+            assert losses.loss <= min(losses.loss_uncalibrated, np.log(2)) + 1e-4
 
 
 def test_a_template_has_the_loss_of_its_own_items():
