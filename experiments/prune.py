@@ -54,9 +54,10 @@ def _run() -> PruneRun:
 def main(argv: list[str]) -> None:
     del argv
     if _LIST.value:
-        known = [*suite.TASKS.items(), *english.TASKS.items()]
-        for name, task in known:  # type: ignore[assignment]
-            print(f"{name:28s} {task.description}")
+        for name, binary in suite.TASKS.items():
+            print(f"{name:28s} {binary.description}")
+        for name, contrast in english.TASKS.items():
+            print(f"{name:28s} {contrast.description}")
         return
     keep_freed_memory()
     cache_compilations()
