@@ -327,6 +327,11 @@ def load_circuit(directory: str | os.PathLike[str]) -> Circuit:
 
     Raises:
       ValueError: see `Circuit.load`.
+
+    Example:
+      >>> circuit.save("my_circuit", model)
+      >>> cj.load_circuit("my_circuit").content_hash == circuit.content_hash
+      True
     """
     root = pathlib.Path(directory)
     inner = root / "circuit"
