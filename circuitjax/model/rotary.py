@@ -59,6 +59,8 @@ class Rotary:
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "Rotary":
         """The inverse of `dataclasses.asdict`; an unknown field is a ValueError that names it."""
+        if not isinstance(fields, dict):
+            raise ValueError(f"rotary is {fields!r}; it must be an object with its fields")
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         if unknown or "dims" not in fields:
             raise ValueError(f"rotary has unknown fields {unknown}, or no dims: {sorted(fields)}")

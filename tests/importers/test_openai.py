@@ -8,16 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from circuitjax.prune.nodes import NodeMasks
 
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.nodes import NodeGates
 from circuitjax.importers.openai import import_openai
 from circuitjax.importers.openai_config import read_config
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import apply, init_params
-from circuitjax.prune.config import PruneConfig, default_hyper, stack_hypers
-from circuitjax.prune.objective import Pairs
+from circuitjax.prune.config import stack_hypers
+from circuitjax.prune.defaults import Search, default_hyper
+from circuitjax.prune.objective import Objective
 from circuitjax.prune.train import init_jobs, make_train_chunk
 from tests.importers import openai_reference as reference
 from tests.importers.openai_files import write_folder
@@ -264,18 +266,18 @@ def test_a_model_of_475_million_parameters_by_its_shapes():
     config = read_config("beeg_config.json", fields)
     params = jax.eval_shape(lambda: init_params(jax.random.key(0), config))
     assert 474e6 < sum(leaf.size for leaf in jax.tree.leaves(params)) < 476e6
-    objective = NodeMasks(config, PruneConfig(steps=1))
-    hypers = stack_hypers([default_hyper(config.num_nodes)])
+    objective = Objective("heaviside", "task", "count", "binary", False, False, "loss", 1, 16)
+    hypers = stack_hypers([default_hyper(Search(), config.num_nodes)])
     seeds = np.zeros(1, np.uint32)
     with jax.disable_jit(False):
-        state = jax.eval_shape(lambda: init_jobs(objective, seeds, hypers))
         float32, int32 = np.dtype(np.float32), np.dtype(np.int32)
         fills = {k: jax.ShapeDtypeStruct(v, float32) for k, v in shapes(config).items()}
-        pairs = Pairs(*(jax.ShapeDtypeStruct((64, 2, *end), int32) for end in ((32,), (), ())))
+        gated = NodeGates(params, fills, config=config)
+        state = jax.eval_shape(lambda gated: init_jobs(objective, seeds, hypers, gated), gated)
+        ends = ((64, 2, 32), (64, 1), (64, 1), (64, 1))
+        examples = Examples(*(jax.ShapeDtypeStruct(end, int32) for end in ends), paired=True)
         step = make_train_chunk(objective)
-        after, metrics = jax.eval_shape(
-            lambda s, d, p: step(s, 1, d, p), state, (params, fills), pairs
-        )
+        after, metrics = jax.eval_shape(lambda s, d, p: step(s, 1, d, p), state, gated, examples)
     assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
     assert metrics["loss"].shape == (1, 1)
     assert sum(leaf.size for leaf in jax.tree.leaves(after.tau)) == config.num_nodes == 188416

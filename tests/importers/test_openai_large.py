@@ -4,15 +4,15 @@ import resource
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from circuitjax.prune.nodes import NodeMasks
 
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.nodes import NodeGates
 from circuitjax.importers.openai import import_openai
 from circuitjax.model.sites import shapes
-from circuitjax.prune.config import PruneConfig, default_hyper
-from circuitjax.prune.objective import Pairs
+from circuitjax.prune.defaults import Search, default_hyper
+from circuitjax.prune.objective import Objective
 from circuitjax.prune.train import Job, run_chunks, start_jobs
 from tests.importers import openai_reference as reference
 from tests.importers.openai_files import write_folder
@@ -43,14 +43,15 @@ def test_475_million_parameters_take_a_pruning_step(tmp_path):
     tokens = rng.integers(0, 2048, (8, 2, 32)).astype(np.int32)
     last, answers = np.full((8, 2), 31, np.int32), rng.integers(0, 2048, (8, 2)).astype(np.int32)
     fills = {site: np.zeros(shape, np.float32) for site, shape in shapes(config).items()}
-    objective = NodeMasks(config, PruneConfig(steps=1, batch_size=4))
-    before = start_jobs(objective, [Job(0, default_hyper(config.num_nodes))])
-    held = {site: np.asarray(tau) for site, tau in before.tau.items()}
+    objective = Objective("heaviside", "task", "count", "binary", False, False, "loss", 1, 4)
+    gated = NodeGates(dict(model.params), fills, config=config)
+    before = start_jobs(objective, [Job(0, default_hyper(Search(), config.num_nodes))], gated)
+    held = np.asarray(before.tau["gates"])
     started = time.perf_counter()
-    pairs = Pairs(*map(jnp.asarray, (tokens, last, answers)))
-    after = run_chunks(objective, before, (dict(model.params), fills), pairs, 1)
+    examples = Examples.of_pairs(tokens, last, answers)
+    after = run_chunks(objective, before, gated, examples, 1)
     stepped = time.perf_counter() - started
-    moved = sum(int(np.sum(np.asarray(after.tau[site]) != held[site])) for site in held)
+    moved = int(np.sum(np.asarray(after.tau["gates"]) != held))
     assert moved > 0.9 * config.num_nodes
     assert peak_gib() < 24
     print(f"\nimport {imported:.0f} s, step {stepped:.0f} s, peak {peak_gib():.1f} GiB")

@@ -59,7 +59,7 @@ BAD_CONFIG = {
     "positions": ({"d_pos_emb": 0}, "d_pos_emb is 0; it must be a whole number above 0"),
     "afrac 0": ({"afrac": 0}, "afrac is 0; it must be above 0 and at most 1"),
     "afrac 2": ({"afrac": 2.0}, "afrac is 2.0; it must be"),
-    "afrac nan": ({"afrac": float("nan")}, "afrac is nan; it must be"),
+    "afrac nan": ({"afrac": float("nan")}, "it holds NaN, which is no JSON number"),
     "afrac text": ({"afrac": "0.5"}, "afrac is '0.5'; it must be"),
     "place": (
         {"afrac_loctypes": "attn_in,attn_x"},
@@ -68,7 +68,7 @@ BAD_CONFIG = {
     "blank": ({"afrac_loctypes": "attn_in, attn_q"}, "afrac_loctypes has ' attn_q'"),
     "places": ({"afrac_loctypes": ["attn_in"]}, "afrac_loctypes is ['attn_in']; it must be text"),
     "name": ({"tokenizer_name": None}, "tokenizer_name is None; it must be text"),
-    "many layers": ({"n_layer": 10**12}, "too few for 1000000000000 layers"),
+    "many layers": ({"n_layer": 10**12}, "n_layer is 1000000000000; it must be at most 2048"),
 }
 
 

@@ -66,6 +66,7 @@ def _run_one(config: TransformerConfig, params: Any, tokens: np.ndarray, edit: E
         q, k, v = (node(f"attn.{n}", _affine(inside, p, f"attn_{n}")) for n in "qkv")
         mixed, pattern = _attention(config, q, k, v, p.get("attn_sink"))
         keep("attn.pattern", pattern)
+        keep("attn.mixed", mixed)
         x = x + node("attn.resid_delta", _affine(mixed, p, "attn_out"))
         x = keep("resid.mid", _settle(config, "resid.post_attn", x))
         inside = node("mlp.act_in", read("mlp", x))

@@ -159,13 +159,13 @@ GOOD: dict[str, Any] = {
         ({"num_layers": 0}, "num_layers is 0"),
         ({"d_model": 2.5}, "d_model is 2.5"),
         ({"norm": "batch"}, "norm is 'batch'; choose one of"),
-        ({"activation": "silu"}, "activation is 'silu'"),
+        ({"activation": "swish"}, "activation is 'swish'"),
         ({"matmul_dtype": "float16"}, "matmul_dtype is 'float16'"),
         ({"d_position": 3}, "d_position is 3"),
         ({"position": "concatenated"}, "d_position is 0"),
         ({"abs_top_k_sites": ("attn.pattern",)}, "abs_top_k_sites holds"),
         ({"abs_top_k_fraction": 1.5}, "abs_top_k_fraction is 1.5"),
-        ({"rotary": True}, "unknown fields .'rotary'"),
+        ({"alibi": True}, "unknown fields .'alibi'"),
     ],
 )
 def test_bad_configs_are_named(change, message):

@@ -198,9 +198,9 @@ def test_bad_arguments_are_refused(tokenizer: Tokenizer) -> None:
             draw_examples(task, tokenizer, "test", 0, 0)
         with pytest.raises(ValueError, match="has no end"):
             draw_examples(task, tokenizer, "test", None, 0)
-    with pytest.raises(ValueError, match="either samplers or a function"):
+    with pytest.raises(ValueError, match="needs samplers, a function `fit`, or a pool"):
         ContrastTask("t", "d")
-    with pytest.raises(ValueError, match="either samplers or a function"):
+    with pytest.raises(ValueError, match="needs samplers, a function `fit`, or a pool"):
         ContrastTask("t", "d", (listed,), fit=lambda tokenizer: (listed,))
     with pytest.raises(ValueError, match="two templates of one name"):
         ContrastTask("t", "d", (listed, listed))

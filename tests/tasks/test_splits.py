@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pytest
+import tokenizers
 
 from circuitjax.tasks import jsonl, splits, suite
 from circuitjax.tasks.base import Encoded, Pair, Task, encode_pairs
@@ -160,7 +161,7 @@ def test_a_pool_whose_names_are_always_the_same_is_split_by_its_text(
 def test_a_small_pool_gives_every_split_a_pair() -> None:
     for count in range(3, 30):
         pool = tuple(Pair(f"x{i}", f"y{i}", "a", "b") for i in range(10**6, 10**6 + count))
-        assert set(splits._split_pool(pool).values()) == set(splits.SPLITS)
+        assert set(splits.split_pool(pool, splits._both).values()) == set(splits.SPLITS)
 
 
 def constant(rng: random.Random) -> Pair:
@@ -194,6 +195,9 @@ def test_what_was_checked_once_is_drawn_without_encoding_again(
     class Counting:
         def encode_batch_fast(self, texts, **_):
             seen.extend(texts)
+
+        def encode(self, text, **_):
+            return tokenizers.Tokenizer.from_str(tokenizer.json).encode(text, **_)
 
     monkeypatch.setitem(vars(tokenizer), "_rust", Counting())
     for split in splits.SPLITS:
