@@ -46,7 +46,8 @@ def audit(circuit, task=TASK, config=FEW, **more):
     found = audit_circuit(planted_model(), task, circuit, config, hyper=HYPER, **more)
     fields = json.loads(json.dumps(found.figures.to_dict()))
     jsonschema.validate(fields, AuditFigures.schema())
-    assert AuditFigures.from_dict(fields).to_dict() == found.figures.to_dict()
+    again = AuditFigures.from_dict(fields)
+    assert json.loads(json.dumps(again.to_dict())) == fields
     return found, {check.name: check for check in found.figures.checks}
 
 
