@@ -64,6 +64,7 @@ def test_the_planted_nodes():
     assert found.polished.num_nodes <= 7
 
 
+@pytest.mark.slow
 def test_the_planted_weights():
     search = default_search("weights", ablation="zero", batch_size=8, **SIZES)
     facts = {"task": TASK.name, "search": search.to_dict()}
@@ -78,6 +79,7 @@ def test_the_planted_weights():
     assert set(figures.skipped) == {"frozen norms", "templates"}
 
 
+@pytest.mark.slow
 def test_the_planted_edges():
     search = default_search("edges", target_kl=0.3, batch_size=4, **SIZES)
     found, checks = audit(edges_of(search))
@@ -94,7 +96,7 @@ def test_the_planted_edges():
     assert checks["divergence of attention patterns"].passed is None
 
 
-@pytest.mark.parametrize("grain", ["nodes", "edges"])
+@pytest.mark.parametrize("grain", ["nodes", pytest.param("edges", marks=pytest.mark.slow)])
 def test_a_task_without_pairs(grain):
     ablation = {"nodes": "zero", "edges": "interchange"}[grain]
     search = default_search(
