@@ -265,6 +265,7 @@ def audit_circuit(
         task=task.name,
         grain=circuit.grain,
         ablation=circuit.ablation,
+        paired=problem.paired,
         unit="nodes" if by_nodes else "edges",
         measure=measure.kind,
         target=measure.target,

@@ -66,7 +66,7 @@ def loose_loss(target: float, chance: float = _CHANCE) -> float:
 
 
 def short_checks(
-    figures: Mapping[str, Any], target: float | None, kind: str = "loss"
+    figures: Mapping[str, Any], target: float | None, kind: str = "loss", *, paired: bool = True
 ) -> list[Check]:
     """What a pruning report can say by itself.
 
@@ -74,6 +74,7 @@ def short_checks(
       figures: of `evidence` and `baseline`.
       target: nats asked for; None where the circuit was cut to something else.
       kind: what the target is of: `loss` or `kl`.
+      paired: whether the task's prompts come in pairs.
     """
     checks = []
     if target is not None:
@@ -105,14 +106,12 @@ def short_checks(
             note="above 0 the circuit does the task better than the model it was cut from",
         ),
     ]
-    # Of tasks without pairs the correlation over all prompts has no sides that could make it large.
-    within = figures["correlation_within"]
-    side = " within a side" if within is not None or figures["correlation"] is None else ""
-    value = within if side else figures["correlation"]
+    # Without pairs there are no two sides that alone would make the correlation large.
+    value = figures["correlation_within" if paired else "correlation"]
     checks.append(
         Check(
             "faithfulness",
-            f"correlation of logit differences{side}",
+            f"correlation of logit differences{' within a side' if paired else ''}",
             value,
             0.5,
             at_most=False,
@@ -129,7 +128,7 @@ def full_checks(audit: AuditFigures) -> list[Check]:
     loose = loose_loss(target, audit.chance)
     kind = "kl" if audit.measure == "kl" else "loss"
     figures = {**dataclasses.asdict(audit.baseline), **dataclasses.asdict(audit.evidence)}
-    checks = short_checks(figures, target, kind)
+    checks = short_checks(figures, target, kind, paired=audit.paired)
 
     def add(group: str, name: str, figure: float | None, threshold: float, **more: Any) -> None:
         checks.append(Check(group, name, figure, threshold, **more))

@@ -192,6 +192,7 @@ class AuditFigures:
       format: of the record, with its version.
       model, model_hash, task: what the circuit is of.
       grain, ablation: of the circuit.
+      paired: whether the task's prompts come in pairs.
       unit: what its size counts, `nodes` or `edges`.
       measure: `calibrated`, `task` or `kl`; see `measure.py`.
       target: nats of the measure that the circuit is held to.
@@ -217,6 +218,7 @@ class AuditFigures:
     task: str
     grain: str
     ablation: str
+    paired: bool
     unit: str
     measure: str
     target: float

@@ -167,18 +167,20 @@ def sufficiency(
         norms: dict[str, Norms | None] = {"free": None}
         if freezes:
             norms["frozen"] = _norms(model, batch)
-        full, _ = _held(_under(model, "zero"), batch, key)
-        for kind in kinds:
+        # What can be asked of every task, resampling, brings the whole model's logits along.
+        full: Any = None
+        for kind in sorted(kinds, key=is_per_prompt, reverse=True):
             held = constant.get(kind)
             if is_per_prompt(kind):
-                _, held = _held(_under(model, kind), batch, key)
+                full, held = _held(_under(model, kind), batch, key)
                 held = _kept(held, model.held, problem.whole.held)
             for name, factors in norms.items():
                 found.setdefault((kind, name), []).append(
                     jax.device_get(_answer(model, gates, batch, full, held, factors))
                 )
     figures: dict[str, dict[str, Sufficiency]] = {}
-    for (kind, name), parts in found.items():
+    for kind, name in sorted(found, key=lambda asked: kinds.index(asked[0])):
+        parts = found[kind, name]
         answered = Answers(*(np.concatenate(p)[None, places] for p in zip(*parts, strict=True)))
         loss = float(measure.losses(answered)[0])
         raw = float(answered.losses("binary")[0])

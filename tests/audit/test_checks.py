@@ -66,6 +66,7 @@ AUDIT = AuditFigures(
     task="t",
     grain="nodes",
     ablation="mean",
+    paired=True,
     unit="nodes",
     measure="calibrated",
     target=0.15,
@@ -138,9 +139,10 @@ def test_the_short_form_fails_what_the_figures_fail():
     assert len(short_checks(FIGURES, None)) == len(short_checks(FIGURES, 0.15)) - 1
     by_kl = short_checks(FIGURES, 0.05, "kl")[0]
     assert (by_kl.name, by_kl.figure, by_kl.passed) == ("test KL", 0.1, False)
+    constant = {**FIGURES, "correlation_within": None}
+    assert short_checks(constant, 0.15)[-1].figure is None
     # Without pairs there are no sides, and the correlation over all prompts is the one.
-    alone = short_checks({**FIGURES, "correlation_within": None}, 0.15)[-1]
-    assert alone.figure is None
+    assert short_checks(constant, 0.15, paired=False)[-1].figure == FIGURES["correlation"]
 
 
 @pytest.mark.parametrize(("after", "passed"), [(8, False), (95, None)])
