@@ -54,9 +54,16 @@ def _run() -> PruneRun:
 def main(argv: list[str]) -> None:
     del argv
     if _LIST.value:
+<<<<<<< HEAD
         for tasks in (suite.TASKS, english.TASKS):
             for name in tasks:
                 print(f"{name:28s} {find_task(name).description}")
+=======
+        for name, binary in suite.TASKS.items():
+            print(f"{name:28s} {binary.description}")
+        for name, contrast in english.TASKS.items():
+            print(f"{name:28s} {contrast.description}")
+>>>>>>> space
         return
     keep_freed_memory()
     cache_compilations()

@@ -19,14 +19,12 @@ from circuitjax.audit.record import Agreement
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.replacement import refer
-from circuitjax.model.config import SITES
 from circuitjax.model.transformer import apply
 from circuitjax.prune.problem import Problem
 
 __all__ = ["agreement"]
 
 _ITEMS = 16  # per pass: every activation of two runs is held
-_NAMES = (*SITES, "attn.pattern")
 
 
 @jax.jit
@@ -38,9 +36,11 @@ def _compare(
     real = jnp.arange(tokens.shape[1])[None, :] <= last[:, None]
     held = refer(model, batch, key, full=False).held
     fills = model.held if held is None else held
-    of_model = apply(whole.config, whole.params, tokens, capture=_NAMES).captured
+    sites = whole.config.sites
+    names = (*sites, "attn.pattern")
+    of_model = apply(whole.config, whole.params, tokens, capture=names).captured
     of_circuit = apply(
-        model.config, model.params, tokens, model.tree(gates), fills, capture=_NAMES
+        model.config, model.params, tokens, model.tree(gates), fills, capture=names
     ).captured
     p, q = of_model["attn.pattern"], of_circuit["attn.pattern"]
     sink = jnp.abs(jnp.sum(p - q, axis=-1))
@@ -51,9 +51,9 @@ def _compare(
         "distance": jnp.sum(distance * real[None, :, None, :], axis=(1, 3)),
     }
     for name, value in (
-        ("error", {s: (of_model[s] - of_circuit[s]) ** 2 for s in SITES}),
-        ("total", {s: of_model[s] for s in SITES}),
-        ("square", {s: of_model[s] ** 2 for s in SITES}),
+        ("error", {s: (of_model[s] - of_circuit[s]) ** 2 for s in sites}),
+        ("total", {s: of_model[s] for s in sites}),
+        ("square", {s: of_model[s] ** 2 for s in sites}),
     ):
         sums[name] = {s: jnp.sum(v * count, axis=(1, 2)) for s, v in value.items()}
     return sums
@@ -96,7 +96,7 @@ def agreement(problem: Problem, circuit: Circuit, examples: Examples) -> Agreeme
     unexplained: list[float | None] = []
     for layer in range(config.num_layers):
         shares: list[np.ndarray] = []
-        for site in SITES:
+        for site in problem.model.config.sites:
             error, mean, square = (total[n][site][layer] for n in ("error", "total", "square"))
             # In float32 sums a constant node's variance is rounding: it has none to explain.
             spread = square - mean * mean / tokens

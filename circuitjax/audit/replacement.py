@@ -34,7 +34,8 @@ from circuitjax.gated.measures import (
 from circuitjax.gated.protocol import GatedModel, Held
 from circuitjax.gated.replacement import ABLATIONS, is_per_prompt, needs_corrupted, refer
 from circuitjax.gated.rows import Batches
-from circuitjax.model.transformer import Norms, apply, norm_factors
+from circuitjax.model.layers import norm_factors
+from circuitjax.model.transformer import Norms, apply
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Answers
 from circuitjax.prune.problem import Problem, gated_model

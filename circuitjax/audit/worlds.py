@@ -24,7 +24,7 @@ from jax import lax
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.gated.rows import Rows, shortened, stacked
-from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.config import TransformerConfig
 from circuitjax.model.transformer import Params, apply
 from circuitjax.prune.config import DataConfig, Hyper
 from circuitjax.prune.defaults import Search
@@ -330,7 +330,7 @@ def _prompt_means(
     def sums(batch: Examples) -> tuple[dict[str, jax.Array], jax.Array]:
         tokens, last = batch.tokens[:, 0], batch.positions[:, -1:]
         real = jnp.arange(tokens.shape[1])[None, :] <= last
-        seen = apply(config, params, tokens, capture=SITES).captured
+        seen = apply(config, params, tokens, capture=config.sites).captured
         weight = real[None, :, :, None].astype(jnp.float32)
         return {s: jnp.sum(v * weight, axis=(1, 2)) for s, v in seen.items()}, jnp.sum(real)
 
@@ -339,7 +339,7 @@ def _prompt_means(
         for start in range(0, examples.items, 16)
     ]
     tokens = sum(int(count) for _, count in parts)
-    return {s: np.asarray(sum(found[s] for found, _ in parts) / tokens) for s in SITES}
+    return {s: np.asarray(sum(found[s] for found, _ in parts) / tokens) for s in config.sites}
 
 
 def make_worlds(

@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -194,6 +195,8 @@ class Circuit:
         other = tokens if corrupted is None else jnp.asarray(corrupted, jnp.int32)
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
+        chex.assert_rank([tokens, positions], 2)
+        chex.assert_equal_shape([tokens, other])
         none = jnp.zeros((len(tokens), 1), jnp.int32)
         both = jnp.stack([tokens, other], axis=1)
         batch = Examples(both, jnp.asarray(positions, jnp.int32), none, none)
@@ -324,6 +327,11 @@ def load_circuit(directory: str | os.PathLike[str]) -> Circuit:
 
     Raises:
       ValueError: see `Circuit.load`.
+
+    Example:
+      >>> circuit.save("my_circuit", model)
+      >>> cj.load_circuit("my_circuit").content_hash == circuit.content_hash
+      True
     """
     root = pathlib.Path(directory)
     inner = root / "circuit"

@@ -125,6 +125,11 @@ def compact(model: Model, circuit: Circuit) -> CompactCircuit:
       ValueError: another model than the circuit's; AbsTopK at a node site (every activation competes
         there, so nothing can be left out); a circuit of residual edges, or one whose closed parts hold
         something else in every prompt.
+
+    Example:
+      >>> small = cj.compact(model, circuit)
+      >>> small.logits(problem.test.tokens[:2, 0]).shape[-1] == model.config.vocab_size
+      True
     """
     view = circuit.parts(model).get("nodes")
     if view is None or view.model.held is None:

@@ -18,7 +18,6 @@ import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.graph import FAMILIES
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import parse_address
@@ -79,8 +78,8 @@ def _kept_edges(circuit: Circuit) -> dict[str, float]:
 def _strengths(circuit: Circuit, model: Model) -> dict[str, float]:
     """Score of every edge, in the order of the forward pass."""
     config, params = circuit.config, model.params
-    kernels = {family.name: np.zeros(family.shape(config)) for family in FAMILIES}
-    ends = {(family.source, family.target): family.name for family in FAMILIES}
+    kernels = {family.name: np.zeros(family.shape(config)) for family in config.families}
+    ends = {(family.source, family.target): family.name for family in config.families}
     for source, target, weight in circuit.edges():
         layer, site, row = parse_address(config, source)
         _, other, column = parse_address(config, target)

@@ -87,6 +87,10 @@ def export_circuit(
 
     Raises:
       ValueError: see `check_formats`; or `viewer` without a problem; nothing is written then.
+
+    Example:
+      >>> [path.name for path in cj.export_circuit(circuit, model, ["json"], "exported")]
+      ['graph.json']
     """
     check_formats(formats, circuit, model)
     if "viewer" in formats and problem is None:

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -87,6 +88,8 @@ class Examples:
         """From tokens `[B, 2, T]` of pairs, the ends `[B, 2]` of their prompts and answers `[B, 2]`."""
         tokens, last, answers = (np.asarray(x, np.int32) for x in (tokens, last, answers))
         count, _, length = tokens.shape
+        chex.assert_shape(tokens, (count, 2, length))
+        chex.assert_shape([last, answers], (count, 2))
         both = np.stack([tokens, tokens[:, ::-1]], axis=1).reshape(2 * count, 2, length)
         arrays = (
             both,

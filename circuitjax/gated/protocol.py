@@ -76,7 +76,7 @@ class GatedModel(Protocol):
 
     @property
     def freezes_norms(self) -> bool:
-        """Whether `logits` takes `norms`, factors of the norms of another run; see `transformer.apply`."""
+        """Whether `logits` takes `norms`, factors of another run's norms; see `transformer.apply`."""
 
     def exists(self) -> np.ndarray:
         """bool `[G]`: gates that can matter; the others are padding, or always open."""

@@ -32,7 +32,6 @@ from circuitjax.gated.weight_index import (
 )
 from circuitjax.gated.weight_paths import kept_paths, real_gates
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.families import FAMILIES
 from circuitjax.model.graph import total_edges
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
 from circuitjax.model.sites import address, shapes
@@ -350,9 +349,10 @@ def weight_view(
     mask, weights = opened["mask"], opened["weights"]
     kernel = np.asarray(params["layers"]["attn_out"]) != 0
     read = np.any(weights["v->resid_delta"] & kernel, axis=2)  # rows of the kernel
+    (written,) = (family for family in config.families if family.source == "attn.v")
     by_node = np.zeros(shapes(config)["attn.v"], bool)
-    (written,) = (family for family in FAMILIES if family.source == "attn.v")
-    np.logical_or.at(by_node, (slice(None), written.rows(config)), read)
+    for row, node in enumerate(written.rows(config)):
+        by_node[:, node] |= read[:, row]
     closed_v = ~mask["attn.v"] & by_node
     base = {site: np.ones(shape, bool) for site, shape in shapes(config).items()}
     base["attn.v"] = ~closed_v

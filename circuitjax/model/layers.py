@@ -22,6 +22,7 @@ __all__ = [
     "keep_largest",
     "linear",
     "norm_factor",
+    "norm_factors",
     "norm_params",
     "normalise",
     "replace_closed",
@@ -206,3 +207,15 @@ def keep_largest(config: TransformerConfig, x: jax.Array, site: str) -> jax.Arra
     """AbsTopK where the config puts it, else x."""
     k = config.top_k_at(site)
     return x if k is None else abs_top_k(x, k)
+
+
+def norm_factors(config: TransformerConfig, captured: Mapping[str, jax.Array]) -> dict:
+    """Factors of every norm on the residual stream in one run, as `apply` takes them in `norms`.
+
+    Args:
+      config: the model's.
+      captured: `resid.pre`, `resid.mid` and `resid.post` of that run.
+    """
+    streams = {"attn": captured["resid.pre"], "mlp": captured["resid.mid"]}
+    streams["final"] = captured["resid.post"][-1]
+    return {name: norm_factor(config, stream) for name, stream in streams.items()}

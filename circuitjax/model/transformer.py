@@ -36,7 +36,6 @@ __all__ = [
     "Transformer",
     "apply",
     "init_params",
-    "norm_factors",
 ]
 
 Params = Mapping[str, Any]
@@ -314,7 +313,14 @@ def _init_stack(
 
 
 def init_params(key: jax.Array, config: TransformerConfig) -> Params:
-    """Random float32 parameters: {name: array}, with those of all layers stacked under `layers`."""
+    """Random float32 parameters: {name: array}, with those of all layers stacked under `layers`.
+
+    Example:
+      >>> import jax
+      >>> config = cj.TransformerConfig(2, 8, 2, 4, 16, vocab_size=10, context_length=6)
+      >>> sorted(cj.init_params(jax.random.key(0), config))[:2]
+      ['embed', 'final_norm_scale']
+    """
     tokens = jnp.zeros((1, 1), jnp.int32)
     return Transformer(config).init(key, tokens)["params"]
 
@@ -352,6 +358,11 @@ def apply(
     Raises:
       ValueError: an unknown site or capture name, a gate or fill of another shape, tokens that are
         not `[B, T]`, or more of them than the context length.
+
+    Example:
+      >>> output = cj.apply(model.config, model.params, problem.test.tokens[:2, 0])
+      >>> output.logits.shape[-1] == model.config.vocab_size
+      True
     """
     sites = config.sites
     capturable = tuple(dict.fromkeys((*sites, *CAPTURABLE)))
@@ -386,15 +397,3 @@ def apply(
     )
     assert isinstance(output, Output)  # Flax types it more widely
     return output
-
-
-def norm_factors(config: TransformerConfig, captured: Mapping[str, jax.Array]) -> dict:
-    """Factors of every norm on the residual stream in one run, as `apply` takes them in `norms`.
-
-    Args:
-      config: the model's.
-      captured: `resid.pre`, `resid.mid` and `resid.post` of that run.
-    """
-    streams = {"attn": captured["resid.pre"], "mlp": captured["resid.mid"]}
-    streams["final"] = captured["resid.post"][-1]
-    return {name: layers.norm_factor(config, stream) for name, stream in streams.items()}

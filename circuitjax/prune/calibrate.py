@@ -97,7 +97,7 @@ def calibrated_loss(odds: jax.Array, steps: int = 10) -> jax.Array:
     which pairs told apart perfectly would leave no gradient. At its optimum the calibration's own
     change adds nothing to the gradient, so it is held fixed for it.
     """
-    differences = odds.reshape(-1, 2) * jnp.asarray(_SIDES)[None, :]
+    differences = odds.reshape(-1, 2) * jnp.asarray(_SIDES)
     scale, shift = _newton(lax.stop_gradient(differences), steps)
     return jnp.mean(task_losses(calibrated_odds(odds, scale, shift)))
 
@@ -125,7 +125,7 @@ def _newton(differences: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:
 
 def _losses(differences: jax.Array, scale: Any, shift: Any) -> jax.Array:
     """Of differences `[B, 2]` of the two completions' logits, under a scale and a shift."""
-    return task_losses((scale * differences + shift) * jnp.asarray(_SIDES)[None, :])
+    return task_losses((scale * differences + shift) * jnp.asarray(_SIDES))
 
 
 def _fit(differences: jax.Array, weights: jax.Array, steps: int) -> Calibration:

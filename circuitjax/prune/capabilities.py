@@ -176,6 +176,12 @@ def refuse(
     Raises:
       ValueError: an unknown answer; a combination that a rule refuses; residual edges of a model whose
         stream is no sum of its writers; interchange for a task without corrupted prompts.
+
+    Example:
+      >>> choices = cj.Choices(grain="edges", ranking="variance")
+      >>> cj.refuse(choices, cj.SelectionConfig(), model.config, task)
+      Traceback (most recent call last):
+      ValueError: ranking=variance with grain weights or edges cannot be: only nodes have an ...
     """
     for name, known in answers().items():
         if getattr(choices, name) not in known:

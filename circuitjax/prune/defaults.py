@@ -64,6 +64,11 @@ class Search:
       data: sizes of the sets.
       train: length of the training.
       selection: what the cut aims at.
+
+    Example:
+      >>> search = cj.Search(cj.Choices(grain="weights"), train=cj.TrainConfig(steps=200))
+      >>> cj.Search.from_dict(search.to_dict()) == search
+      True
     """
 
     choices: Choices = dataclasses.field(default_factory=Choices)
@@ -104,6 +109,10 @@ def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -
 
     Raises:
       ValueError: an unknown setting, or two targets.
+
+    Example:
+      >>> cj.default_search("edges", target_kl=0.1).choices.ablation
+      'interchange'
     """
     given = {name: value for name, value in given.items() if value is not None}
     target, given = _target(given)
@@ -173,6 +182,10 @@ def default_hyper(search: Search, num_gates: int, **changes: float) -> Hyper:
 
     Raises:
       ValueError: a value outside its limits.
+
+    Example:
+      >>> float(cj.default_hyper(cj.default_search("nodes"), num_gates=1800).k_coef)
+      0.01
     """
     choices, edges = search.choices, search.choices.grain == "edges"
     if choices.gate == "hard_concrete":
@@ -207,6 +220,10 @@ def default_jobs(
 
     Raises:
       ValueError: a hyperparameter out of range.
+
+    Example:
+      >>> len(cj.default_jobs(cj.default_search("nodes"), num_gates=1800, seeds=[0, 1]))
+      16
     """
     grain, control = search.choices.grain, search.choices.control
     varied: list[dict[str, float]] = [{}]

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -170,6 +171,7 @@ def answered(
 ) -> Answers:
     """As `answers`, of examples that were cut before; the model may be a reduced one."""
     gates = np.asarray(opened, np.float32)
+    chex.assert_shape(gates, (None, model.num_gates))
     together = side_by_side() if together is None else together
     group = min(_SETS, len(gates)) if together else 1
     parts = []

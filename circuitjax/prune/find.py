@@ -266,6 +266,12 @@ def prepare(
 
     Raises:
       ValueError: a combination that the table of capabilities refuses; see also `make_problem`.
+
+    Example:
+      >>> sizes = {"train": 64, "validation": 32, "test": 32}
+      >>> problem = cj.prepare(model, task, cj.default_search("nodes", **sizes))
+      >>> problem.test.tokens.shape[:2]  # two prompts of each pair, each with its corrupted one
+      (64, 2)
     """
     refuse(
         search.choices,

@@ -26,6 +26,10 @@ def load_model(name: str | os.PathLike[str]) -> Model:
 
     Raises:
       ValueError: no such model (with the nearest built-in names), or an unreadable one.
+
+    Example:
+      >>> cj.load_model("tiny-python").config.num_layers
+      3
     """
     text = os.fspath(name)
     if text in BUILT_IN:
@@ -43,7 +47,12 @@ def load_model(name: str | os.PathLike[str]) -> Model:
 
 
 def model_card(name: str) -> str:
-    """The card of a built-in model, as Markdown."""
+    """The card of a built-in model, as Markdown.
+
+    Example:
+      >>> cj.model_card("tiny-python").splitlines()[0]
+      '# tiny-python'
+    """
     if name not in BUILT_IN:
         raise ValueError(f"no built-in model {name!r}; there are {', '.join(BUILT_IN)}")
     return _data(name, "CARD.md").read_text(encoding="utf-8")

@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
+from circuitjax.circuit.graph import edge_list
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.graph import edge_list
 from circuitjax.model.config import SITES
 from circuitjax.model.record import Model
 

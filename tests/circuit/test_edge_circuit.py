@@ -5,13 +5,13 @@ import json
 
 import numpy as np
 import pytest
-
 from circuitjax.circuit.edge_circuit import EdgeCircuit, flatten_writers, unflatten_writers
 from circuitjax.circuit.find_edges import default_edge_jobs, find_edge_circuit
-from circuitjax.model.residual_graph import residual_graph
-from circuitjax.model.transformer import apply
 from circuitjax.prune.residual import EdgeConfig
 from circuitjax.prune.residual_problem import make_edge_problem
+
+from circuitjax.model.residual_graph import residual_graph
+from circuitjax.model.transformer import apply
 from tests.prune.planted import CONFIG, TASK, planted_model
 
 SETTINGS = EdgeConfig(

@@ -7,12 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from circuitjax.audit.evidence import evidence
-from circuitjax.circuit import find
-from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.cleanup import cleanup
-from circuitjax.circuit.compact import compact
 from circuitjax.circuit.find import Job, pick
 from circuitjax.circuit.find_weights import (
     as_weight_circuit,
@@ -24,6 +19,13 @@ from circuitjax.circuit.find_weights import (
     weight_problem,
 )
 from circuitjax.circuit.graph import edge_list
+from circuitjax.prune.weight_gates import close_weights, weight_index
+from circuitjax.prune.weight_paths import kept_paths
+
+from circuitjax.audit.evidence import evidence
+from circuitjax.circuit import find
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.circuit.compact import compact
 from circuitjax.model.families import FAMILIES
 from circuitjax.model.record import Model
 from circuitjax.model.sites import shapes
@@ -31,8 +33,6 @@ from circuitjax.model.transformer import apply
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.objective import Pairs, binary_losses, logit_differences
 from circuitjax.prune.opening import GateHyper
-from circuitjax.prune.weight_gates import close_weights, weight_index
-from circuitjax.prune.weight_paths import kept_paths
 from circuitjax.report.drawing import draw_circuit
 from tests.prune.planted import CONFIG, PRUNE, TASK, planted_model, planted_problem
 

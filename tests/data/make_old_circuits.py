@@ -15,16 +15,16 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+from circuitjax.circuit.edge_circuit import EdgeCircuit
+from circuitjax.prune.weight_gates import weight_index
+from circuitjax.prune.weight_paths import kept_paths
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.edge_circuit import EdgeCircuit
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import apply, init_params
-from circuitjax.prune.weight_gates import weight_index
-from circuitjax.prune.weight_paths import kept_paths
 
 CONFIG = TransformerConfig(
     num_layers=2,

@@ -13,14 +13,14 @@ import numpy as np
 import pydot
 import pytest
 import tokenizers
-
-from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.description import describe, json_schema
 from circuitjax.circuit.edge_circuit import EdgeCircuit
 from circuitjax.circuit.export import FORMATS, export_circuit
 from circuitjax.circuit.graph import FAMILIES
 from circuitjax.circuit.graph_files import to_networkx, visible
 from circuitjax.circuit.load import load_circuit
+
+from circuitjax.circuit.circuit import Circuit
+from circuitjax.circuit.description import describe, json_schema
 from circuitjax.model.config import SITES
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph

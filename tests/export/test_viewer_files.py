@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-
-from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.export import export_circuit
 from circuitjax.circuit.graph import FAMILIES
 from circuitjax.circuit.viewer_files import viewer_data
+
+from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import SITES
 from circuitjax.model.sites import parse_address, shapes
 from circuitjax.model.transformer import apply

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from circuitjax.prune.nodes import NodeMasks
 
 from circuitjax.importers.openai import import_openai
 from circuitjax.importers.openai_config import read_config
@@ -16,7 +17,6 @@ from circuitjax.model.record import Model
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import apply, init_params
 from circuitjax.prune.config import PruneConfig, default_hyper, stack_hypers
-from circuitjax.prune.nodes import NodeMasks
 from circuitjax.prune.objective import Pairs
 from circuitjax.prune.train import init_jobs, make_train_chunk
 from tests.importers import openai_reference as reference

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from circuitjax.prune.nodes import NodeMasks
 
 from circuitjax.importers.openai import import_openai
 from circuitjax.model.sites import shapes
 from circuitjax.prune.config import PruneConfig, default_hyper
-from circuitjax.prune.nodes import NodeMasks
 from circuitjax.prune.objective import Pairs
 from circuitjax.prune.train import Job, run_chunks, start_jobs
 from tests.importers import openai_reference as reference

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.layers import norm_factors
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import (
     CAPTURABLE,
     Transformer,
     apply,
     init_params,
-    norm_factors,
 )
 
 # Compiled as one program: much less to compile than operation by operation.

@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import numpy as np
+from circuitjax.circuit.graph import edge_masks
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.circuit.graph import edge_masks
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.sites import parse_address, shapes

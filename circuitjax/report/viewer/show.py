@@ -136,5 +136,9 @@ def show(
 
     Arguments and errors are those of `circuit_page`; `.save("circuit.html")` writes the same page to a
     file that opens anywhere.
+
+    Example:
+      >>> cj.show(circuit, model).save("circuit.html") > 100_000  # bytes
+      True
     """
     return circuit_page(circuit, model, task=task, report=report, audit=audit, height=height)
