@@ -27,7 +27,7 @@ from circuitjax.tasks import suite
 from circuitjax.tasks.english import suite as english
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input
-from experiments.task_names import find_task, load_task
+from experiments.task_names import load_task
 
 __doc__ = f"{__doc__}\n{table_text()}"  # so that --help shows the table, too
 
@@ -54,16 +54,10 @@ def _run() -> PruneRun:
 def main(argv: list[str]) -> None:
     del argv
     if _LIST.value:
-<<<<<<< HEAD
-        for tasks in (suite.TASKS, english.TASKS):
-            for name in tasks:
-                print(f"{name:28s} {find_task(name).description}")
-=======
         for name, binary in suite.TASKS.items():
             print(f"{name:28s} {binary.description}")
         for name, contrast in english.TASKS.items():
             print(f"{name:28s} {contrast.description}")
->>>>>>> space
         return
     keep_freed_memory()
     cache_compilations()
