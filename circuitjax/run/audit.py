@@ -104,4 +104,4 @@ def run_audit(
         plot_audit(directory, figures, audit.odds)
         write_bytes(directory / "audit.md", audit_markdown(figures).encode())
         write_json(directory / "audit.json", seal(figures.to_dict()))
-    return figures
+        return read_audit(directory / "audit.json")

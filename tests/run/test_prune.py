@@ -218,3 +218,49 @@ def test_what_diverges_keeps_the_last_good_state(tmp_path, monkeypatch):
         run_pruning(run)
     assert checkpoints.latest_step(run.directory / "training") == 20
     assert not (run.directory / "report.json").exists()
+
+
+def test_the_schema_admits_what_is_written(finished):
+    """Every field that is written is described, with a type that fits it; no other is allowed."""
+    _, report = finished
+    schema = Report.schema()
+    written = json.loads(json.dumps(report.to_dict()))
+    assert set(schema["properties"]) == set(schema["required"]) == set(written)
+    check(schema, written, "report")
+    with pytest.raises(ValueError, match="unknown field 'method'"):
+        Report.from_dict({**written, "method": "nodes"})
+    with pytest.raises(ValueError, match="nodes is 'many'"):
+        Report.from_dict({**written, "nodes": "many"})
+
+
+def check(schema, value, where):
+    """A small validator, of the parts of JSON schema that ours use."""
+    if "anyOf" in schema:
+        for one in schema["anyOf"]:
+            try:
+                return check(one, value, where)
+            except AssertionError:
+                continue
+        raise AssertionError(where)
+    if "enum" in schema:
+        assert value in schema["enum"], where
+    kinds = {
+        "string": str,
+        "integer": int,
+        "number": (int, float),
+        "boolean": bool,
+        "null": type(None),
+        "object": dict,
+        "array": list,
+    }
+    if "type" in schema:
+        assert isinstance(value, kinds[schema["type"]]), where
+    for name, inner in schema.get("properties", {}).items():
+        check(inner, value[name], f"{where}.{name}")
+    if isinstance(value, dict) and isinstance(schema.get("additionalProperties"), dict):
+        for name, inner in value.items():
+            check(schema["additionalProperties"], inner, f"{where}.{name}")
+    if isinstance(value, list) and "items" in schema and schema["items"]:
+        for index, inner in enumerate(value):
+            check(schema["items"], inner, f"{where}[{index}]")
+    return None
