@@ -18,7 +18,7 @@ import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.graph import FAMILIES
+from circuitjax.model.families import FAMILIES
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import parse_address
