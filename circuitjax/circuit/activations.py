@@ -14,7 +14,7 @@ import numpy as np
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.protocol import View
 from circuitjax.gated.replacement import refer
-from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.config import TransformerConfig
 from circuitjax.model.transformer import Params, apply
 
 __all__ = ["circuit_activations", "kept_channels", "node_activations"]
@@ -32,13 +32,13 @@ def kept_channels(
     return {
         f"{layer}.{site}": np.flatnonzero(mask[site][layer])
         for layer in range(config.num_layers)
-        for site in SITES
+        for site in config.sites
     }
 
 
 @functools.partial(jax.jit, static_argnums=0)
 def _captured(config: TransformerConfig, params: Params, tokens: jax.Array) -> Captured:
-    return apply(config, params, tokens, capture=SITES).captured
+    return apply(config, params, tokens, capture=config.sites).captured
 
 
 @jax.jit
@@ -50,7 +50,7 @@ def _captured_in_circuit(model: Any, gates: jax.Array, batch: Examples) -> Captu
         batch.tokens[:, 0],
         model.tree(gates),
         model.held if held is None else held,
-        capture=SITES,
+        capture=model.config.sites,
     )
     return found.captured
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.grains import grain_named
-from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.config import ALL_SITES, TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.sites import address, parse_address
 from circuitjax.tasks.tokenizer import Tokenizer
@@ -102,7 +102,7 @@ def _residual_links(
     config: TransformerConfig, mask: Mapping[str, np.ndarray]
 ) -> list[tuple[str, str]]:
     """From each kept write to every later kept read of its channel, in forward order."""
-    order = {site: place for place, site in enumerate(SITES)}
+    order = {site: place for place, site in enumerate(ALL_SITES)}
     links = []
     for layer in range(config.num_layers):
         for write in ("attn.resid_delta", "mlp.resid_delta"):

@@ -17,7 +17,7 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.description import describe, json_schema
 from circuitjax.export.formats import FORMATS, export_circuit
 from circuitjax.export.graph_files import to_networkx, visible
-from circuitjax.model.config import SITES
+from circuitjax.model.config import ALL_SITES
 from circuitjax.model.families import FAMILIES
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
@@ -314,4 +314,4 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(circuits, model,
 
 def test_the_formats_are_those_of_the_documentation():
     assert FORMATS == ("json", "graphml", "dot", "benchmark", "viewer")
-    assert len(SITES) == len(json_schema()["$defs"]["node"]["properties"]["site"]["enum"])
+    assert len(ALL_SITES) == len(json_schema()["$defs"]["node"]["properties"]["site"]["enum"])

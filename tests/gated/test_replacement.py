@@ -43,7 +43,7 @@ def examples(paired, count=8, length=6, vocabulary=11, alike=True):
 
 def gated(draw, grain, ablation, changes):
     config, rng = draw.config(**changes), np.random.default_rng(0)
-    params = jax.tree.map(jnp.asarray, draw.params(config, rng))
+    params = jax.tree.map(jnp.asarray, draw.params(config, rng, density=1.0))
     constant = not is_per_prompt(ablation)
     fills = draw.fills(config, rng) if constant else None
     held = None if fills is None else jax.tree.map(jnp.asarray, fills)

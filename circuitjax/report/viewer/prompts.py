@@ -96,8 +96,10 @@ def _heads(circuit: Circuit) -> list[list[int]]:
         return [[int(layer), int(head)] for layer, head in named]
     kept: set[tuple[int, int]] = set()
     for site in ("attn.q", "attn.k", "attn.v"):
+        share = circuit.config.num_heads // circuit.config.heads_of(site)  # of keys and values
         for layer, index in np.argwhere(mask[site]):
-            kept.add((int(layer), int(index) // circuit.config.d_head))
+            first = int(index) // circuit.config.d_head * share
+            kept |= {(int(layer), head) for head in range(first, first + share)}
     return [list(head) for head in sorted(kept)]
 
 
