@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.gated.weight_index import close_weights
 from circuitjax.model.config import TransformerConfig
+from circuitjax.model.graph import edge_masks
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
-from circuitjax.model.sites import parse_address
 
 __all__ = ["benchmark_graph"]
 
@@ -53,7 +54,7 @@ def benchmark_graph(circuit: Circuit, model: Model) -> dict[str, Any]:
         "cfg": {
             "n_layers": config.num_layers,
             "n_heads": config.num_heads,
-            "parallel_attn_mlp": False,
+            "parallel_attn_mlp": bool(config.parallel),
             "d_model": config.d_model,
         },
         "nodes": {name: {"in_graph": name in touched} for name in (*names, "logits")},
@@ -77,14 +78,17 @@ def _kept_edges(circuit: Circuit) -> dict[str, float]:
 
 def _strengths(circuit: Circuit, model: Model) -> dict[str, float]:
     """Score of every edge, in the order of the forward pass."""
-    config, params = circuit.config, model.params
-    kernels = {family.name: np.zeros(family.shape(config)) for family in config.families}
-    ends = {(family.source, family.target): family.name for family in config.families}
-    for source, target, weight in circuit.edges():
-        layer, site, row = parse_address(config, source)
-        _, other, column = parse_address(config, target)
-        kernels[ends[site, other]][layer, row, column] = weight
-    by_head = (config.num_heads, config.d_head)
+    config, params, opened = circuit.config, model.params, circuit.opened
+    if "weights" in opened:
+        config, params = close_weights(config, params, circuit.held, opened["weights"])
+    kernels = {
+        name: np.asarray(params["layers"][kernel], np.float64) * kept
+        for (name, kept), kernel in zip(
+            edge_masks(config, params, opened["mask"]).items(),
+            (family.kernel for family in config.families),
+            strict=True,
+        )
+    }
     writers = [("input", _tokens_write(config, model))]
     found: dict[str, float] = {}
 
@@ -95,12 +99,18 @@ def _strengths(circuit: Circuit, model: Model) -> dict[str, float]:
 
     for layer in range(config.num_layers):
         for part in "qkv":
-            reads = kernels[f"act_in->{part}"][layer].reshape(-1, *by_head)
+            own = config.heads_of(f"attn.{part}")
+            reads = kernels[f"act_in->{part}"][layer].reshape(-1, own, config.d_head)
+            reads = np.repeat(reads, config.num_heads // own, axis=1)
             for head, strength in enumerate(np.linalg.norm(reads, axis=2).T):
                 read(f"a{layer}.h{head}<{part}>", strength)
-        written = np.linalg.norm(kernels["v->resid_delta"][layer].reshape(*by_head, -1), axis=1)
-        writers += [(f"a{layer}.h{head}", row) for head, row in enumerate(written)]
-        read(f"m{layer}", np.linalg.norm(kernels["act_in->post_act"][layer], axis=1))
+        kernel = kernels["v->resid_delta"][layer]
+        written = np.linalg.norm(kernel.reshape(config.num_heads, config.d_head, -1), axis=1)
+        heads = [(f"a{layer}.h{head}", row) for head, row in enumerate(written)]
+        writers += [] if config.parallel else heads
+        inputs = [f.name for f in config.families if f.source == "mlp.act_in"]
+        read(f"m{layer}", np.linalg.norm([kernels[n][layer] for n in inputs], axis=(0, 2)))
+        writers += heads if config.parallel else []
         neurons = kernels["post_act->resid_delta"][layer]
         writers.append((f"m{layer}", np.linalg.norm(neurons, axis=0)))
     embed = np.asarray(params["embed"], np.float64)

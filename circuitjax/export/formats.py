@@ -55,6 +55,11 @@ def check_formats(formats: Sequence[str], circuit: Circuit, model: Model) -> Non
                 "format 'viewer' shows channels and neurons: it is for circuits of nodes or weights, "
                 "not of residual edges"
             )
+        if circuit.config.gated_mlp or circuit.config.queries_per_kv > 1:
+            raise ValueError(
+                "format 'viewer' knows plain MLPs and heads that share no keys and values: model "
+                f"{model.name!r} is of another kind"
+            )
         if is_per_prompt(circuit.ablation):
             raise ValueError(
                 "format 'viewer' shows one replacement for all prompts: it is for mean and zero "

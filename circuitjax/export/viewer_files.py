@@ -28,7 +28,6 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.measures import calibrated_odds, mean_task_loss
 from circuitjax.gated.protocol import View
 from circuitjax.model.config import RESIDUAL_SITES, SITES, TransformerConfig
-from circuitjax.model.families import FAMILIES
 from circuitjax.model.record import Model
 from circuitjax.model.transformer import Params
 from circuitjax.prune.evaluate import answers
@@ -267,7 +266,7 @@ def _pairs_of_sites(
     torch = require_torch()
     found = []
     for layer in range(config.num_layers):
-        for family in FAMILIES:
+        for family in config.families:
             source, target = f"{layer}.{family.source}", f"{layer}.{family.target}"
             kernel = np.asarray(params["layers"][family.kernel][layer], np.float32)
             weights = kernel[np.ix_(kept[source], kept[target])]

@@ -29,11 +29,14 @@ _COLUMN = {
     "attn.v": 1,
     "attn.resid_delta": 2,
     "mlp.act_in": 3,
-    "mlp.post_act": 4,
-    "mlp.resid_delta": 5,
+    "mlp.gate": 4,
+    "mlp.up": 4,
+    "mlp.post_act": 5,
+    "mlp.resid_delta": 6,
 }
-_TITLES = ("attn\nread", "q k v", "attn\nwrite", "mlp\nread", "neuron", "mlp\nwrite")
+_TITLES = ("attn\nread", "q k v", "attn\nwrite", "mlp\nread", "gate up", "neuron", "mlp\nwrite")
 _MARKER = {"attn.q": "^", "attn.k": "v", "attn.v": "D", "mlp.post_act": "s", "mlp": "s"}
+_MARKER |= {"mlp.gate": "<", "mlp.up": ">"}
 _POSITIVE, _NEGATIVE = "#0072B2", "#D55E00"
 _READERS = {"q": "#009E73", "k": "#CC79A7", "v": "#56B4E9"}
 _OTHER_READER = "#7F7F7F"
@@ -58,7 +61,9 @@ def _channel(node: Mapping) -> _Place:
     if "head" in node:
         label = f"{site[-1]} h{node['head']}.c{node['channel']}"
     title = f"{layer}. {_TITLES[column]}"
-    return _Place(6 * layer + column, title, (site, index), _MARKER.get(site, "o"), label)
+    return _Place(
+        len(_TITLES) * layer + column, title, (site, index), _MARKER.get(site, "o"), label
+    )
 
 
 def _component(node: Mapping, layers: int) -> _Place:

@@ -7,8 +7,11 @@ import pytest
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.compact import compact
+from circuitjax.gated.weight_index import close_weights
 from circuitjax.model import transformer
+from circuitjax.model.families import FAMILIES
 from circuitjax.model.record import Model
+from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import shapes
 
 VARIANTS = {
@@ -30,7 +33,11 @@ VARIANTS = {
 
 
 def _circuit(model, mask, fills):
-    return Circuit(model.name, model.hash, model.config, mask, fills)
+    return Circuit.of(model, "nodes", {"mask": mask}, held=fills)
+
+
+def _gates(circuit):
+    return {s: jnp.asarray(m, jnp.float32) for s, m in circuit.opened["mask"].items()}
 
 
 @pytest.mark.parametrize(
@@ -49,9 +56,9 @@ def test_equals_the_gated_model(draw, name, density):
     circuit = _circuit(model, draw.mask(config, rng, density), draw.fills(config, rng))
 
     def full(gates):
-        return transformer.apply(config, model.params, draw.tokens, gates, circuit.fills).logits
+        return transformer.apply(config, model.params, draw.tokens, gates, circuit.held).logits
 
-    expected = np.asarray(jax.jit(full)(circuit.gates()))
+    expected = np.asarray(jax.jit(full)(_gates(circuit)))
     small = compact(model, circuit)
     scale = max(1.0, float(np.max(np.abs(expected))))
     np.testing.assert_allclose(small.logits(draw.tokens) / scale, expected / scale, atol=1e-5)
@@ -73,7 +80,7 @@ def test_equals_the_gated_model_where_only_the_first_layer_attends(draw, name):
     everywhere = np.asarray(small.logits(draw.tokens))
     found = small.logits(draw.tokens, jnp.asarray(draw.positions))
     expected = transformer.apply(
-        config, model.params, draw.tokens, circuit.gates(), circuit.fills
+        config, model.params, draw.tokens, _gates(circuit), circuit.held
     ).logits
     scale = max(1.0, float(np.max(np.abs(expected))))
     np.testing.assert_allclose(everywhere / scale, expected / scale, atol=1e-5)
@@ -101,3 +108,36 @@ def test_another_model_is_refused(draw):
     circuit = _circuit(model, draw.mask(config, rng, 0.5), draw.fills(config, rng))
     with pytest.raises(ValueError, match="load the model it was found in"):
         compact(other, circuit)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"attention_sinks": True},
+        {"biases": False},
+        {"norm": "layer", "biases": False, "position": "concatenated", "d_position": 3},
+    ],
+)
+def test_single_weights_equal_the_gated_model(draw, changes):
+    config, rng = draw.config(**changes), np.random.default_rng(0)
+    model = Model("tiny", config, draw.params(config, rng))
+    opened = {f.name: rng.random(f.shape(config)) < 0.6 for f in FAMILIES}
+    mask, fills = draw.mask(config, rng, 0.8), draw.fills(config, rng)
+    circuit = Circuit.of(model, "weights", {"mask": mask, "weights": opened}, held=fills)
+    closed = close_weights(config, model.params, fills, opened)
+    expected = transformer.apply(*closed, draw.tokens, _gates(circuit), fills).logits
+    found = compact(model, circuit).logits(draw.tokens)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+def test_what_has_no_compact_form_is_refused(draw):
+    config, rng = draw.config(), np.random.default_rng(2)
+    model = Model("tiny", config, draw.params(config, rng))
+    kept = np.ones(residual_graph(config).num_edges, bool)
+    mask = {"mask": draw.mask(config, rng, 0.5)}
+    for circuit in (
+        Circuit.of(model, "edges", {"kept": kept}, ablation="interchange"),
+        Circuit.of(model, "nodes", mask, ablation="resample"),
+    ):
+        with pytest.raises(ValueError, match="has no compact form"):
+            compact(model, circuit)

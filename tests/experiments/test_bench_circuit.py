@@ -6,7 +6,7 @@ import pytest
 
 from tests.audit.planted_audit import circuit_of
 from tests.experiments.drive import drive
-from tests.prune.planted import LETTERS, PLANTED, PRUNE, planted_model
+from tests.prune.planted import LETTERS, PLANTED, SEARCH, planted_model
 
 ROW = {"positive_completion": "x", "negative_completion": "y"}
 
@@ -16,7 +16,9 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("bench")
     model = planted_model()
     model.save(root / "model")
-    circuit_of(PLANTED, provenance={"prune": PRUNE.to_dict()}).save(root / "run" / "circuit", model)
+    circuit_of(PLANTED, provenance={"search": SEARCH.to_dict()}).save(
+        root / "run" / "circuit", model
+    )
     texts = [a + b + c for a in LETTERS[:6] for b in LETTERS[:6] for c in LETTERS[:6]]
     rows = [{"positive": f"A-{t}", "negative": f"B-{t}", **ROW} for t in texts]
     (root / "good.jsonl").write_text("\n".join(json.dumps(row) for row in rows))

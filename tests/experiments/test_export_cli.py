@@ -1,6 +1,5 @@
 """The export binary: every format from one command; bad input is one line and writes nothing."""
 
-import dataclasses
 import importlib.util
 import json
 
@@ -9,6 +8,7 @@ import pytest
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.sites import parse_address, shapes
+from circuitjax.prune.defaults import default_search
 from tests.experiments.drive import drive
 from tests.prune.planted import CONFIG, LETTERS, PLANTED, planted_model
 
@@ -38,14 +38,15 @@ def folder(tmp_path_factory):
     model.save(root / "model")
     planted_model(2.0, "other").save(root / "other")
     mask = {site: np.zeros(shape, bool) for site, shape in shapes(CONFIG).items()}
-    circuit = Circuit(model.name, model.hash, CONFIG, mask, model.means, provenance={"task": "t"})
+    opened, facts = {"mask": mask}, {"task": "t"}
+    circuit = Circuit.of(model, "nodes", opened, held=model.means, provenance=facts)
     circuit.save(root / "empty", model)
     for name in PLANTED:
         layer, site, index = parse_address(CONFIG, name)
         mask[site][layer, index] = True
-    sizes = {"train_pairs": 8, "validation_pairs": 8, "test_pairs": 8, "ablation": "mean"}
-    facts = {"task": "pairs", "prune": sizes}
-    dataclasses.replace(circuit, mask=mask, provenance=facts).save(root / "circuit", model)
+    search = default_search(train=8, validation=8, test=8)
+    facts = {"task": "pairs", "search": search.to_dict()}
+    circuit.changed(model, opened, provenance=facts).save(root / "circuit", model)
     ends = {"positive_completion": "x", "negative_completion": "y"}
     texts = [a + b + c for a in LETTERS[:4] for b in LETTERS[:4] for c in LETTERS[:4]]
     rows = [{"positive": f"A-{t}", "negative": f"B-{t}", **ends} for t in texts]

@@ -1,6 +1,5 @@
 """Exports: other programs read them, what they read is the circuit, and no string breaks out."""
 
-import dataclasses
 import itertools
 import json
 import shutil
@@ -13,15 +12,13 @@ import numpy as np
 import pydot
 import pytest
 import tokenizers
-from circuitjax.circuit.edge_circuit import EdgeCircuit
-from circuitjax.circuit.export import FORMATS, export_circuit
-from circuitjax.circuit.graph import FAMILIES
-from circuitjax.circuit.graph_files import to_networkx, visible
-from circuitjax.circuit.load import load_circuit
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.description import describe, json_schema
-from circuitjax.model.config import SITES
+from circuitjax.export.formats import FORMATS, export_circuit
+from circuitjax.export.graph_files import to_networkx, visible
+from circuitjax.model.config import ALL_SITES
+from circuitjax.model.families import FAMILIES
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import shapes
@@ -46,34 +43,31 @@ def model(draw):
 def circuits(draw, model):
     rng = np.random.default_rng(1)
     config = model.config
-    nodes = Circuit(
-        model_name=model.name,
-        model_hash=model.hash,
-        config=config,
-        mask=draw.mask(config, rng, 0.6),
-        fills=draw.fills(config, rng),
-        scale=1.5,
-        provenance={"task": "quotes \"'</script>\x00", "made": {"by": ["\ud800", None, 1.5]}},
-    )
-    open_weights = {family.name: rng.random(family.shape(config)) < 0.8 for family in FAMILIES}
-    graph = residual_graph(config)
-    edges = EdgeCircuit(
-        *(model.name, model.hash, config, rng.random(graph.num_edges) < 0.4, "interchange"),
-        provenance=nodes.provenance,
-    )
+    mask, fills = draw.mask(config, rng, 0.6), draw.fills(config, rng)
+    facts = {"task": "quotes \"'</script>\x00", "made": {"by": ["\ud800", None, 1.5]}}
+    weights = {family.name: rng.random(family.shape(config)) < 0.8 for family in FAMILIES}
+    kept = rng.random(residual_graph(config).num_edges) < 0.4
+    common = {"scale": 1.5, "provenance": facts}
     return {
-        "nodes": nodes,
-        "weights": dataclasses.replace(nodes, weights=open_weights),
-        "residual_edges": edges,
+        "nodes": Circuit.of(model, "nodes", {"mask": mask}, held=fills, **common),
+        "weights": Circuit.of(
+            model, "weights", {"mask": mask, "weights": weights}, held=fills, **common
+        ),
+        "edges": Circuit.of(model, "edges", {"kept": kept}, ablation="interchange", **common),
     }
 
 
-KINDS = pytest.mark.parametrize("kind", ["nodes", "weights", "residual_edges"])
+KINDS = pytest.mark.parametrize("kind", ["nodes", "weights", "edges"])
+
+
+def names_of(circuit: Circuit) -> list[str]:
+    """`writer->reader` of a circuit of residual edges."""
+    return [f"{source}->{target}" for source, target, _ in circuit.edges()]
 
 
 def links(circuit: Circuit) -> set[tuple[str, str]]:
     """(write, read) of a channel where the read comes later, by trying all pairs."""
-    place = {name: i for i, name in enumerate(circuit.nodes)}
+    place = {name: i for i, name in enumerate(circuit.nodes())}
     return {
         (write, read)
         for write, read in itertools.product(place, place)
@@ -93,19 +87,19 @@ def test_the_json_is_of_its_schema_and_says_what_the_circuit_is(circuits, model,
     assert "<" not in text
     found = json.loads(text)
     jsonschema.validate(found, json_schema())
-    assert found["kind"] == kind
+    assert (found["grain"], found["ablation"]) == (kind, circuit.ablation)
     assert found["model"]["name"] == model.name
     assert found["provenance"] == circuit.provenance
     assert found["task"] == circuit.provenance["task"]
-    assert [node["id"] for node in found["nodes"]] == circuit.nodes
-    if kind == "residual_edges":
+    assert [node["id"] for node in found["nodes"]] == circuit.nodes()
+    if kind == "edges":
         parts = [(e["source"], e["target"], e.get("reader")) for e in found["edges"]]
         named = [f"{s}->{t}<{r}>" if r else f"{s}->{t}" for s, t, r in parts]
-        assert named == circuit.edges()
+        assert named == names_of(circuit)
         assert found["counts"]["edges"] == circuit.num_edges
         return
     weights = [e for e in found["edges"] if e["kind"] == "weight"]
-    assert [(e["source"], e["target"], e["weight"]) for e in weights] == circuit.edges(model)
+    assert [(e["source"], e["target"], e["weight"]) for e in weights] == circuit.edges()
     assert found["counts"]["edges"] == len(weights) > 0
     streams = [(e["source"], e["target"]) for e in found["edges"] if e["kind"] == "residual"]
     assert len(streams) == len(set(streams)) > 0
@@ -145,8 +139,9 @@ def test_nearest_tokens_are_the_largest_weights_of_the_channel(circuits, model):
         lambda d: d["edges"][0].pop("weight"),
         lambda d: d["edges"][0].update(weight=0),
         lambda d: d["edges"][-1].update(weight=1.0),
-        lambda d: d.update(kind="residual_edges"),
-        lambda d: d.update(ablation="mean"),
+        lambda d: d.update(grain="edges"),
+        lambda d: d.update(ablation="noise"),
+        lambda d: d.pop("ablation"),
         lambda d: d["calibration"].update(scale=-1),
         lambda d: d["model"].update(hash="0"),
     ],
@@ -172,7 +167,7 @@ def test_networkx_reads_the_graphml(circuits, model, tmp_path, kind):
     if kind == "nodes":
         # Every counted edge is there, and along weights and streams information only goes forward.
         weighted = [e for *_, e in found.edges(data=True) if e["kind"] == "weight"]
-        assert len(weighted) == len(circuits[kind].edges(model))
+        assert len(weighted) == len(circuits[kind].edges())
         assert nx.is_directed_acyclic_graph(found)
 
 
@@ -194,7 +189,7 @@ def test_dot_is_read_back(circuits, model, tmp_path, kind):
         for node in part.get_nodes()
         if node.get_name() not in ("node", '"\\n"')
     }
-    assert names == set(circuits[kind].nodes)
+    assert names == set(circuits[kind].nodes())
     described = describe(circuits[kind], model)
     edges = sorted(
         (e.get_source().strip('"'), e.get_destination().strip('"')) for e in graph.get_edges()
@@ -214,7 +209,7 @@ def test_graphviz_lays_it_out_and_shows_every_string(circuits, model, tmp_path, 
     texts = {
         "".join(element.itertext()) for element in svg.iter("{http://www.w3.org/2000/svg}text")
     }
-    assert set(circuits[kind].nodes) <= texts
+    assert set(circuits[kind].nodes()) <= texts
     task = visible(circuits[kind].provenance["task"])
     assert f"{task} on {visible(model.name)}" in texts
     assert not list(svg.iter("{http://www.w3.org/2000/svg}script"))
@@ -226,7 +221,7 @@ def test_graphviz_lays_it_out_and_shows_every_string(circuits, model, tmp_path, 
 
 
 def test_the_benchmark_graph_of_residual_edges(circuits, model, tmp_path):
-    circuit = circuits["residual_edges"]
+    circuit = circuits["edges"]
     (path,) = export_circuit(circuit, model, ["benchmark"], tmp_path)
     found = json.loads(path.read_text())
     config = model.config
@@ -236,7 +231,7 @@ def test_the_benchmark_graph_of_residual_edges(circuits, model, tmp_path):
         "parallel_attn_mlp": False,
         "d_model": config.d_model,
     }
-    kept = {e.replace("embed->", "input->").replace("pos->", "input->") for e in circuit.edges()}
+    kept = {e.replace("embed->", "input->").replace("pos->", "input->") for e in names_of(circuit)}
     kept = {e.replace("<in>", "") for e in kept}
     assert {name for name, edge in found["edges"].items() if edge["in_graph"]} == kept
     assert {name for name, edge in found["edges"].items() if edge["score"] > 0} == kept
@@ -261,7 +256,7 @@ def test_the_benchmark_graph_sums_channels_up(circuits, model, tmp_path, kind):
     (path,) = export_circuit(circuit, model, ["benchmark"], tmp_path)
     found = json.loads(path.read_text())["edges"]
     writes, reads = {}, {}
-    for source, target, weight in circuit.edges(model):
+    for source, target, weight in circuit.edges():
         layer, block = source.split(".")[:2]
         if "resid_delta" in target:
             head = source.split(".")[3] if block == "attn" else ""
@@ -293,8 +288,9 @@ def test_the_benchmark_graph_sums_channels_up(circuits, model, tmp_path, kind):
 
 
 def test_what_cannot_be_exported_is_one_line_and_writes_nothing(circuits, model, tmp_path, draw):
-    nodes, edges = circuits["nodes"], circuits["residual_edges"]
+    nodes, edges = circuits["nodes"], circuits["edges"]
     empty = {site: np.zeros(shape, bool) for site, shape in shapes(model.config).items()}
+    resampled = nodes.changed(model, nodes.opened, ablation="resample", held=None)
     other = Model("other", model.config, draw.params(model.config, np.random.default_rng(9)))
     bad = [
         ((nodes, model, ["svg"]), "there is no format 'svg'; choose from json, graphml"),
@@ -302,8 +298,12 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(circuits, model,
         ((nodes, other, ["json"]), "not of 'other' with hash"),
         ((edges, other, ["benchmark"]), "not of 'other' with hash"),
         ((edges, model, ["json", "viewer"]), "not of residual edges"),
-        ((dataclasses.replace(nodes, mask=empty), model, ["dot"]), "is empty"),
-        ((dataclasses.replace(edges, kept=edges.kept & False), model, ["json"]), "is empty"),
+        ((nodes.changed(model, {"mask": empty}), model, ["dot"]), "is empty"),
+        (
+            (edges.changed(model, {"kept": edges.opened["kept"] & False}), model, ["json"]),
+            "is empty",
+        ),
+        ((resampled, model, ["viewer"]), "not for resample"),
     ]
     for arguments, message in bad:
         with pytest.raises(ValueError, match=r"\A[^\n]+\Z") as raised:
@@ -312,23 +312,6 @@ def test_what_cannot_be_exported_is_one_line_and_writes_nothing(circuits, model,
     assert not (tmp_path / "out").exists()
 
 
-def test_a_circuit_of_any_grain_is_loaded(circuits, model, tmp_path):
-    plain = dataclasses.replace(model, name="plain")
-    for kind, circuit in circuits.items():
-        named = dataclasses.replace(circuit, model_name="plain", provenance={"task": "t"})
-        named.save(tmp_path / kind, plain)
-        again = load_circuit(tmp_path / kind)
-        assert type(again) is type(circuit)
-        assert describe(again, plain) == describe(named, plain)
-    (tmp_path / "nodes" / "circuit.json").write_text("[1]")
-    (tmp_path / "weights" / "circuit.json").write_text("{")
-    for kind, message in (("nodes", "its format is None"), ("weights", "no readable circuit")):
-        with pytest.raises(ValueError, match=message):
-            load_circuit(tmp_path / kind)
-    with pytest.raises(ValueError, match="no readable circuit"):
-        load_circuit(tmp_path / "nowhere")
-
-
 def test_the_formats_are_those_of_the_documentation():
     assert FORMATS == ("json", "graphml", "dot", "benchmark", "viewer")
-    assert len(SITES) == len(json_schema()["$defs"]["node"]["properties"]["site"]["enum"])
+    assert len(ALL_SITES) == len(json_schema()["$defs"]["node"]["properties"]["site"]["enum"])

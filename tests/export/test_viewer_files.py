@@ -7,15 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from circuitjax.circuit.export import export_circuit
-from circuitjax.circuit.graph import FAMILIES
-from circuitjax.circuit.viewer_files import viewer_data
 
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.export.formats import export_circuit
+from circuitjax.export.viewer_files import viewer_data
 from circuitjax.model.config import SITES
+from circuitjax.model.families import FAMILIES
 from circuitjax.model.sites import parse_address, shapes
 from circuitjax.model.transformer import apply
-from circuitjax.prune.objective import answer_logits, logit_differences
 from tests.prune.planted import CONFIG, PLANTED, planted_model, planted_problem
 
 torch = pytest.importorskip("torch")
@@ -32,9 +31,9 @@ def circuit():
     rng = np.random.default_rng(4)
     fills = {s: rng.normal(0, 0.1, n).astype(np.float32) for s, n in shapes(CONFIG).items()}
     model = planted_model()
-    return Circuit(
-        *(model.name, model.hash, CONFIG, mask, fills, 0.5, 0.1),
-        {"task": '../first "letter"', "prune": {"steps": 3}},
+    facts = {"task": '../first "letter"', "made": {"steps": 3}}
+    return Circuit.of(
+        model, "nodes", {"mask": mask}, held=fills, scale=0.5, shift=0.1, provenance=facts
     )
 
 
@@ -52,21 +51,26 @@ def loaded(circuit, tmp_path_factory):
 
 @jax.jit
 def logits_at(gates, fills):
-    return answer_logits(CONFIG, planted_problem().params, planted_problem().test, gates, fills)
+    examples = planted_problem().test
+    tokens, positions = jnp.asarray(examples.tokens)[:, 0], jnp.asarray(examples.positions)
+    params = jax.tree.map(jnp.asarray, dict(planted_model().params))
+    return apply(CONFIG, params, tokens, gates, fills, positions=positions).logits[:, 0]
 
 
 def loss_of(circuit, gates) -> float:
-    problem = planted_problem()
+    """By the plain forward pass: after each prompt of a pair the answers' difference, calibrated."""
     gates = {site: jnp.asarray(m, jnp.float32) for site, m in gates.items()}
-    logits = logits_at(gates, dict(circuit.fills))
-    d = np.asarray(logit_differences(logits, problem.test.answers), np.float64)
+    logits = np.asarray(logits_at(gates, dict(circuit.held)), np.float64)
+    right, wrong = (np.asarray(planted_problem().test.right)[side::2, 0] for side in (0, 1))
+    pairs, each = logits.reshape(-1, 2, logits.shape[-1]), np.arange(len(right))
+    d = pairs[each, :, right] - pairs[each, :, wrong]
     return float(np.mean(np.logaddexp(0, (d * circuit.scale + circuit.shift) * [-1, 1])))
 
 
 def test_the_losses_that_it_shows(loaded, circuit):
     """Half of two of them; y / 2 - interv_loss for a node, x - interv_loss / 2 for a block."""
     held = loaded[0]["importances"]
-    kept = {site: np.asarray(m, np.float32) for site, m in circuit.mask.items()}
+    kept = {site: np.asarray(m, np.float32) for site, m in circuit.opened["mask"].items()}
     own = loss_of(circuit, kept)
     assert held["interv_loss"] / 2 == pytest.approx(own, abs=1e-5)
     whole = dataclasses.replace(circuit, scale=1.0, shift=0.0)
@@ -147,17 +151,16 @@ def test_the_contexts(loaded):
 def test_the_prompts(loaded, circuit):
     docs, acts = loaded[0]["importances"]["task_samples"]
     half = len(docs) // 2
+    gates = {s: jnp.asarray(m, jnp.float32) for s, m in circuit.opened["mask"].items()}
+    params = jax.tree.map(jnp.asarray, dict(planted_model().params))
     assert {int(row[1]) for row in docs[:half]} == {1}
     assert {int(row[1]) for row in docs[half:]} == {2}
     np.testing.assert_array_equal(docs[:half, 2:], docs[half:, 2:])
-    model = planted_model()
-    fills = {site: jnp.asarray(f) for site, f in circuit.fills.items()}
-    captured = apply(
-        *(CONFIG, planted_problem().params, jnp.asarray(docs.numpy()), circuit.gates(), fills),
-        capture=SITES,
-    ).captured
-    assert model.config is CONFIG
-    end = np.asarray(planted_problem().test.last)[:half].T.reshape(-1) + 1
+    fills = {site: jnp.asarray(f) for site, f in circuit.held.items()}
+    tokens = jnp.asarray(docs.numpy())
+    captured = apply(CONFIG, params, tokens, gates, fills, capture=SITES).captured
+    end = np.asarray(planted_problem().test.positions)[: 2 * half, 0].reshape(-1, 2)
+    end = end.T.reshape(-1) + 1
     for site, channels in acts.items():
         for channel, values in channels.items():
             expected = np.asarray(captured[site[2:]])[int(site[0])][..., channel]

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from circuitjax.model.families import FAMILIES
 from circuitjax.model.graph import (
-    FAMILIES,
     count_edges,
     count_outer_weights,
     edge_list,

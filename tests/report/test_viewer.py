@@ -2,8 +2,8 @@
 
 import base64
 import copy
+import dataclasses
 import fnmatch
-import functools
 import hashlib
 import html.parser
 import json
@@ -16,16 +16,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import circuitjax as cj
-from circuitjax.audit.parts import Parts, effects
+from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import SITES
+from circuitjax.model.families import FAMILIES
+from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import parse_address
 from circuitjax.model.transformer import apply
-from circuitjax.prune.objective import answer_logits, logit_differences
+from circuitjax.report.drawing import draw_circuit
 from circuitjax.report.viewer import page as page_module
+from circuitjax.report.viewer.collect import page_data
 from circuitjax.report.viewer.facts import audit_table, curve_of, figures_of
 from circuitjax.report.viewer.packing import pack, pack_scaled
 from circuitjax.report.viewer.page import MOST_BYTES, render_page, write_page
+from circuitjax.report.viewer.show import show
 from circuitjax.report.viewer.texts import idiom_contexts
 from tests.prune.planted import CONFIG, PLANTED, planted_model, planted_problem
 from tests.report.viewer_pages import (
@@ -33,9 +36,11 @@ from tests.report.viewer_pages import (
     EXTRA,
     HOSTILE,
     REPORT,
+    check,
     hostile_data,
     planted_circuit,
     planted_data,
+    point,
 )
 
 ROOT = pathlib.Path(page_module.__file__).parent
@@ -56,20 +61,25 @@ def node(name):
     return next(node for node in planted_data()["nodes"] if node["id"] == name)
 
 
-logits_at = jax.jit(functools.partial(answer_logits, CONFIG))
+@jax.jit
+def logits_at(gates, fills):
+    examples = planted_problem().test
+    tokens, positions = jnp.asarray(examples.tokens)[:, 0], jnp.asarray(examples.positions)
+    params = jax.tree.map(jnp.asarray, dict(planted_model().params))
+    return apply(CONFIG, params, tokens, gates, fills, positions=positions).logits[:, 0]
 
 
 def loss_without(name) -> float:
     """The circuit's loss with one node closed, by the plain forward pass and NumPy."""
-    circuit, problem = planted_circuit(), planted_problem()
-    gates = {site: np.array(mask, np.float32) for site, mask in circuit.mask.items()}
+    circuit, examples = planted_circuit(), planted_problem().test
+    gates = {site: np.array(m, np.float32) for site, m in circuit.opened["mask"].items()}
     if name:
         layer, site, index = parse_address(CONFIG, name)
         gates[site][layer, index] = 0
-    fills = {site: jnp.asarray(fill) for site, fill in circuit.fills.items()}
-    logits = logits_at(problem.params, problem.test, gates, fills)
-    found = np.asarray(logit_differences(logits, problem.test.answers), np.float64)
-    return float(np.mean(np.logaddexp(0, found * [-1, 1])))
+    logits = np.asarray(logits_at(gates, dict(circuit.held)), np.float64)
+    each = np.arange(len(logits))
+    right, wrong = (np.asarray(side)[:, 0] for side in (examples.right, examples.wrong))
+    return float(np.mean(np.logaddexp(0, logits[each, wrong] - logits[each, right])))
 
 
 class TestEffects:
@@ -81,27 +91,19 @@ class TestEffects:
         assert node(PLANTED[1])["effect"] > 0.5 > abs(node(EXTRA[2])["effect"])
 
     def test_without_a_reduced_model_they_are_the_same(self, monkeypatch):
-        circuit, problem = planted_circuit(), planted_problem()
-
-        def found():
-            return effects(Parts(problem, circuit), circuit, problem.test, edges=False)
-
-        reduced = found()
-        assert sorted(reduced.nodes) == sorted(circuit.nodes)
-        assert reduced.edges == {}
-        monkeypatch.setattr("circuitjax.audit.parts.can_reduce", lambda config: False)
-        whole = found()
-        assert reduced.loss == pytest.approx(whole.loss, abs=1e-5)
-        for name, effect in reduced.nodes.items():
-            assert whole.nodes[name] == pytest.approx(effect, abs=1e-5)
+        monkeypatch.setattr("circuitjax.gated.nodes.can_reduce", lambda config: False)
+        whole = page_data(planted_circuit(), planted_model(), planted_problem())
+        assert planted_data()["loss"] == pytest.approx(whole["loss"], abs=1e-5)
+        for found in whole["nodes"]:
+            assert node(found["id"])["effect"] == pytest.approx(found["effect"], abs=1e-5)
 
 
 def test_nodes_edges_and_tokens():
     data, circuit = planted_data(), planted_circuit()
     names = [node["id"] for node in data["nodes"]]
-    assert names == circuit.nodes
+    assert names == circuit.nodes()
     edges = {(names[a], names[b]): weight for a, b, weight, _ in data["edges"]}
-    expected = {(a, b): weight for a, b, weight in circuit.edges(planted_model())}
+    expected = {(a, b): weight for a, b, weight in circuit.edges()}
     assert edges == pytest.approx(expected)
     text = {int(key): value for key, value in data["tokens"].items()}
     near = {text[i]: weight for i, weight in node("0.attn.act_in.0")["embed"]}
@@ -146,7 +148,8 @@ def test_prompts_and_patterns():
     data = planted_data()
     part, problem = data["prompts"], planted_problem()
     np.testing.assert_array_equal(
-        unpack(part["tokens"]), np.asarray(problem.test.tokens)[:3, :, : part["tokens"]["shape"][2]]
+        unpack(part["tokens"]),
+        np.asarray(problem.test.tokens)[:6:2, :, : part["tokens"]["shape"][2]],
     )
     values = unpack(part["values"])
     ids = [found["id"] for found in data["nodes"]]
@@ -183,27 +186,82 @@ def test_packed_numbers_come_back():
         pack([0, 256], "u1")
 
 
-def test_reports_of_any_shape():
-    curve = curve_of(REPORT)
+def test_the_curve_and_the_figures_of_a_report():
+    chosen = planted_circuit().provenance["chosen"]
+    curve = curve_of(REPORT, chosen)
     assert curve["chosen"] == 0
     assert curve["jobs"][0]["points"][1] == [7, 0.2, 0.1]
-    assert curve["jobs"][1]["k"] is None
-    assert dict(figures_of(REPORT))["Loss of the circuit"] == "0.1000 nats"
-    for bad in (None, [], {}, {"jobs": 3}, {"jobs": [None, {"curve": [[1], "x", [None, 1, 2]]}]}):
-        assert curve_of(bad) is None
-        assert figures_of(bad) == []
-    edges = {"method": "edges", "jobs": [{"seed": 2, "edges": 9, "curve": [[8, 9, 0.1, 0.5, 0.4]]}]}
-    assert curve_of(edges)["jobs"][0]["points"] == [[9, 0.5, 0.4]]
+    assert [job["k"] for job in curve["jobs"]] == [7, None]
+    assert (curve["unit"], curve["target"], curve["unpruned"]) == ("nodes kept", 0.15, 0.02)
+    assert curve_of(REPORT, None)["chosen"] is None
+    figures = dict(figures_of(REPORT))
+    assert figures["Loss of the circuit"] == "0.1000 nats"
+    assert figures["Status"] == "reached, target 0.15 nats"
+    assert curve_of(None, chosen) is None
+    assert figures_of(None) == []
+    aimed = {**REPORT, "grain": "edges", "target": "kl", "target_value": 0.2}
+    row = {"seed": 2, "hyper": {}, "k": 9, "curve": [{**point(9, 0.5, 0.4, 0.1), "parts": 8}]}
+    curve = curve_of({**aimed, "jobs": [row]}, None)
+    assert curve["jobs"][0]["points"] == [[8, 0.1, 0.1]]
+    assert (curve["target"], curve["unit"]) == (0.2, "edges kept")
+    assert "0.2 nats of KL" in dict(figures_of(aimed))["Status"]
+    assert curve_of({**REPORT, "jobs": []}, None) is None
+
+
+def test_the_table_of_an_audit():
     table = audit_table(AUDIT)
-    assert table["columns"] == ["name", "figure", "threshold", "passed"]
+    assert table["columns"] == ["group", "name", "figure", "threshold", "passed"]
     assert table["passed"] == [True, False]
-    assert audit_table({"a": {"figure": 1.0, "passed": False}})["rows"] == [["a", "1", "no"]]
-    assert audit_table(AUDIT["checks"]) == table
-    check = {"group": "a", "figure": 0.5, "threshold": 1, "at_most": False, "unit": "nats"}
-    assert audit_table([check])["rows"] == [["a", "0.5 nats", "≥ 1 nats"]]
-    assert audit_table({"verdict": AUDIT["checks"]}) == table
-    assert audit_table("?")["rows"] == [["?"]]
+    assert table["rows"][1] == ["task", "necessity", "0.4", "≥ 0.95", "no"]
+    one = {**check("a", None, 1.0, None), "unit": "nats", "note": "not asked"}
+    assert audit_table({"checks": [one]})["rows"] == [["task", "a", "≤ 1 nats", "not asked"]]
     assert audit_table(None) is None
+
+
+EVERY_GRAIN = [("nodes", "mean"), ("nodes", "interchange"), ("nodes", "resample")]
+EVERY_GRAIN += [("weights", "mean"), ("weights", "interchange"), ("edges", "interchange")]
+
+
+@pytest.mark.parametrize(("grain", "ablation"), EVERY_GRAIN)
+def test_circuits_of_every_grain_have_a_page_and_a_picture(grain, ablation, tmp_path):
+    model, planted = planted_model(), planted_circuit()
+    opened = dict(planted.opened)
+    if grain == "weights":
+        opened["weights"] = {f.name: np.ones(f.shape(CONFIG), bool) for f in FAMILIES}
+    if grain == "edges":
+        opened = {"kept": np.arange(residual_graph(CONFIG).num_edges) % 2 == 0}
+    held = planted.held if ablation == "mean" else None
+    circuit = Circuit.of(
+        model, grain, opened, ablation=ablation, held=held, provenance=planted.provenance
+    )
+    data = page_data(circuit, model, planted_problem())
+    assert (data["grain"], data["ablation"]) == (grain, ablation)
+    assert len(data["nodes"]) == circuit.num_nodes
+    assert len(data["edges"]) == circuit.num_edges
+    render_page(data)
+    inside = grain == "nodes" or ablation == "mean"
+    assert (data["prompts"] is not None) == inside
+    assert (data["attention"]["circuit"] is not None) == inside
+    assert ("No effects" in data["note"]) == (grain == "weights" and not inside)
+    if inside:
+        assert all(abs(found["effect"]) < 10 for found in data["nodes"])
+        differences = np.array(data["prompts"]["differences"])
+        assert (differences[:, 0] > 0).all()
+        assert (differences[:, 1] < 0).all()
+    draw_circuit(tmp_path / "circuit.png", model, circuit)
+    assert (tmp_path / "circuit.png").read_bytes()[:4] == b"\x89PNG"
+    assert [path.name for path in tmp_path.iterdir()] == ["circuit.png"]
+
+
+def test_a_task_without_pairs_shows_the_corrupted_prompt_as_the_second():
+    pairs = planted_problem().test
+    alone = dataclasses.replace(pairs.take(np.arange(pairs.items)), paired=False)
+    alone = alone.take(np.arange(0, pairs.size, 2))
+    problem = dataclasses.replace(planted_problem(), train=alone, validation=alone, test=alone)
+    data = page_data(planted_circuit(), planted_model(), problem)
+    for name in ("tokens", "last", "answers", "differences"):
+        assert data["prompts"][name] == planted_data()["prompts"][name]
+    assert data["attention"] == planted_data()["attention"]
 
 
 class Parser(html.parser.HTMLParser):
@@ -277,7 +335,7 @@ def test_its_size_is_bounded(tmp_path, monkeypatch):
 
 
 def test_show_frames_the_page_for_a_notebook():
-    page = cj.show(planted_circuit(), planted_model(), height=500)
+    page = show(planted_circuit(), planted_model(), height=500)
     text = page._repr_html_()
     assert Parser(text).tags == ["iframe"]
     attributes = dict(Parser(text).attributes)
@@ -288,11 +346,11 @@ def test_show_frames_the_page_for_a_notebook():
     assert "'first_letter' is none of the built-in" in page.data["note"]
     assert page.data["prompts"] is page.data["loss"] is page.data["contexts"] is None
     with pytest.raises(ValueError, match="did you mean with_as"):
-        cj.show(planted_circuit(), planted_model(), task="with_os")
+        show(planted_circuit(), planted_model(), task="with_os")
     with pytest.raises(ValueError, match="is empty: there is nothing to show"):
-        cj.show(planted_circuit(()), planted_model())
+        show(planted_circuit(()), planted_model())
     with pytest.raises(ValueError, match="load the model it was found in"):
-        cj.show(planted_circuit(), planted_model(2.0, "other"))
+        show(planted_circuit(), planted_model(2.0, "other"))
     sources = [path.read_text() for path in ROOT.glob("*.py")]
     assert not any(re.search(r"import IPython|from IPython", text) for text in sources)
 

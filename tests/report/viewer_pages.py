@@ -9,6 +9,7 @@ from circuitjax.circuit.graph import edge_masks
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import SITES, TransformerConfig
+from circuitjax.model.graph import edge_masks
 from circuitjax.model.record import Model
 from circuitjax.model.sites import parse_address, shapes
 from circuitjax.model.transformer import init_params
@@ -35,35 +36,41 @@ def planted_circuit(names=(*PLANTED, *EXTRA), **changes: Any) -> Circuit:
         layer, site, index = parse_address(CONFIG, name)
         mask[site][layer, index] = True
     model = planted_model()
-    fields = {"provenance": {"task": "first_letter", "prune": {"ablation": "mean"}}, **changes}
-    return Circuit(model.name, model.hash, CONFIG, mask, model.means, **fields)
+    facts = {"task": "first_letter", "chosen": {"seed": 0, "k_coef": 0.01}}
+    fields = {"provenance": facts, "held": model.means, **changes}
+    return Circuit.of(model, "nodes", {"mask": mask}, **fields)
+
+
+def point(k, raw, loss, kl=None) -> dict[str, Any]:
+    return {"k": k, "parts": k, "raw": raw, "loss": loss, "kl": kl, "items": 24}
+
+
+def check(name, figure, threshold, passed, at_most=True) -> dict[str, Any]:
+    fields = {"group": "task", "name": name, "figure": figure, "threshold": threshold}
+    return {**fields, "at_most": at_most, "unit": "", "note": "", "passed": passed}
 
 
 REPORT = {
     "status": "reached",
-    "method": "nodes",
-    "target_loss": 0.15,
+    "grain": "nodes",
+    "target": "loss",
+    "target_value": 0.15,
     "loss_unpruned": 0.02,
     "loss_circuit": 0.1,
-    "seed": 0,
-    "edges": 6,
-    "loss_validation": 0.1,
     "jobs": [
         {
             "seed": 0,
             "hyper": {"k_coef": 0.01},
-            "edges": 6,
-            "loss_validation": 0.1,
-            "k_inside": 7,
-            "curve": [[0, 0.7, 0.69, 24], [7, 0.2, 0.1, 24], [500, 0.02, 0.02, 24]],
+            "k": 7,
+            "curve": [point(0, 0.7, 0.69), point(7, 0.2, 0.1), point(500, 0.02, 0.02)],
         },
-        {"seed": 1, "hyper": {}, "edges": 9, "loss_validation": 0.2, "curve": [[1, 0.7, 0.6, 24]]},
+        {"seed": 1, "hyper": {}, "k": 9, "curve": [point(1, 0.7, 0.6)]},
     ],
 }
 AUDIT = {
     "checks": [
-        {"name": "sufficiency", "figure": 0.1, "threshold": 0.15, "passed": True},
-        {"name": "necessity", "figure": 0.4, "threshold": 0.95, "passed": False},
+        check("sufficiency", 0.1, 0.15, True),
+        check("necessity", 0.4, 0.95, False, at_most=False),
     ]
 }
 
@@ -98,7 +105,8 @@ def large_data(edges: int = 5000) -> dict[str, Any]:
         layers[names[family]][tuple(at)] = 0
     model = Model("large", LARGE, params, tokenizer_json())
     fills = {site: np.zeros(shape, np.float32) for site, shape in shapes(LARGE).items()}
-    circuit = Circuit("large", model.hash, LARGE, mask, fills, provenance={"task": "made up"})
+    facts = {"task": "made up"}
+    circuit = Circuit.of(model, "nodes", {"mask": mask}, held=fills, provenance=facts)
     rows = rng.integers(0, LARGE.vocab_size, (16, 16))
     data = page_data(circuit, model, contexts=Contexts(rows, np.full(16, 16), "random tokens"))
     for node in data["nodes"]:

@@ -50,8 +50,8 @@ def on_prompts(
     """Activations of chosen nodes, by their places and by the kept channels they are of."""
     chosen, kept = nodes
     length = int(pairs.positions.max()) + 1
-    short = pairs.replace(tokens=pairs.tokens[..., :length])  # type: ignore[attr-defined]
-    found = circuit_activations(inside, short, kept)
+    trimmed = pairs.replace(tokens=pairs.tokens[..., :length])  # type: ignore[attr-defined]
+    found = circuit_activations(inside, trimmed, kept)
     acts = np.concatenate(list(found.values()))[chosen].reshape(-1, pairs.items, 2, length)
     rows = pairs.tokens[:, 0, :length].reshape(-1, 2, length)
     last = np.asarray(pairs.positions)[:, -1].reshape(-1, 2)
@@ -96,8 +96,10 @@ def _heads(circuit: Circuit) -> list[list[int]]:
         return [[int(layer), int(head)] for layer, head in named]
     kept: set[tuple[int, int]] = set()
     for site in ("attn.q", "attn.k", "attn.v"):
+        share = circuit.config.num_heads // circuit.config.heads_of(site)  # of keys and values
         for layer, index in np.argwhere(mask[site]):
-            kept.add((int(layer), int(index) // circuit.config.d_head))
+            first = int(index) // circuit.config.d_head * share
+            kept |= {(int(layer), head) for head in range(first, first + share)}
     return [list(head) for head in sorted(kept)]
 
 

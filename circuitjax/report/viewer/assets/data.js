@@ -65,6 +65,8 @@ viewer.SITES = {
   "attn.v": { place: 1, words: "value channel", short: "v" },
   "attn.resid_delta": { place: 2, words: "attention write", short: "writes" },
   "mlp.act_in": { place: 3, words: "MLP read", short: "reads" },
+  "mlp.gate": { place: 3.5, words: "gate", short: "gates" },
+  "mlp.up": { place: 3.5, words: "up projection", short: "up projections" },
   "mlp.post_act": { place: 4, words: "neuron", short: "neurons" },
   "mlp.resid_delta": { place: 5, words: "MLP write", short: "writes" },
 };

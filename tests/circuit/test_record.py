@@ -1,0 +1,94 @@
+"""Circuits of the first version, as they were written: they load, keep their hash, and answer alike."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from circuitjax.circuit.circuit import Circuit, load_circuit
+from circuitjax.model.record import Model
+
+ROOT = pathlib.Path(__file__).resolve().parents[1] / "data" / "circuits_1"
+GRAINS = ("nodes", "weights", "edges")
+EXPECTED = {
+    "nodes": (1.5, -0.25, "mean", "quotes"),
+    "weights": (0.75, 0.5, "mean", "quotes"),
+    "edges": (2.0, -0.5, "interchange", "ioi"),
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return Model.load(ROOT / "model")
+
+
+@pytest.mark.parametrize("grain", GRAINS)
+def test_it_loads_as_what_it_was(grain):
+    circuit = load_circuit(ROOT / grain)
+    assert circuit.grain == grain
+    found = (circuit.scale, circuit.shift, circuit.ablation, circuit.provenance["task"])
+    assert found == EXPECTED[grain]
+    record = json.loads((ROOT / grain / "circuit.json").read_text())
+    assert circuit.nodes() == record["nodes"]
+    edges = [[a, b, w] for a, b, w in circuit.edges()]
+    if grain == "edges":
+        edges = [f"{a}->{b}" for a, b, _ in edges]
+    assert edges == record["edges"]
+    assert (circuit.num_nodes, circuit.num_edges) == (len(record["nodes"]), len(edges))
+
+
+@pytest.mark.parametrize("grain", GRAINS)
+def test_it_keeps_the_hash_it_was_written_with(grain, model, tmp_path):
+    circuit = load_circuit(ROOT / grain)
+    hashes = json.loads((ROOT / "expected.json").read_text())
+    # Circuits of residual edges had a hash of their arrays only.
+    found = circuit._arrays_hash() if grain == "edges" else circuit.content_hash
+    assert found == hashes[grain]
+    circuit.save(tmp_path, model)
+    assert json.loads((tmp_path / "circuit.json").read_text())["format"] == "circuitjax-circuit-2"
+    assert load_circuit(tmp_path).content_hash == circuit.content_hash
+
+
+@pytest.mark.parametrize("grain", GRAINS)
+def test_it_answers_as_it_did(grain, model):
+    answered = np.load(ROOT / "expected.npz")
+    circuit = load_circuit(ROOT / grain)
+    found = circuit.logits(model, answered["tokens"], corrupted=answered["corrupted"])
+    np.testing.assert_allclose(found, answered[grain], rtol=1e-5, atol=1e-5)
+
+
+@pytest.fixture(params=GRAINS)
+def copy(request, tmp_path):
+    shutil.copytree(ROOT / request.param, tmp_path / "circuit")
+    return tmp_path / "circuit"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "circuitjax-circuit-3"}, "newer"),
+        ({"format": "circuitjax-edge-circuit-9"}, "no readable circuit"),
+        ({"arrays_hash": "0"}, "damaged"),
+        ({"nodes": []}, "damaged"),
+        ({"calibration": {"scale": 1.0}}, "shift"),
+        ({"provenance": 3}, "provenance"),
+    ],
+)
+def test_a_changed_record_is_refused_in_one_line(copy, changes, message):
+    path = copy / "circuit.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    with pytest.raises(ValueError, match=message) as caught:
+        Circuit.load(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_changed_arrays_are_refused(copy):
+    other = next(name for name in GRAINS if (ROOT / name / "arrays").exists())
+    shutil.rmtree(copy / "arrays")
+    with pytest.raises(ValueError, match="no checkpoint"):
+        Circuit.load(copy)
+    (copy / "circuit.json").write_text((ROOT / other / "circuit.json").read_text()[:50])
+    with pytest.raises(ValueError, match="no readable circuit"):
+        Circuit.load(copy)
