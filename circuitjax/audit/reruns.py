@@ -6,7 +6,8 @@ search on the task. Each ranking is cut at the smallest k that meets the target 
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import jax
@@ -203,7 +204,7 @@ def _cut(
     )
 
 
-def jaccard(first: frozenset[str], second: frozenset[str]) -> float:
+def jaccard(first: AbstractSet[Hashable], second: AbstractSet[Hashable]) -> float:
     """|A and B| / |A or B| of two sets; 1 for two empty ones."""
     union = len(first | second)
     return len(first & second) / union if union else 1.0

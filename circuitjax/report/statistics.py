@@ -1,12 +1,11 @@
 """The few statistics that tables and figures of a suite are made of."""
 
 import math
-from collections.abc import Hashable, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["bootstrap_interval", "geometric_mean", "jaccard"]
+__all__ = ["bootstrap_interval", "geometric_mean"]
 
 
 def geometric_mean(values: Sequence[float]) -> float:
@@ -55,9 +54,3 @@ def bootstrap_interval(
     means = logs[drawn].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(np.exp(low)), float(np.exp(high))
-
-
-def jaccard(one: AbstractSet[Hashable], other: AbstractSet[Hashable]) -> float:
-    """|intersection| / |union| in [0, 1]; 1 for two empty sets."""
-    union = len(one | other)
-    return len(one & other) / union if union else 1.0

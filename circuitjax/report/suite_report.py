@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
+from circuitjax.audit.reruns import jaccard
 from circuitjax.circuit.record import read_record
 from circuitjax.core.files import write_bytes
 from circuitjax.prune.config import SelectionConfig
 from circuitjax.report import suite_figures
-from circuitjax.report.statistics import jaccard
 from circuitjax.report.suite_table import (
     COLUMNS,
     Group,

@@ -5,7 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from circuitjax.report.statistics import bootstrap_interval, geometric_mean, jaccard
+from circuitjax.audit.reruns import jaccard
+from circuitjax.report.statistics import bootstrap_interval, geometric_mean
 
 
 def test_the_geometric_mean():
