@@ -30,22 +30,16 @@ _TEXTS = {
     "grain": "Where gates sit. Default: nodes.",
     "gate": "How gates open. Default: heaviside; hard_concrete for edges.",
     "ablation": "What is closed holds: its mean, zero, what it held on another prompt of the "
-    "batch, or on "
-    "the corrupted prompt. Default: mean; interchange for edges.",
+    "batch, or on the corrupted prompt. Default: mean; interchange for edges.",
     "minimise": "What training minimises: the task loss, KL(model || circuit), or both, the KL "
-    "times "
-    "--kl_weight. Default: task; kl for edges.",
+    "times --kl_weight. Default: task; kl for edges.",
     "control": "What keeps gates closed: k_coef per open gate, a target sparsity, or a k_coef "
-    "that adapts "
-    "until the loss (or KL) is at a fraction of its target. Default: count for nodes and "
-    "Heaviside edges, "
-    "hold for weights, lagrangian for hard-concrete edges.",
+    "that adapts until the loss (or KL) is at a fraction of its target. Default: count for nodes "
+    "and Heaviside edges, hold for weights, lagrangian for hard-concrete edges.",
     "loss": "Task loss between the completions, or over the whole vocabulary. Default: binary.",
     "ranking": "How gates are ranked before the smallest circuit is cut: by what was learned or, "
-    "without "
-    "training, by gradient attribution to the task loss, its integrated form, variance of the "
-    "activations "
-    "(nodes), at random. Default: learned.",
+    "without training, by gradient attribution to the task loss, its integrated form, variance of "
+    "the activations (nodes), at random. Default: learned.",
 }
 _CHOICES = {
     name: flags.DEFINE_enum(name, None, list(CHOICES[name]), text) for name, text in _TEXTS.items()
@@ -61,26 +55,20 @@ _WHOLE = {
     "target_nodes": "Keep at most so many nodes instead.",
     "steps": "Training steps. Default: 100 for nodes, else 300.",
     "batch_size": "Pairs per step, two prompts each (default: 16; 32 for weights), or examples of "
-    "a "
-    "contrast task.",
+    "a contrast task.",
     "train_pairs": "Training pairs, or examples of a contrast task. Default: 4096; 2048 for edges.",
     "validation_pairs": "Validation pairs, or examples, that the circuit is chosen on. Default: "
-    "1024; "
-    "256 for edges.",
+    "1024; 256 for edges.",
     "test_pairs": "Test pairs, or examples, that figures are of. Default: 512; 256 for edges.",
 }
 _HYPER = {
     "k_coef": "Nats per open gate. Default: several multiples of a value that suits the number of "
-    "gates "
-    "(18 / nodes; 0.04 weights^-0.4; 0.01 for edges), the best one wins; with --control=hold, "
-    "which moves "
-    "it, where it starts.",
+    "gates (18 / nodes; 0.04 weights^-0.4; 0.01 for edges), the best one wins; with "
+    "--control=hold, which moves it, where it starts.",
     "init_noise_scale": "Standard deviation of the initial gate parameters. Default: 0.01, but "
-    "0.15 for "
-    "Heaviside gates on weights and edges.",
+    "0.15 for Heaviside gates on weights and edges.",
     "init_noise_bias": "Mean of the initial gate parameters, in [-15, 15]. Default: 0.1 (nodes) "
-    "or 0.3 "
-    "Heaviside; hard concrete 1, and 2 for edges.",
+    "or 0.3 Heaviside; hard concrete 1, and 2 for edges.",
     "wd": "Decoupled weight decay per unit learning rate. Default: 0.001 (0.01 hard-concrete "
     "edges).",
     "lr": "Peak learning rate. Default: 0.01, 0.02 for Heaviside edges; hard concrete 0.2, 0.3 "
@@ -89,8 +77,7 @@ _HYPER = {
     "lr_warmup_frac": "Fraction of the steps spent warming up, in [0, 1). Default: 0.",
     "heaviside_temp": "Temperature of the surrogate gradient, above 0. Default: 1.",
     "target_sparsity": "Fraction of gates to close, in [0, 1), with --control=lagrangian. "
-    "Default: several, "
-    "by grain; the best job wins.",
+    "Default: several, by grain; the best job wins.",
     "target_warmup_frac": "Fraction of the steps over which the target sparsity rises. Default: "
     "0.7.",
     "multiplier_lr": "Step size of the Lagrange multipliers' ascent. Default: 0.3.",
@@ -111,8 +98,7 @@ _SETTINGS = {
         None,
         ["inside", "after", "off"],
         "Fit logit scale and shift at every k (inside, the default), at the chosen k (after), or "
-        "never "
-        "(off).",
+        "never (off).",
     ),
     "tie_qk": flags.DEFINE_bool("tie_qk", None, "One gate for a q channel and its k channel."),
     "node_gates": flags.DEFINE_bool(
@@ -130,8 +116,7 @@ _JOBS = flags.DEFINE_integer(
     "num_jobs",
     None,
     "Settings tried side by side per seed: target sparsities with --control=lagrangian, else "
-    "multiples "
-    "of k_coef. Default: several where that helps. In a study: runs of a round (8).",
+    "multiples of k_coef. Default: several where that helps. In a study: runs of a round (8).",
 )
 _START = flags.DEFINE_string(
     "start", None, "Grain weights: directory of a circuit of nodes to prune further."
