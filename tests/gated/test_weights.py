@@ -156,7 +156,7 @@ def batch_of(rng):
 
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_a_reduced_model_answers_as_the_whole_one(draw, changes):
-    config, params, fills, index, rng = model_of(draw, changes)
+    config, params, fills, _index, rng = model_of(draw, changes)
     model = weight_gates(config, params, fills, "mean", draw.mask(config, rng, 0.8))
     opened = model.alive((rng.random(model.num_gates) < 0.7) & model.exists())
     small, batch = model.reduced(opened), batch_of(rng)
@@ -169,7 +169,7 @@ def test_a_reduced_model_answers_as_the_whole_one(draw, changes):
 
 @pytest.mark.parametrize("changes", VARIANTS)
 def test_cleaning_up_changes_no_output_and_finds_no_constant(draw, changes):
-    config, params, fills, index, rng = model_of(draw, changes)
+    config, params, fills, _index, rng = model_of(draw, changes)
     model = weight_gates(config, params, fills, "mean")
     opened = (rng.random(model.num_gates) < 0.4) & model.exists()
     part = model.clean(opened)
@@ -208,7 +208,7 @@ def test_the_weights_within_a_node_circuit_are_its_edges(draw):
 
 
 def test_padding_is_shared_and_never_counts(draw):
-    config, params, fills, index, rng = model_of(draw, SINKS)
+    config, params, fills, index, _rng = model_of(draw, SINKS)
     model = weight_gates(config, params, fills, "mean")
     real = model.exists()
     assert model.num_gates == index.total > real.sum()
