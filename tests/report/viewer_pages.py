@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from circuitjax.circuit.graph import edge_masks
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import SITES, TransformerConfig
