@@ -16,7 +16,7 @@ import pathlib
 
 OUT = pathlib.Path("runs/colab")
 STEPS = 40
-PAIRS = {"train_pairs": 256, "validation_pairs": 64, "test_pairs": 64, "batch_size": 4}
+PAIRS = {"train": 256, "validation": 64, "test": 64, "batch_size": 4}
 TUNE_ROUNDS, TUNE_STEPS = 1, 2
 AUDIT = cj.AuditConfig(steps=2, pairs=8, search_pairs=8, sets=1, fractions=(0.5,), search_steps=1)
 EDGE_STEPS = 2

@@ -184,9 +184,8 @@ def test_cleaning_up_changes_no_output_and_finds_no_constant(draw, changes):
     none = jnp.zeros((4, 1), jnp.int32)
     everywhere = jnp.broadcast_to(jnp.arange(6), (4, 6))
     batch = Examples(jnp.asarray(draw.tokens)[:, None].repeat(2, 1), everywhere, none, none)
-    for gates in (opened, model.alive(opened)):
-        found = model.logits(jnp.asarray(gates, jnp.float32), batch)
-        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    found = model.logits(jnp.asarray(model.alive(opened), jnp.float32), batch)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
     # Seen as gates again, the circuit opens what it kept, and answers alike.
     view = weight_view(config, params, part.opened, part.held, "mean")
     assert view.gates.sum() == part.edges
