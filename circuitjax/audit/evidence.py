@@ -63,7 +63,7 @@ def baseline(problem: Problem, search: Search, whole: Answers | None = None) -> 
       search: what kind of loss it is, and whether circuits are calibrated.
       whole: what the whole model answers to the test examples, where it is known.
 
-    Example:
+    Examples:
       >>> cj.baseline(problem, search)["loss_unpruned"] < 0.05
       True
     """
@@ -149,7 +149,7 @@ def evidence(
     Returns:
       JSON-able figures; see the module docstring.
 
-    Example:
+    Examples:
       >>> figures = cj.evidence(problem, search, circuit)
       >>> figures["loss_circuit"] < figures["loss_without_circuit"]
       True

@@ -328,7 +328,7 @@ def load_circuit(directory: str | os.PathLike[str]) -> Circuit:
     Raises:
       ValueError: see `Circuit.load`.
 
-    Example:
+    Examples:
       >>> circuit.save("my_circuit", model)
       >>> cj.load_circuit("my_circuit").content_hash == circuit.content_hash
       True

@@ -126,7 +126,7 @@ def compact(model: Model, circuit: Circuit) -> CompactCircuit:
         there, so nothing can be left out); a circuit of residual edges, or one whose closed parts hold
         something else in every prompt.
 
-    Example:
+    Examples:
       >>> small = cj.compact(model, circuit)
       >>> small.logits(problem.test.tokens[:2, 0]).shape[-1] == model.config.vocab_size
       True

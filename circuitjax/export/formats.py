@@ -93,7 +93,7 @@ def export_circuit(
     Raises:
       ValueError: see `check_formats`; or `viewer` without a problem; nothing is written then.
 
-    Example:
+    Examples:
       >>> [path.name for path in cj.export_circuit(circuit, model, ["json"], "exported")]
       ['graph.json']
     """

@@ -86,10 +86,12 @@ class Ablation:
       held: (batch, key, what the network held on the batch's prompts) -> what closed parts hold; None
         where they hold constants of the gated model.
       corrupted: whether it is about the corrupted prompts.
+      mixes: whether prompts of a batch depend on each other, so that it may not be taken apart.
     """
 
     held: Callable[[Examples, jax.Array, Held], Held] | None = None
     corrupted: bool = False
+    mixes: bool = False
 
 
 #: What a closed part can hold, by name: the one place to add another.
@@ -97,7 +99,7 @@ ABLATIONS: Mapping[str, Ablation] = MappingProxyType(
     {
         "mean": Ablation(),
         "zero": Ablation(),
-        "resample": Ablation(_resampled),
+        "resample": Ablation(_resampled, mixes=True),
         "interchange": Ablation(_partners, corrupted=True),
     }
 )

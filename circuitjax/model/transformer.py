@@ -315,7 +315,7 @@ def _init_stack(
 def init_params(key: jax.Array, config: TransformerConfig) -> Params:
     """Random float32 parameters: {name: array}, with those of all layers stacked under `layers`.
 
-    Example:
+    Examples:
       >>> import jax
       >>> config = cj.TransformerConfig(2, 8, 2, 4, 16, vocab_size=10, context_length=6)
       >>> sorted(cj.init_params(jax.random.key(0), config))[:2]
@@ -359,7 +359,7 @@ def apply(
       ValueError: an unknown site or capture name, a gate or fill of another shape, tokens that are
         not `[B, T]`, or more of them than the context length.
 
-    Example:
+    Examples:
       >>> output = cj.apply(model.config, model.params, problem.test.tokens[:2, 0])
       >>> output.logits.shape[-1] == model.config.vocab_size
       True

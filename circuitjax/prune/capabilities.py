@@ -177,7 +177,7 @@ def refuse(
       ValueError: an unknown answer; a combination that a rule refuses; residual edges of a model whose
         stream is no sum of its writers; interchange for a task without corrupted prompts.
 
-    Example:
+    Examples:
       >>> choices = cj.Choices(grain="edges", ranking="variance")
       >>> cj.refuse(choices, cj.SelectionConfig(), model.config, task)
       Traceback (most recent call last):

@@ -65,7 +65,7 @@ class Search:
       train: length of the training.
       selection: what the cut aims at.
 
-    Example:
+    Examples:
       >>> search = cj.Search(cj.Choices(grain="weights"), train=cj.TrainConfig(steps=200))
       >>> cj.Search.from_dict(search.to_dict()) == search
       True
@@ -110,7 +110,7 @@ def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -
     Raises:
       ValueError: an unknown setting, or two targets.
 
-    Example:
+    Examples:
       >>> cj.default_search("edges", target_kl=0.1).choices.ablation
       'interchange'
     """
@@ -183,7 +183,7 @@ def default_hyper(search: Search, num_gates: int, **changes: float) -> Hyper:
     Raises:
       ValueError: a value outside its limits.
 
-    Example:
+    Examples:
       >>> float(cj.default_hyper(cj.default_search("nodes"), num_gates=1800).k_coef)
       0.01
     """
@@ -221,7 +221,7 @@ def default_jobs(
     Raises:
       ValueError: a hyperparameter out of range.
 
-    Example:
+    Examples:
       >>> len(cj.default_jobs(cj.default_search("nodes"), num_gates=1800, seeds=[0, 1]))
       16
     """

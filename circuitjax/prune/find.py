@@ -267,7 +267,7 @@ def prepare(
     Raises:
       ValueError: a combination that the table of capabilities refuses; see also `make_problem`.
 
-    Example:
+    Examples:
       >>> sizes = {"train": 64, "validation": 32, "test": 32}
       >>> problem = cj.prepare(model, task, cj.default_search("nodes", **sizes))
       >>> problem.test.tokens.shape[:2]  # two prompts of each pair, each with its corrupted one
@@ -324,7 +324,7 @@ def find_circuit(
       ValueError: a combination that cannot be, an unknown setting, or a task that the model cannot be
         asked.
 
-    Example:
+    Examples:
       >>> import circuitjax as cj
       >>> model, task = cj.load_model("tiny-python"), cj.tasks.get("while_return_true")
       >>> circuit = cj.find_circuit(model, task, ranking="attribution", validation=64, test=64)

@@ -22,7 +22,7 @@ from circuitjax.gated.measures import (
     vocabulary_losses,
 )
 from circuitjax.gated.protocol import GatedModel
-from circuitjax.gated.replacement import Reference, refer
+from circuitjax.gated.replacement import ABLATIONS, Reference, refer
 from circuitjax.prune.calibrate import calibrated_loss
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.opening import CONTROLS, GATES, learning_rate
@@ -56,7 +56,7 @@ class Objective:
 
     def separable(self, model: GatedModel) -> bool:
         """Whether the loss is a mean over items, so that a batch may be taken apart."""
-        return not self.calibrated and model.ablation != "resample"
+        return not self.calibrated and not ABLATIONS[model.ablation].mixes
 
     def init(self, key: jax.Array, hyper: Hyper, model: GatedModel) -> tuple[Tau, Any]:
         """Gaussian scores, and multipliers where something is held."""

@@ -27,7 +27,7 @@ def load_model(name: str | os.PathLike[str]) -> Model:
     Raises:
       ValueError: no such model (with the nearest built-in names), or an unreadable one.
 
-    Example:
+    Examples:
       >>> cj.load_model("tiny-python").config.num_layers
       3
     """
@@ -49,7 +49,7 @@ def load_model(name: str | os.PathLike[str]) -> Model:
 def model_card(name: str) -> str:
     """The card of a built-in model, as Markdown.
 
-    Example:
+    Examples:
       >>> cj.model_card("tiny-python").splitlines()[0]
       '# tiny-python'
     """

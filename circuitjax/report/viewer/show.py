@@ -137,7 +137,7 @@ def show(
     Arguments and errors are those of `circuit_page`; `.save("circuit.html")` writes the same page to a
     file that opens anywhere.
 
-    Example:
+    Examples:
       >>> cj.show(circuit, model).save("circuit.html") > 100_000  # bytes
       True
     """
