@@ -15,12 +15,12 @@ from absl import app, flags
 
 from circuitjax.audit.audit import AuditConfig
 from circuitjax.audit.polish import PolishAt
-from circuitjax.audit.settings import hyper_of, search_of
 from circuitjax.circuit.circuit import Circuit, load_circuit
 from circuitjax.core.files import read_object
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.prune.config import Hyper
+from circuitjax.prune.provenance import hyper_of, search_of
 from circuitjax.report.audit_text import check_lines
 from circuitjax.run.audit import run_audit
 from circuitjax.tasks.base import Task

@@ -37,7 +37,6 @@ from circuitjax.audit.record import (
     Template,
 )
 from circuitjax.audit.reruns import run_worlds, stability
-from circuitjax.audit.settings import hyper_of, search_of
 from circuitjax.audit.supersets import FRACTIONS, supersets
 from circuitjax.audit.worlds import make_worlds, templates_of
 from circuitjax.circuit.circuit import Circuit
@@ -46,6 +45,7 @@ from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import Search, default_hyper
 from circuitjax.prune.find import prepare
 from circuitjax.prune.problem import Problem
+from circuitjax.prune.provenance import hyper_of, search_of
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask, draw_examples
 from circuitjax.tasks.tokenizer import Tokenizer

@@ -12,7 +12,7 @@ from typing import Any
 from circuitjax.prune.config import Choices, DataConfig, Hyper, SelectionConfig, TrainConfig
 from circuitjax.prune.train import Job
 
-__all__ = ["PRESETS", "Search", "default_hyper", "default_jobs", "default_search", "search_of"]
+__all__ = ["PRESETS", "Search", "default_hyper", "default_jobs", "default_search"]
 
 # Multiples of the centre of k_coef that are tried side by side, by grain; sparsities likewise.
 K_COEF_MULTIPLES: Mapping[str, tuple[float, ...]] = MappingProxyType(
@@ -90,11 +90,6 @@ class Search:
             return cls(**{name: kinds[name](**fields[name]) for name in kinds})  # type: ignore
         except TypeError as error:
             raise ValueError(f"a search's settings are not ours: {error}") from None
-
-
-def search_of(provenance: Mapping[str, Any]) -> Search:
-    """The search that a circuit's provenance names; the defaults where it names none (version 1)."""
-    return Search.from_dict(provenance["search"]) if "search" in provenance else Search()
 
 
 def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -> Search:

@@ -23,8 +23,8 @@ from circuitjax.audit.record import (
     SupersetFigures,
     Template,
 )
-from circuitjax.audit.settings import hyper_of, search_of
 from circuitjax.prune.defaults import default_hyper, default_search
+from circuitjax.prune.provenance import hyper_of, search_of
 from tests.audit.planted_audit import circuit_of
 from tests.prune.planted import PLANTED, SEARCH
 
