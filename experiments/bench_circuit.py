@@ -23,7 +23,7 @@ from circuitjax.gated.measures import odds_of
 from circuitjax.gated.protocol import View
 from circuitjax.prune.config import Choices
 from circuitjax.prune.problem import Problem, batches_of, make_problem
-from circuitjax.prune.provenance import search_of
+from circuitjax.prune.provenance import data_of
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, print_line, timed
 from experiments.command import exit_on_bad_input
@@ -49,7 +49,7 @@ def _read() -> list[tuple[str, Circuit, View, Problem]]:
         view = circuit.parts(model).get("nodes")
         if view is None or not view.model.sizes():
             raise ValueError(f"{name} is no circuit of nodes or weights whose model can be folded")
-        data = search_of(circuit).data
+        data = data_of(circuit)
         problem = make_problem(model, task, Choices(ablation="zero"), data)
         found.append((task.name, circuit, view, problem))
     return found

@@ -14,7 +14,7 @@ from circuitjax.export.formats import FORMATS, check_formats, export_circuit
 from circuitjax.model.record import Model
 from circuitjax.prune.config import Choices
 from circuitjax.prune.problem import Problem, make_problem
-from circuitjax.prune.provenance import search_of
+from circuitjax.prune.provenance import data_of
 from circuitjax.zoo.load import load_model
 from experiments.command import exit_on_bad_input
 from experiments.task_names import load_task
@@ -36,7 +36,7 @@ def _problem(circuit: Circuit) -> Problem:
     name = str(_TASK.value or circuit.provenance.get("task"))
     model, task = load_task(name, _MODEL.value or circuit.model_name)
     # What closed nodes hold is the circuit's own; of its search only the sets' sizes matter.
-    return make_problem(model, task, Choices(ablation="zero"), search_of(circuit).data)
+    return make_problem(model, task, Choices(ablation="zero"), data_of(circuit))
 
 
 def _model(circuit: Circuit) -> Model:

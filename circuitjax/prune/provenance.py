@@ -5,10 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.prune.config import Hyper
+from circuitjax.prune.config import DataConfig, Hyper
 from circuitjax.prune.defaults import Search, default_search
 
-__all__ = ["hyper_of", "search_of"]
+__all__ = ["data_of", "hyper_of", "search_of"]
+
+_RECORDED = ("search", "prune", "config", "settings")
 
 # Names of the first version's settings that have changed.
 _RENAMED = {
@@ -56,6 +58,12 @@ def _of_first_version(circuit: Circuit, settings: Mapping[str, Any]) -> Search:
     elif "target_loss" in given:
         kept["target_loss"] = given["target_loss"]
     return default_search(circuit.grain, ablation=circuit.ablation, **kept)
+
+
+def data_of(circuit: Circuit) -> DataConfig:
+    """Sizes of the sets that a circuit was found on; the defaults where its record names none."""
+    known = any(isinstance(circuit.provenance.get(name), Mapping) for name in _RECORDED)
+    return search_of(circuit).data if known else DataConfig()
 
 
 def hyper_of(circuit: Circuit) -> Hyper | None:
