@@ -22,10 +22,11 @@ from circuitjax.circuit.record import FORMAT, CircuitRecord, read_record
 from circuitjax.core.checkpoints import load_arrays, save_arrays
 from circuitjax.core.files import write_json
 from circuitjax.core.records import seal
+from circuitjax.gated import replacement
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.grains import Grain, grain_named
 from circuitjax.gated.protocol import View
-from circuitjax.gated.replacement import ABLATIONS, is_per_prompt, refer
+from circuitjax.gated.replacement import is_per_prompt, refer
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import count_outer_weights
 from circuitjax.model.record import Model
@@ -67,8 +68,9 @@ class Circuit:
     provenance: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.ablation not in ABLATIONS:
-            raise ValueError(f"ablation is {self.ablation!r}; it is one of {', '.join(ABLATIONS)}")
+        if self.ablation not in replacement.ABLATIONS:
+            known = ", ".join(replacement.ABLATIONS)
+            raise ValueError(f"ablation is {self.ablation!r}; it is one of {known}")
         object.__setattr__(self, "opened", self._grain.check(self.config, self.opened))
         object.__setattr__(self, "held", _check_held(self._grain, self))
         object.__setattr__(self, "links", tuple(self.links))

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from circuitjax.gated import replacement
 from circuitjax.gated.examples import Batch, picked
 from circuitjax.gated.measures import (
     kl_divergence,
@@ -22,10 +23,10 @@ from circuitjax.gated.measures import (
     vocabulary_losses,
 )
 from circuitjax.gated.protocol import GatedModel
-from circuitjax.gated.replacement import ABLATIONS, Reference, refer
+from circuitjax.gated.replacement import Reference, refer
+from circuitjax.prune import opening
 from circuitjax.prune.calibrate import calibrated_loss
 from circuitjax.prune.config import Hyper
-from circuitjax.prune.opening import CONTROLS, GATES, learning_rate
 
 __all__ = ["Objective", "measured"]
 
@@ -56,21 +57,21 @@ class Objective:
 
     def separable(self, model: GatedModel) -> bool:
         """Whether the loss is a mean over items, so that a batch may be taken apart."""
-        return not self.calibrated and not ABLATIONS[model.ablation].mixes
+        return not self.calibrated and not replacement.ABLATIONS[model.ablation].mixes
 
     def init(self, key: jax.Array, hyper: Hyper, model: GatedModel) -> tuple[Tau, Any]:
         """Gaussian scores, and multipliers where something is held."""
 
         def scores(noise: jax.Array) -> jax.Array:
             start = hyper.init_noise_bias + hyper.init_noise_scale * noise
-            return GATES[self.gate].project(start)
+            return opening.GATES[self.gate].project(start)
 
         tau = {"gates": scores(model.draw(key))}
         if self.owners:
             noise = jax.random.normal(jax.random.fold_in(key, 1), (model.num_owners,))
             tau["owners"] = scores(noise)
         total = model.count(jnp.ones(model.num_gates))
-        return tau, CONTROLS[self.control].start(total)
+        return tau, opening.CONTROLS[self.control].start(total)
 
     def data_of(self, hyper: Hyper, data: Any) -> Any:
         """All jobs share one model."""
@@ -79,14 +80,14 @@ class Objective:
 
     def chances(self, tau: Tau, hyper: Hyper, model: GatedModel) -> jax.Array:
         """Chance that each gate is effectively open, `[G]`."""
-        chance = GATES[self.gate].chance(tau["gates"], hyper)
+        chance = opening.GATES[self.gate].chance(tau["gates"], hyper)
         if self.owners:
-            chance = chance * model.owned(GATES[self.gate].chance(tau["owners"], hyper))
+            chance = chance * model.owned(opening.GATES[self.gate].chance(tau["owners"], hyper))
         return chance
 
     def gates(self, tau: Tau, hyper: Hyper, model: GatedModel, key: jax.Array) -> jax.Array:
         """Gates of one step, `[G]`."""
-        sample = GATES[self.gate].sample
+        sample = opening.GATES[self.gate].sample
         z = sample(jax.random.fold_in(key, 0), tau["gates"], hyper)
         if self.owners:
             z = z * model.owned(sample(jax.random.fold_in(key, 1), tau["owners"], hyper))
@@ -129,23 +130,23 @@ class Objective:
         opened = model.count(self.chances(tau, hyper, model))
         total = model.count(jnp.ones(model.num_gates))
         held = parts.get("kl" if self.holds == "kl" else "task", parts["task"])
-        cost = CONTROLS[self.control].cost(
+        cost = opening.CONTROLS[self.control].cost(
             opened, total, multipliers, hyper, (step, self.steps), (held, self._aim(hyper))
         )
         return loss + cost, {**parts, "k": opened, "sparsity": 1 - opened / total}
 
     def rate(self, hyper: Hyper, step: jax.Array) -> jax.Array:
         """Learning rate at a step."""
-        return learning_rate(self.control, hyper, step, self.steps)
+        return opening.learning_rate(self.control, hyper, step, self.steps)
 
     def project(self, tau: Tau) -> Tau:
         """Scores back within bounds."""
-        found: Tau = GATES[self.gate].project(tau)
+        found: Tau = opening.GATES[self.gate].project(tau)
         return found
 
     def ascend(self, multipliers: Any, gradient: Any, hyper: Hyper) -> Any:
         """Multipliers after a step of gradient ascent."""
-        return CONTROLS[self.control].ascend(multipliers, gradient, hyper, self._aim(hyper))
+        return opening.CONTROLS[self.control].ascend(multipliers, gradient, hyper, self._aim(hyper))
 
     @property
     def metrics(self) -> tuple[str, ...]:

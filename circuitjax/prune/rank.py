@@ -24,10 +24,10 @@ import numpy as np
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.protocol import GatedModel
 from circuitjax.model.transformer import apply
+from circuitjax.prune import opening
 from circuitjax.prune.config import Ranking
 from circuitjax.prune.evaluate import gate_slopes
 from circuitjax.prune.objective import Objective
-from circuitjax.prune.opening import GATES
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.select import rank_nodes
 from circuitjax.prune.train import MaskState
@@ -75,7 +75,7 @@ def learned_ranking(
       state: of one job.
       ties: examples of the attribution.
     """
-    gate, model = GATES[objective.gate], problem.trained
+    gate, model = opening.GATES[objective.gate], problem.trained
     chance = np.asarray(objective.chances(state.tau, state.hyper, model), np.float64)
     exists = problem.whole.exists()
     if gate.by_score:
