@@ -308,6 +308,8 @@ def shuffle_weights(params: Params, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def _random_world(problem: Problem, search: Search, rng: np.random.Generator) -> World:
+    if search.selection.target == "kl":
+        raise ValueError("a network that answers all prompts alike has a KL of 0 without a circuit")
     if problem.trained is not problem.whole:
         raise ValueError("the search starts from a circuit, which no other network has")
     model = problem.model
