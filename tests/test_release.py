@@ -45,6 +45,9 @@ def test_documents_name_only_commands_and_flags_that_exist():
     text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     flags = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "experiments").glob("*.py"))
     defined = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', flags))
+    # Those of a search are defined from tables.
+    told = "import experiments.pruning_flags; from absl import flags; print(*flags.FLAGS)"
+    defined |= set(ran(sys.executable, "-c", told, cwd=ROOT).split())
     for name, rest in re.findall(r"^circuitjax (\w+)(.*)$", text, re.MULTILINE):
         assert name in ("cache",) or (ROOT / f"experiments/{name}.py").exists(), name
         for flag in re.findall(r"--(\w+)", rest):
