@@ -70,7 +70,7 @@ class GateTrial:
         joined = {
             name: jnp.concatenate([part[name] for part in found])[: self._size] for name in found[0]
         }
-        return float(total_loss(self._kind, joined))
+        return float(_total(self._kind, joined))
 
     def rises(self, opened: np.ndarray) -> np.ndarray:
         """`[G]`, to first order, on the first examples; 0 for gates that are on no path."""
@@ -93,6 +93,10 @@ class GateTrial:
             return self._whole.reduced(opened)
         self._room, self._now = self._whole.exists(), self._most
         return self._whole
+
+
+# Compiled once: the fit of a calibration is a loop, which would be compiled anew in every call.
+_total = jax.jit(total_loss, static_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnames=("kl", "loss"))
