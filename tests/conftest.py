@@ -1,6 +1,7 @@
 """Eight virtual CPU devices, strict ranks, and what most tests need."""
 
 import os
+import pathlib
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Most of a test's time is compilation of programs that then run for milliseconds.
@@ -19,6 +20,18 @@ from tests.drawn import Draw
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+_MAPS = pathlib.Path("/proc/self/maps")
+_MOST_MAPS = 30_000  # of the 65,530 that Linux lets a process have: a compiled program takes several
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_programs():
+    """Lets go of compiled programs where a process holds so many that the compiler would run out."""
+    yield
+    if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > _MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture
