@@ -215,16 +215,14 @@ def run_writers(
     output = apply(config, params, tokens, positions=positions, capture=names)
     v, pattern, mlp = (output.captured[name][:, written] for name in names)
     v = v.reshape(*v.shape[:3], config.kv_heads, config.d_head).swapaxes(2, 3)
-    mixed = jnp.matmul(
-        pattern, jnp.repeat(v, config.queries_per_kv, axis=2), precision=jax.lax.Precision.HIGHEST
-    )
-
-    def writes(layer: Params, mixed: jax.Array, mlp: jax.Array) -> tuple[jax.Array, jax.Array]:
-        heads = write_heads(config, layer["attn_out"], mixed)
-        heads, _ = attention_writes(config, layer, heads)
-        return heads, normed_write(config, layer, "mlp", mlp[None])
-
-    heads, mlps = jax.vmap(writes)(dict(params["layers"]), mixed, mlp)
+    v = jnp.repeat(v, config.queries_per_kv, axis=2)
+    heads, mlps = [], []
+    for index in range(config.num_layers):
+        layer = jax.tree.map(lambda leaf, i=index: leaf[i], dict(params["layers"]))
+        mixed = jnp.matmul(pattern[index], v[index], precision=jax.lax.Precision.HIGHEST)
+        outputs = write_heads(config, layer["attn_out"], mixed)
+        heads.append(attention_writes(config, layer, outputs)[0])
+        mlps.append(normed_write(config, layer, "mlp", mlp[index][None]))
     first = first_writes(config, params, tokens[written])
     return output.logits, Writers(first, tuple(heads), tuple(mlps))
 
