@@ -142,8 +142,10 @@ def recover_planted(
 
     Args:
       planted: the model and its truth.
-      grain: `nodes`, `weights` or `edges`. The planted edges are those under interchange; under another
-        ablation an edge is true whose closing, alone, loses the task (`needed_alone`).
+      grain: `nodes`, `weights` or `edges`. The planted nodes and weights are those under constants, the
+        planted edges those under interchange: what is the same in both prompts, such as a position,
+        carries nothing there. Under another ablation a part is true whose closing, alone, loses the
+        task (`needed_alone`).
       ablation: of closed parts.
       seeds: of gates and batches.
       search: None for `planted_search`; its grain and ablation are replaced.
@@ -154,7 +156,8 @@ def recover_planted(
     problem = planted_problem(planted, search)
     truths = {"nodes": planted.nodes, "weights": planted.weights, "edges": planted.edges}
     true: Sequence[Any] = truths[grain]
-    if grain == "edges" and ablation != "interchange":
+    known = ("interchange",) if grain == "edges" else ("mean", "zero")
+    if ablation not in known:
         true = needed_alone(problem, search)
     polished = polish if grain == "nodes" else None
     return _recover(planted.name, problem, search, seeds, true, polished)
@@ -260,8 +263,10 @@ def _recover(
         circuit = as_circuit(problem, best, {})
         if finish is not None:
             circuit = finish(problem, search, circuit)
+        # Where a loss is held, scores hover about 0: elimination ranks, not they.
         ranked = {names[gate]: float(scores[gate]) for gate in exists}
-        results.append(compare(sorted(members(circuit)), true, every, ranked))
+        known = None if search.choices.control == "hold" else ranked
+        results.append(compare(sorted(members(circuit)), true, every, known))
         reached.append(best.choice.reached)
     return Recovery(
         name=name,
