@@ -23,7 +23,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 _MAPS = pathlib.Path("/proc/self/maps")
-_MOST_MAPS = 30_000  # of the 65,530 that Linux lets a process have: a compiled program takes several
+_MOST_MAPS = (
+    30_000  # of the 65,530 that Linux lets a process have: a compiled program takes several
+)
 
 
 @pytest.fixture(scope="module", autouse=True)

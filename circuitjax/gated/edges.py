@@ -122,24 +122,25 @@ class EdgeGates:
         still writes something of its own, so only edges without a way to the logits are closed.
         """
         graph = self.graph
-        owners = [reader.split("<")[0] for reader in graph.readers]  # whose read it is
-        place = {name: index for index, name in enumerate(graph.writers)}
-        feeds = np.array([place.get(owner, len(graph.writers)) for owner in owners])
+        logits = len(graph.writers)
+        # What a read is worked into: one writer, several that share a key or value head, the logits.
+        feeds = [list(feed) or [logits] for feed in graph.feeds]
         kept = np.array(opened, bool) & self.exists()
         reached = np.zeros(len(graph.writers) + 1, bool)  # from the input; the last is the logits
         useful = np.zeros(len(graph.writers) + 1, bool)
         useful[-1] = True
         if self.ablation == "interchange":
-            reached[place["embed"]] = True  # positions are the same in both runs
+            reached[graph.writers.index("embed")] = True  # positions are the same in both runs
             for edge in np.argsort(graph.sources, kind="stable"):
                 if kept[edge] and reached[graph.sources[edge]]:
                     reached[feeds[graph.targets[edge]]] = True
         else:
             reached[:] = True
         for edge in np.argsort(-graph.sources, kind="stable"):
-            if kept[edge] and useful[feeds[graph.targets[edge]]]:
+            if kept[edge] and useful[feeds[graph.targets[edge]]].any():
                 useful[graph.sources[edge]] = True
-        return kept & reached[graph.sources] & useful[feeds[graph.targets]]
+        read = np.array([useful[feed].any() for feed in feeds])
+        return kept & reached[graph.sources] & read[graph.targets]
 
     def cost(self, opened: np.ndarray) -> int:
         """How many edges are open."""
@@ -182,9 +183,10 @@ class EdgeGates:
 
 
 def touched(graph: Graph, kept: np.ndarray) -> list[str]:
-    """Writers and owners of readers that some kept edge touches, in forward order."""
+    """Writers that some kept edge leaves or is worked into, and the logits, in forward order."""
     found = {graph.writers[w] for w in graph.sources[kept]}
-    found |= {graph.readers[r].split("<")[0] for r in graph.targets[kept]}
+    for reader in graph.targets[kept]:
+        found |= {graph.writers[w] for w in graph.feeds[reader]} or {"logits"}
     return [name for name in (*graph.writers, "logits") if name in found]
 
 

@@ -73,7 +73,7 @@ def test_all_open_is_the_plain_model(draw, variant, grain, ablation):
     found = answered(model, np.ones(model.num_gates), batch)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
     reference = refer(model, batch, jax.random.key(0), full=True)
-    np.testing.assert_allclose(reference.full, expected, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(reference.full, expected, rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("paired", [False, True])

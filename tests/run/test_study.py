@@ -27,8 +27,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 KILLS = 10
 
 
-def rows_of(directory):
-    rounds = read_rounds(directory / "observations.jsonl", JOBS)
+def rows_of(directory, jobs=JOBS):
+    rounds = read_rounds(directory / "observations.jsonl", jobs)
     rows = [row for round_ in rounds for row in round_]
     return [{k: v for k, v in row.items() if not k.startswith("seconds")} for row in rows]
 
@@ -233,7 +233,7 @@ def test_any_grain_can_be_tuned(grain, tmp_path):
     with alone_in(ours.directory):
         state = run_study(ours)
     assert len(state.observations) == 2
-    rows = rows_of(ours.directory)
+    rows = rows_of(ours.directory, ours.jobs)
     assert set(rows[0]["params"]) == set(ours.space.names)
     prompts = 3 * 2 * 8 * 20
     assert all(row["cost"] > prompts for row in rows)
