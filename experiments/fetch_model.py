@@ -27,8 +27,8 @@ _BOS = flags.DEFINE_string(
 
 
 @exit_on_bad_input
-def main(argv: list[str]) -> None:
-    name = argv.pop(1) if len(argv) > 1 else ""  # the model's name is no flag
+def _fetch(names: list[str]) -> None:
+    name = names[0] if names else ""
     if name not in CATALOGUE:
         raise ValueError(
             f"there is no model {name!r} to fetch: choose one of {', '.join(CATALOGUE)}"
@@ -40,6 +40,10 @@ def main(argv: list[str]) -> None:
     written = write_model(model, pathlib.Path(shown).absolute())
     print(f"{shown}: {describe(model)}" + ("" if written else " (already there)"))
     print(f"It is {entry.about}.")
+
+
+def main(argv: list[str]) -> None:
+    _fetch(argv[1:])  # the model's name is no flag
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def test_every_binary_is_listed_with_a_line_that_fits(capsys):
     mains = {
         path.stem
         for path in (ROOT / "experiments").glob("*.py")
-        if "@exit_on_bad_input\ndef main(" in path.read_text(encoding="utf-8")
+        if "\n@exit_on_bad_input\ndef " in path.read_text(encoding="utf-8")
     }
     assert set(console.binaries()) == mains
     assert {"prune", "audit", "suite", "bench"} <= mains
