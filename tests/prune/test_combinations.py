@@ -14,7 +14,7 @@ import pytest
 
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.replacement import donors
-from circuitjax.model.graph import FAMILIES
+from circuitjax.model.families import FAMILIES
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import shapes

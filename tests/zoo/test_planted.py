@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from circuitjax.circuit.graph import edge_list
 
 from circuitjax.benchmarks.needed_edges import check_circuit, edge_runs, needed_edges
+from circuitjax.model.graph import edge_list
 from circuitjax.model.residual_graph import apply_graph, residual_graph, run_writers
 from circuitjax.model.sites import parse_address, shapes
 from circuitjax.model.transformer import apply
