@@ -18,17 +18,27 @@ import numpy as np
 
 from circuitjax.gated.examples import Batch, Examples, picked
 from circuitjax.gated.protocol import Part, View
+from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.residual_graph import (
     Graph,
     Writers,
     apply_graph,
+    first_count,
     residual_graph,
     run_writers,
 )
 from circuitjax.model.transformer import Params, apply
 
-__all__ = ["EdgeGates", "edge_view", "fixed_writers", "flatten_writers", "unflatten_writers"]
+__all__ = [
+    "EdgeGates",
+    "edge_view",
+    "fixed_writers",
+    "flat_shape",
+    "flatten_writers",
+    "touched",
+    "unflatten_writers",
+]
 
 _MEAN_BATCH = 64
 
@@ -51,6 +61,10 @@ class EdgeGates:
 
     grain = "edges"
     eval_items = 16
+    scouted_items = 64
+    shares_rows = False
+    always_compares = True
+    slope_levels = (1.0,)
     freezes_norms = False
     tied = False
 
@@ -142,6 +156,10 @@ class EdgeGates:
         read = np.array([useful[feed].any() for feed in feeds])
         return kept & reached[graph.sources] & read[graph.targets]
 
+    def cut(self, first: np.ndarray) -> np.ndarray:
+        """Those on a path."""
+        return self.alive(first)
+
     def cost(self, opened: np.ndarray) -> int:
         """How many edges are open."""
         return int(np.sum(opened & self.exists()))
@@ -153,6 +171,10 @@ class EdgeGates:
     def totals(self) -> tuple[int, int]:
         """Writers and the logits; edges that can matter."""
         return len(self.graph.writers) + 1, int(self.exists().sum())
+
+    def work(self) -> int:
+        """Edges that can matter."""
+        return int(self.exists().sum())
 
     def sizes(self) -> Sequence[int]:
         """No reduced model exists."""
@@ -197,17 +219,12 @@ def fixed_writers(
 
     `mean` is over all tokens of the corrupted prompts up to the last answer position.
     """
-    if ablation not in ("mean", "zero"):
+    if is_per_prompt(ablation):
         return None
-    width, heads, depth = config.d_model, config.num_heads, config.num_layers
-    first = 2 if config.position == "learned" else 1
-
-    def block(size: int) -> jax.Array:
-        return jnp.zeros((size, 1, 1, width))
-
-    zero = Writers(block(first), (block(heads),) * depth, (block(1),) * depth)
+    zero = unflatten_writers(config, np.zeros(flat_shape(config), np.float32))
     if ablation == "zero":
         return zero
+    assert ablation == "mean", f"which constants are those of {ablation!r}?"
 
     @jax.jit
     def add(total: Writers, batch: Examples) -> tuple[Writers, jax.Array]:
@@ -243,6 +260,11 @@ def edge_view(
     return View(model, np.asarray(opened["kept"], bool))
 
 
+def flat_shape(config: TransformerConfig) -> tuple[int, int]:
+    """`[W, D]`, of fixed replacements as a circuit keeps them."""
+    return len(residual_graph(config).writers), config.d_model
+
+
 def flatten_writers(writers: Writers) -> np.ndarray:
     """Fixed replacements `[W, D]` from blocks `[., 1, 1, D]`."""
     return np.concatenate([np.asarray(block)[:, 0, 0] for block in writers.blocks()])
@@ -250,7 +272,7 @@ def flatten_writers(writers: Writers) -> np.ndarray:
 
 def unflatten_writers(config: TransformerConfig, fixed: np.ndarray) -> Writers:
     """The inverse of `flatten_writers`."""
-    first = 2 if config.position == "learned" else 1
+    first = first_count(config)
     rows = jnp.asarray(fixed)[:, None, None, :]
     step = config.num_heads + 1
     starts = range(first, len(fixed), step)

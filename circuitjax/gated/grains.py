@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from circuitjax.gated.edges import edge_view, touched
+from circuitjax.gated.edges import edge_view, flat_shape, touched
 from circuitjax.gated.nodes import node_view
 from circuitjax.gated.protocol import View
 from circuitjax.gated.weight_index import close_weights
@@ -137,7 +137,7 @@ def _node_parts(
 ) -> dict[str, View]:
     mask = opened["mask"]
     found = {"nodes": node_view(config, params, mask, held, ablation)}
-    if any(len(edge) for edge in edge_list(config, params, mask)[:1]):
+    if edge_list(config, params, mask):
         found["edges"] = weights_within(config, params, mask, held, ablation)
     return found
 
@@ -156,7 +156,7 @@ def _edge_parts(
     return {"edges": edge_view(config, params, opened, held, ablation)}
 
 
-def _weight_totals(config: TransformerConfig, params: Params) -> tuple[int, int]:
+def _node_totals(config: TransformerConfig, params: Params) -> tuple[int, int]:
     return config.num_nodes, total_edges(config, params)
 
 
@@ -167,8 +167,7 @@ def _graph_totals(config: TransformerConfig, params: Params) -> tuple[int, int]:
 
 
 def _writers(config: TransformerConfig) -> Any:
-    shape = (len(residual_graph(config).writers), config.d_model)
-    return jax.ShapeDtypeStruct(shape, np.float32)
+    return jax.ShapeDtypeStruct(flat_shape(config), np.float32)
 
 
 GRAINS: Mapping[str, Grain] = MappingProxyType(
@@ -176,14 +175,14 @@ GRAINS: Mapping[str, Grain] = MappingProxyType(
         "nodes": Grain(
             "nodes", "nodes", _masks, _fills, _check_nodes,
             lambda config, opened: kept_addresses(config, opened["mask"]),
-            _node_edges, _weight_totals,
+            _node_edges, _node_totals,
             lambda config, params, opened, *rest: node_view(config, params, opened["mask"], *rest),
             _node_parts,
         ),
         "weights": Grain(
             "weights", "weights", _families, _fills, _check_weights,
             lambda config, opened: kept_addresses(config, opened["mask"]),
-            _weight_edges, _weight_totals, weight_view, _weight_parts,
+            _weight_edges, _node_totals, weight_view, _weight_parts,
         ),
         "edges": Grain(
             "edges", "edges",

@@ -17,6 +17,7 @@ import numpy as np
 from circuitjax.gated.cleanup import cleanup
 from circuitjax.gated.examples import Batch, picked
 from circuitjax.gated.protocol import Part, View
+from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import count_edges, total_edges
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
@@ -24,7 +25,7 @@ from circuitjax.model.reduced_forward import apply_reduced
 from circuitjax.model.sites import address, shapes
 from circuitjax.model.transformer import Fills, Norms, Params, apply
 
-__all__ = ["NodeGates", "constants", "node_view", "reduced_answers", "reduced_rows"]
+__all__ = ["NodeGates", "constants", "node_view", "reduced_answers", "reduced_rows", "whole_rows"]
 
 
 @flax.struct.dataclass
@@ -50,6 +51,10 @@ class NodeGates:
     grain = "nodes"
     num_owners = 0
     eval_items = 64
+    scouted_items = 128
+    shares_rows = True
+    always_compares = False
+    slope_levels = (1.0, 0.8)
     freezes_norms = True
 
     @property
@@ -102,11 +107,7 @@ class NodeGates:
 
     def full(self, batch: Batch) -> jax.Array:
         """Logits of the whole network, `[M, P, V]`."""
-        asked = batch.prompts
-        found = apply(
-            self.config, self.params, asked.tokens, positions=asked.positions, layout=asked.layout
-        ).logits
-        return found.reshape(batch.size, -1, found.shape[-1])
+        return whole_rows(self.config, self.params, batch)
 
     def observed(
         self, tokens: jax.Array, positions: jax.Array, kept: slice = slice(None)
@@ -128,18 +129,8 @@ class NodeGates:
         tree = self.tree(gates)
         if self.small is not None:
             return reduced_rows(self.small, batch, tree)
-        asked = batch.prompts
-        found = apply(
-            self.config,
-            self.params,
-            asked.tokens,
-            tree,
-            self.held if held is None else held,
-            positions=asked.positions,
-            layout=asked.layout,
-            norms=norms,
-        ).logits
-        return found.reshape(batch.size, -1, found.shape[-1])
+        held = self.held if held is None else held
+        return whole_rows(self.config, self.params, batch, tree, held, norms=norms)
 
     def answers(self, gates: jax.Array, batch: Batch, held: Fills | None = None) -> jax.Array:
         """Logits of the right and wrong completions, `[M, R + R']`."""
@@ -154,6 +145,10 @@ class NodeGates:
         return self.flat({site: kept[site] | (self.tied & mask[site] & _tied_alive(kept, site))
                           for site in self._shapes()})  # fmt: skip
 
+    def cut(self, first: np.ndarray) -> np.ndarray:
+        """All of them: clean-up, which is slow, closes the dead ones of the k that is chosen."""
+        return first & self.exists()
+
     def cost(self, opened: np.ndarray) -> int:
         """Nonzero weights between open nodes."""
         return count_edges(self.config, self._host(), self._mask(opened))
@@ -165,6 +160,10 @@ class NodeGates:
     def totals(self) -> tuple[int, int]:
         """Nodes, and nonzero weights between them."""
         return self.config.num_nodes, total_edges(self.config, self._host())
+
+    def work(self) -> int:
+        """Nodes."""
+        return self.config.num_nodes
 
     def sizes(self) -> Sequence[int]:
         """A 64th, a 16th, a quarter of the units, where an exact reduction exists."""
@@ -226,6 +225,29 @@ def _tied_alive(kept: Mapping[str, np.ndarray], site: str) -> np.ndarray | bool:
     return kept["attn.k"] if site == "attn.q" else False
 
 
+def whole_rows(
+    config: TransformerConfig,
+    params: Params,
+    batch: Batch,
+    gates: Fills | None = None,
+    held: Fills | None = None,
+    **more: Any,
+) -> jax.Array:
+    """Logits `[M, P, V]` of a whole network, maybe under gates; `more` as in `transformer.apply`."""
+    asked = batch.prompts
+    found = apply(
+        config,
+        params,
+        asked.tokens,
+        gates,
+        held,
+        positions=asked.positions,
+        layout=asked.layout,
+        **more,
+    ).logits
+    return found.reshape(batch.size, -1, found.shape[-1])
+
+
 def reduced_rows(small: Reduced, batch: Batch, gates: Mapping[str, jax.Array]) -> jax.Array:
     """Logits `[M, P, V]` of a reduced model under further gates."""
     asked = batch.prompts
@@ -265,10 +287,11 @@ def constants(
     Raises:
       ValueError: mean ablation without means.
     """
+    if is_per_prompt(ablation):
+        return None
     if ablation == "zero":
         return {site: np.zeros(shape, np.float32) for site, shape in shapes(config).items()}
-    if ablation != "mean":
-        return None
+    assert ablation == "mean", f"which constants are those of {ablation!r}?"
     if means is None:
         raise ValueError(
             "the model has no activation means: compute them with `python -m experiments.means`, "

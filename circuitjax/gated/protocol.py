@@ -75,6 +75,22 @@ class GatedModel(Protocol):
         """Items of a forward pass of an evaluation."""
 
     @property
+    def scouted_items(self) -> int:
+        """Items of a first, rougher look: of a first search for k, of ties, of elimination."""
+
+    @property
+    def shares_rows(self) -> bool:
+        """Whether several prompts may share a row, where nothing is replaced prompt by prompt."""
+
+    @property
+    def always_compares(self) -> bool:
+        """Whether a cut always takes the KL: the whole model's run costs little beside a circuit's."""
+
+    @property
+    def slope_levels(self) -> tuple[float, ...]:
+        """Heights of the open gates that an estimate of what closing costs averages slopes over."""
+
+    @property
     def freezes_norms(self) -> bool:
         """Whether `logits` takes `norms`, factors of another run's norms; see `transformer.apply`."""
 
@@ -110,6 +126,9 @@ class GatedModel(Protocol):
     def alive(self, opened: np.ndarray) -> np.ndarray:
         """Of open gates bool `[G]` those that lie on a path from input to output."""
 
+    def cut(self, first: np.ndarray) -> np.ndarray:
+        """Of the first gates of a ranking, bool `[G]`, those that a cut opens."""
+
     def cost(self, opened: np.ndarray) -> int:
         """How many edges the open gates leave, as the grain counts them."""
 
@@ -118,6 +137,9 @@ class GatedModel(Protocol):
 
     def totals(self) -> tuple[int, int]:
         """Nodes and edges of the whole network, as the grain counts them."""
+
+    def work(self) -> int:
+        """What a run of the whole network costs, in the unit in which open gates are counted."""
 
     def sizes(self) -> Sequence[int]:
         """Numbers of open gates up to which a reduced model of its own pays; none where none exists."""

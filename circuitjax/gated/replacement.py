@@ -94,7 +94,8 @@ class Ablation:
     mixes: bool = False
 
 
-#: What a closed part can hold, by name: the one place to add another.
+#: What a closed part can hold, by name: the one place to add another that differs from prompt to prompt.
+#: Another constant is worked out in `nodes.constants` and `edges.fixed_writers` besides.
 ABLATIONS: Mapping[str, Ablation] = MappingProxyType(
     {
         "mean": Ablation(),

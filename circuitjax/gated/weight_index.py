@@ -92,7 +92,7 @@ class WeightIndex:
         return weights
 
     def real(self) -> jax.Array:
-        """bool `[E]`: the gates that are no padding."""
+        """bool `[E]`: the gates that are no padding, which has value 0."""
         return self.join(self.values) != 0
 
     def entered(self, config: TransformerConfig, z: jax.Array) -> dict[str, jax.Array]:

@@ -7,16 +7,11 @@ import numpy as np
 from circuitjax.gated.weight_index import WeightIndex
 from circuitjax.model.config import TransformerConfig
 
-__all__ = ["kept_paths", "real_gates"]
+__all__ = ["kept_paths"]
 
 # Where paths through a block begin and end.
 _BEGIN = frozenset({"attn.act_in", "mlp.act_in"})
 _END = frozenset({"attn.q", "attn.k", "attn.resid_delta", "mlp.resid_delta"})
-
-
-def real_gates(index: WeightIndex) -> np.ndarray:
-    """bool `[E]`: gates that are no padding."""
-    return np.concatenate([np.asarray(index.values[family.name]) != 0 for family in index.families])
 
 
 def kept_paths(
@@ -39,7 +34,7 @@ def kept_paths(
     Returns:
       z `[E]` and {site: bool `[L, W]`} of kept nodes, smaller or equal.
     """
-    opened = index.split(np.asarray(z, bool) & real_gates(index))
+    opened = index.split(np.asarray(z, bool) & np.asarray(index.real()))
     mask = {site: np.array(base[site], bool).reshape(-1) for site in config.sites}
     ends = {
         family.name: (np.asarray(index.source[family.name]), np.asarray(index.target[family.name]))

@@ -20,7 +20,7 @@ from jax import lax
 
 from circuitjax.gated.cleanup import cleanup
 from circuitjax.gated.examples import Batch, picked
-from circuitjax.gated.nodes import NodeGates, reduced_answers, reduced_rows
+from circuitjax.gated.nodes import NodeGates, reduced_answers, reduced_rows, whole_rows
 from circuitjax.gated.protocol import Part, View
 from circuitjax.gated.reduced_weights import gated_small, place_gates
 from circuitjax.gated.weight_index import (
@@ -30,7 +30,7 @@ from circuitjax.gated.weight_index import (
     gated_params,
     weight_index,
 )
-from circuitjax.gated.weight_paths import kept_paths, real_gates
+from circuitjax.gated.weight_paths import kept_paths
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import total_edges
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
@@ -68,6 +68,10 @@ class WeightGates:
 
     grain = "weights"
     eval_items = 64
+    scouted_items = 128
+    shares_rows = True
+    always_compares = False
+    slope_levels = (1.0, 0.8)
     freezes_norms = True
 
     @property
@@ -86,7 +90,7 @@ class WeightGates:
 
     def exists(self) -> np.ndarray:
         """Gates that are no padding."""
-        return real_gates(self.index)
+        return np.asarray(self.index.real())
 
     def draw(self, key: jax.Array) -> jax.Array:
         """Standard normal numbers `[G]`."""
@@ -148,7 +152,13 @@ class WeightGates:
             return reduced_rows(gated_small(self.small, self.index, z), batch, nodes)
         held = self.held if held is None else held
         params = gated_params(self.config, self.params, held, self.index, z)
-        return self._run(biased(self.config), params, nodes, held, batch, norms)
+        return whole_rows(
+            biased(self.config), params, batch, nodes, self._of_nodes(held), norms=norms
+        )
+
+    def _of_nodes(self, held: Fills) -> Fills:
+        """What nodes hold, without what is held for the weights that mixed values are read by."""
+        return {site: held[site] for site in self.config.sites}
 
     def answers(self, gates: jax.Array, batch: Batch, held: Fills | None = None) -> jax.Array:
         """Logits of the right and wrong completions, `[M, R + R']`."""
@@ -156,30 +166,6 @@ class WeightGates:
             return picked(self.logits(gates, batch, held), batch)
         z, nodes = self.gates_of(gates)
         return reduced_answers(gated_small(self.small, self.index, z), batch, nodes)
-
-    def _run(
-        self,
-        config: TransformerConfig,
-        params: Params,
-        nodes: Fills,
-        held: Fills,
-        batch: Batch,
-        norms: Norms | None,
-        added: Fills | None = None,
-    ) -> jax.Array:
-        asked = batch.prompts
-        found = apply(
-            config,
-            params,
-            asked.tokens,
-            nodes,
-            {site: held[site] for site in config.sites},
-            positions=asked.positions,
-            layout=asked.layout,
-            norms=norms,
-            added=added,
-        ).logits
-        return found.reshape(batch.size, -1, found.shape[-1])
 
     def _per_token(self, z: jax.Array, batch: Batch, held: Fills, norms: Norms | None) -> jax.Array:
         """Closed weights as a second product, of what their sources held token by token."""
@@ -201,7 +187,15 @@ class WeightGates:
             stack[family.kernel] = opened
             added[family.target] = added[family.target] + more if family.target in added else more
         params = {**self.params, "layers": stack}
-        return self._run(self.config, params, dict(self.base), held, batch, norms, added)
+        return whole_rows(
+            self.config,
+            params,
+            batch,
+            dict(self.base),
+            self._of_nodes(held),
+            norms=norms,
+            added=added,
+        )
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
         """The open weights on complete paths through their block."""
@@ -210,6 +204,10 @@ class WeightGates:
     def _kept(self, opened: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         base = {site: np.asarray(kept) > 0 for site, kept in self.base.items()}
         return kept_paths(self.config, self.index, np.asarray(opened, bool), base)
+
+    def cut(self, first: np.ndarray) -> np.ndarray:
+        """Those on complete paths."""
+        return self.alive(first)
 
     def cost(self, opened: np.ndarray) -> int:
         """How many weights are open."""
@@ -222,6 +220,10 @@ class WeightGates:
     def totals(self) -> tuple[int, int]:
         """Nodes and nonzero weights."""
         return self.config.num_nodes, total_edges(self.config, self._host())
+
+    def work(self) -> int:
+        """Nonzero weights, those of closed nodes included."""
+        return self.totals()[1]
 
     def sizes(self) -> Sequence[int]:
         """A 64th, a 16th, a quarter of the weights; all of a start that is a small model itself."""
@@ -321,7 +323,7 @@ def weight_gates(
       ValueError: no weight to put a gate on.
     """
     index = weight_index(config, jax.tree.map(np.asarray, dict(params)), mask)
-    if not np.any(real_gates(index)):
+    if not np.any(index.real()):
         raise ValueError("there is no nonzero weight between kept nodes: nothing can be pruned")
     mask = (
         {s: np.ones(shape, bool) for s, shape in shapes(config).items()} if mask is None else mask

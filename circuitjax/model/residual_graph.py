@@ -42,7 +42,15 @@ from circuitjax.model.residual_parts import (
 from circuitjax.model.residual_stretch import pull, run_stretch, stretches
 from circuitjax.model.transformer import Params, apply
 
-__all__ = ["Edges", "Graph", "Writers", "apply_graph", "residual_graph", "run_writers"]
+__all__ = [
+    "Edges",
+    "Graph",
+    "Writers",
+    "apply_graph",
+    "first_count",
+    "residual_graph",
+    "run_writers",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +114,7 @@ class Edges:
     def unflatten(cls, config: TransformerConfig, values: jax.Array) -> "Edges":
         """From gates `[E]` in the order of `Graph.edges`."""
         heads, start = config.num_heads, 0
-        qkv, mlp, width = [], [], _first_writers(config)
+        qkv, mlp, width = [], [], first_count(config)
 
         def take(rows: int, columns: int) -> jax.Array:
             nonlocal start
@@ -143,7 +151,8 @@ class Writers:
         return [self.first, *(block for pair in pairs for block in pair)]
 
 
-def _first_writers(config: TransformerConfig) -> int:
+def first_count(config: TransformerConfig) -> int:
+    """How many writers stand before the layers: embed and, where they are learned, pos."""
     return 2 if config.position == "learned" else 1
 
 
@@ -165,7 +174,7 @@ def residual_graph(config: TransformerConfig) -> Graph:
                 f"abs_top_k_sites include {site!r}, which mixes the heads' writes: residual edges "
                 "need a model without AbsTopK there"
             )
-    writers = ["embed", "pos"][: _first_writers(config)]
+    writers = ["embed", "pos"][: first_count(config)]
     readers: list[str] = []
     edges: list[tuple[int, int]] = []
     feeds: list[tuple[int, ...]] = []

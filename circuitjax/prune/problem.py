@@ -60,7 +60,7 @@ class Problem:
 
 def batches_of(model: GatedModel) -> Batches:
     """Rows hold several prompts only where nothing is replaced per prompt and the grain allows it."""
-    packs = not is_per_prompt(model.ablation) and model.grain != "edges"
+    packs = model.shares_rows and not is_per_prompt(model.ablation)
     return Batches(model.config.causal, packs, model.eval_items)
 
 

@@ -52,8 +52,7 @@ class GateTrial:
         self._model: GatedModel | None = None
         self._room = np.zeros(whole.num_gates, bool)  # gates that the model can open
         # Work is that of a model of so many parts, whether they have gates or not.
-        nodes, edges = whole.totals()
-        self._most = self._now = nodes if whole.grain == "nodes" else edges
+        self._most = self._now = whole.work()
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
         """The open gates on a path from input to output."""
@@ -76,7 +75,7 @@ class GateTrial:
         """`[G]`, to first order, on the first examples; 0 for gates that are on no path."""
         opened = self.alive(opened)
         model, gates = self._model_for(opened), opened.astype(np.float32)
-        levels = (1.0,) if self._whole.grain == "edges" else (1.0, 0.8)
+        levels = self._whole.slope_levels
         slope = slopes(model, gates, *self._few, kind=self._kind, levels=levels, loss=self._loss)
         return np.where(opened, -np.asarray(slope), 0.0)
 
