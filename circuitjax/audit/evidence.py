@@ -52,7 +52,7 @@ class Compared(NamedTuple):
 
 
 def _calibrated(problem: Problem, search: Search) -> bool:
-    return calibrates(problem, search.selection) and search.choices.loss == "binary"
+    return calibrates(problem, search.selection, search.choices.loss)
 
 
 def baseline(problem: Problem, search: Search, whole: Answers | None = None) -> dict[str, float]:

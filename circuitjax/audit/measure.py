@@ -66,7 +66,7 @@ class Measure:
 def measure_of(problem: Problem, search: Search, circuit: Circuit) -> Measure:
     """What a circuit is held to by the search that found it."""
     selection = search.selection
-    kind = "calibrated" if calibrates(problem, selection) else "task"
+    kind = "calibrated" if calibrates(problem, selection, search.choices.loss) else "task"
     by_size = not selection.is_loss and search.choices.minimise == "kl"
     if selection.target == "kl" or (by_size and not problem.paired):
         kind = "kl"

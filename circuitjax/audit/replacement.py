@@ -22,22 +22,15 @@ import numpy as np
 from circuitjax.audit.measure import Measure, share_of
 from circuitjax.audit.record import Sufficiency, Template
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.gated.examples import Examples, picked
-from circuitjax.gated.measures import (
-    agreement,
-    calibrated_odds,
-    kl_divergence,
-    mean_task_loss,
-    odds_of,
-    vocabulary_losses,
-)
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.measures import calibrated_odds, mean_task_loss
 from circuitjax.gated.protocol import GatedModel, Held
 from circuitjax.gated.replacement import ABLATIONS, is_per_prompt, needs_corrupted, refer
 from circuitjax.gated.rows import Batches
 from circuitjax.model.layers import norm_factors
 from circuitjax.model.transformer import Norms, apply
 from circuitjax.prune.defaults import Search
-from circuitjax.prune.evaluate import Answers
+from circuitjax.prune.evaluate import Answers, beside
 from circuitjax.prune.problem import Problem, gated_model
 
 __all__ = ["by_template", "sufficiency"]
@@ -71,13 +64,7 @@ def _answer(
     norms: Norms | None,
 ) -> tuple[jax.Array, ...]:
     more = {} if norms is None else {"norms": norms}
-    logits = model.logits(gates, batch, held, **more)
-    return (
-        odds_of(picked(logits, batch), batch),
-        vocabulary_losses(logits, batch),
-        kl_divergence(logits, full),
-        agreement(logits, full),
-    )
+    return beside(model.logits(gates, batch, held, **more), full, batch)
 
 
 def _constants(problem: Problem, search: Search, ablation: str, own: Held) -> Held:

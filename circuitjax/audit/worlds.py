@@ -24,12 +24,12 @@ from jax import lax
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.gated.rows import Rows, shortened, stacked
-from circuitjax.model.config import TransformerConfig
-from circuitjax.model.transformer import Params, apply
+from circuitjax.model.transformer import Params
 from circuitjax.prune.config import DataConfig, Hyper
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.objective import Objective
 from circuitjax.prune.problem import Problem, draw_sets, gated_model
+from circuitjax.prune.rank import activation_moments
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.splits import SPLITS
@@ -316,32 +316,11 @@ def _random_world(problem: Problem, search: Search, rng: np.random.Generator) ->
     params = shuffle_weights(model.params, rng)
     means: Mapping[str, np.ndarray] | None = None
     if model.means is not None and not is_per_prompt(search.choices.ablation):
-        means = _prompt_means(model.config, params, problem.train.first(_MEAN_ITEMS))
+        means, _ = activation_moments(model.config, params, problem.train.first(_MEAN_ITEMS))
     model = dataclasses.replace(model, params=params, means=means)
     whole, trained = gated_model(model, search.choices, problem.train)
     world = dataclasses.replace(problem, model=model, whole=whole, trained=trained)
     return World("weights", world, network=1, note="nonzero weights of each array in random order")
-
-
-def _prompt_means(
-    config: TransformerConfig, params: Params, examples: Examples
-) -> dict[str, np.ndarray]:
-    """{site: `[L, W]`} over the tokens of prompts."""
-
-    @jax.jit
-    def sums(batch: Examples) -> tuple[dict[str, jax.Array], jax.Array]:
-        tokens, last = batch.tokens[:, 0], batch.positions[:, -1:]
-        real = jnp.arange(tokens.shape[1])[None, :] <= last
-        seen = apply(config, params, tokens, capture=config.sites).captured
-        weight = real[None, :, :, None].astype(jnp.float32)
-        return {s: jnp.sum(v * weight, axis=(1, 2)) for s, v in seen.items()}, jnp.sum(real)
-
-    parts = [
-        jax.device_get(sums(examples.take(np.arange(start, min(start + 16, examples.items)))))
-        for start in range(0, examples.items, 16)
-    ]
-    tokens = sum(int(count) for _, count in parts)
-    return {s: np.asarray(sum(found[s] for found, _ in parts) / tokens) for s in config.sites}
 
 
 def make_worlds(

@@ -188,12 +188,12 @@ class Circuit:
           float32 `[B, P, V]`.
 
         Raises:
-          ValueError: another model, or interchange without corrupted prompts.
+          ValueError: another model, or an ablation that needs corrupted prompts without them.
         """
         view = self.view(model)
         tokens = jnp.asarray(tokens, jnp.int32)
-        if self.ablation == "interchange" and corrupted is None:
-            raise ValueError("the circuit's ablation is interchange: give corrupted prompts")
+        if replacement.needs_corrupted(self.ablation) and corrupted is None:
+            raise ValueError(f"the circuit's ablation is {self.ablation}: give corrupted prompts")
         other = tokens if corrupted is None else jnp.asarray(corrupted, jnp.int32)
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)

@@ -24,7 +24,7 @@ from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked
 from circuitjax.prune.select import Selection, bisect, first_grid, neighbours
 
-__all__ = ["Choice", "Figures", "Point", "calibrates", "choose", "figures", "scouts"]
+__all__ = ["Choice", "Figures", "Point", "calibrates", "choose", "compares", "figures", "scouts"]
 
 _NEAR = 1.05  # the first search ends this near to the crossing, as a factor; the second looks wider
 _CLOSE = 1.02  # how near a brief search comes to the smallest k
@@ -96,9 +96,15 @@ class Choice:
         return self.selection.reached
 
 
-def calibrates(problem: Problem, selection: SelectionConfig) -> bool:
-    """Whether circuits get a scale and a shift: to the loss of paired examples, if asked for."""
-    return problem.paired and selection.calibrate != "off" and selection.target != "kl"
+def calibrates(problem: Problem, selection: SelectionConfig, loss: str = "binary") -> bool:
+    """Whether circuits get a scale and a shift: to the binary loss of pairs, if asked for."""
+    asked = selection.calibrate != "off" and selection.target != "kl"
+    return asked and problem.paired and loss == "binary"
+
+
+def compares(problem: Problem, selection: SelectionConfig) -> bool:
+    """Whether the KL to the whole model is part of a cut's figures."""
+    return selection.target == "kl" or problem.whole.always_compares
 
 
 def figures(
@@ -107,7 +113,7 @@ def figures(
     """Of K circuits' answers."""
     raw = found.losses(loss)
     kl = found.kl.mean(axis=1) if full else [None] * len(raw)
-    if not fitted or loss != "binary":
+    if not fitted:
         rows = [(float(x), float(x), 1.0, 0.0) for x in raw]
     else:
         fit = calibrate(found.odds)
@@ -121,8 +127,7 @@ def figures(
 
 def scouts(problem: Problem, examples: Examples) -> Examples:
     """The first items: those of a first search, and of elimination."""
-    count = 2 * problem.whole.eval_items * (2 if problem.whole.grain == "edges" else 1)
-    return examples.first(count)
+    return examples.first(problem.whole.scouted_items)
 
 
 class _Cache:
@@ -158,14 +163,12 @@ class _Cutter:
     full: bool
 
     def figures(self, found: Answers) -> list[Figures]:
-        fitted = calibrates(self.problem, self.selection) and self.loss == "binary"
+        fitted = calibrates(self.problem, self.selection, self.loss)
         return figures(found, fitted=fitted, loss=self.loss, full=self.full)
 
     def parts(self, ranking: int, k: int) -> int:
         """Gates that the first k leave open."""
-        return (
-            k if self.problem.whole.grain == "nodes" else int(self.prober.opened(ranking, k).sum())
-        )
+        return int(self.prober.opened(ranking, k).sum())
 
 
 def choose(
@@ -193,13 +196,14 @@ def choose(
       brief: for a search over many runs: the smallest k to 2%, no k for the other order of calibration,
         and, where candidates follow one another, no losses of k far above the crossing.
     """
-    full = selection.target == "kl" or problem.whole.grain == "edges"
-    # A first look at all of them is looked at again.
+    full = compares(problem, selection)
     prober = Prober(
-        problem, [one.ranks for one in ranked], full=full, memory=memory or AnswerMemory()
+        problem,
+        [one.ranks for one in ranked],
+        full=full or loss == "vocabulary",
+        # A first look at all of them is looked at again.
+        memory=AnswerMemory() if memory is None else memory,
     )
-    if loss == "vocabulary":
-        prober = Prober(problem, [one.ranks for one in ranked], full=True, memory=memory)
     cutter = _Cutter(problem, selection, prober, loss, full)
     every = range(len(ranked))
 

@@ -36,6 +36,7 @@ __all__ = [
     "Prober",
     "answered",
     "answers",
+    "beside",
     "gate_slopes",
     "references",
     "slopes",
@@ -126,12 +127,16 @@ def _answer(
         odds = odds_of(model.answers(gates, batch, reference.held), batch)
         none = jnp.zeros_like(odds)
         return odds, none, none, none
-    logits = model.logits(gates, batch, reference.held)
+    return beside(model.logits(gates, batch, reference.held), reference.full, batch)
+
+
+def beside(logits: jax.Array, full: jax.Array, batch: Batch) -> tuple[jax.Array, ...]:
+    """Fields of `Answers`, each `[M]`, of one circuit's logits beside the whole model's, `[M, P, V]`."""
     return (
         odds_of(picked(logits, batch), batch),
         vocabulary_losses(logits, batch),
-        kl_divergence(logits, reference.full),
-        agreement(logits, reference.full),
+        kl_divergence(logits, full),
+        agreement(logits, full),
     )
 
 
@@ -225,10 +230,8 @@ class Prober:
         self._sizes = tuple(problem.whole.sizes()) if reduce and not full else ()
 
     def opened(self, ranking: int, k: int) -> np.ndarray:
-        """bool `[G]`: the first k gates that can matter; of weights and edges, those on a path."""
-        first = self._rankings[ranking] < k
-        whole = self._problem.whole
-        return whole.alive(first) if whole.grain != "nodes" else first & whole.exists()
+        """bool `[G]`: what a cut at k opens; see `GatedModel.cut`."""
+        return self._problem.whole.cut(self._rankings[ranking] < k)
 
     def widths(self, size: int) -> Any:
         """Of the reduced model of the first so many gates of every ranking."""

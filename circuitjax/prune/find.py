@@ -19,7 +19,7 @@ from circuitjax.model.record import Model
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.capabilities import refuse
 from circuitjax.prune.config import Hyper
-from circuitjax.prune.cut import Choice, Point, calibrates, choose, figures, scouts
+from circuitjax.prune.cut import Choice, Point, calibrates, choose, compares, figures, scouts
 from circuitjax.prune.defaults import Search, default_jobs, default_search
 from circuitjax.prune.eliminate import eliminate, enough, open_first
 from circuitjax.prune.evaluate import answers
@@ -50,6 +50,7 @@ __all__ = [
     "pick",
     "prepare",
     "rank_jobs",
+    "refuse_search",
     "train_gates",
 ]
 
@@ -126,8 +127,9 @@ def _loss_kind(problem: Problem, search: Search) -> str:
     """Which loss elimination looks at: that of the cut."""
     if search.selection.target == "kl":
         return "kl"
-    fits = search.selection.calibrate == "inside" and search.choices.loss == "binary"
-    return "calibrated" if problem.paired and fits else "task"
+    inside = search.selection.calibrate == "inside"
+    fits = calibrates(problem, search.selection, search.choices.loss)
+    return "calibrated" if inside and fits else "task"
 
 
 def rank_jobs(
@@ -191,9 +193,9 @@ def empty_candidate(problem: Problem, search: Search, job: Job) -> Candidate:
     """The circuit that keeps nothing, calibrated where circuits are: it solves a trivial task."""
     closed = np.zeros(problem.whole.num_gates, bool)
     loss, selection = search.choices.loss, search.selection
-    full = selection.target == "kl" or problem.whole.grain == "edges" or loss == "vocabulary"
+    full = compares(problem, selection) or loss == "vocabulary"
     found = answers(problem.whole, problem.batches, problem.validation, [closed], full=full)
-    fitted = calibrates(problem, selection) and loss == "binary"
+    fitted = calibrates(problem, selection, loss)
     (at,) = figures(found, fitted=fitted, loss=loss, full=full)
     aimed = at.kl if selection.target == "kl" else at.loss
     assert aimed is not None
@@ -259,6 +261,18 @@ def facts_of(task: Task | ContrastTask, search: Search, found: Candidate) -> dic
     }
 
 
+def refuse_search(model: Model, task: Task | ContrastTask, search: Search) -> None:
+    """Refuses a search that cannot be made of this model and task; see `capabilities.refuse`."""
+    refuse(
+        search.choices,
+        search.selection,
+        model.config,
+        task,
+        has_means=model.means is not None,
+        batch_size=search.train.batch_size,
+    )
+
+
 def prepare(
     model: Model, task: Task | ContrastTask, search: Search, start: Circuit | None = None
 ) -> Problem:
@@ -273,14 +287,7 @@ def prepare(
       >>> problem.test.tokens.shape[:2]  # two prompts of each pair, each with its corrupted one
       (64, 2)
     """
-    refuse(
-        search.choices,
-        search.selection,
-        model.config,
-        task,
-        has_means=model.means is not None,
-        batch_size=search.train.batch_size,
-    )
+    refuse_search(model, task, search)
     problem = make_problem(model, task, search.choices, search.data, start=start)
     nodes, edges = problem.whole.totals()
     limit = {"edges": edges, "nodes": nodes}.get(search.selection.target)
@@ -341,7 +348,10 @@ def find_circuit(
     if search.choices.ranking != "learned":
         jobs = jobs or [Job(seed, Baseline(search.choices.ranking))]
         state: MaskState | np.ndarray = np.stack(
-            [scores_without_training(problem, job.hyper, job.seed) for job in jobs]
+            [
+                scores_without_training(problem, job.hyper, job.seed, search.choices.loss)
+                for job in jobs
+            ]
         )
     else:
         count = int(problem.whole.exists().sum())

@@ -23,7 +23,8 @@ import numpy as np
 
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.protocol import GatedModel
-from circuitjax.model.transformer import apply
+from circuitjax.model.config import TransformerConfig
+from circuitjax.model.transformer import Params, apply
 from circuitjax.prune import opening
 from circuitjax.prune.config import Ranking
 from circuitjax.prune.evaluate import gate_slopes
@@ -36,6 +37,7 @@ __all__ = [
     "RANKINGS",
     "Baseline",
     "Ranked",
+    "activation_moments",
     "learned_ranking",
     "rank_scores",
     "scores_without_training",
@@ -126,13 +128,16 @@ class Baseline:
         return {k: v for k, v in dataclasses.asdict(self).items() if k not in unread}
 
 
-def scores_without_training(problem: Problem, baseline: Baseline, seed: int) -> np.ndarray:
+def scores_without_training(
+    problem: Problem, baseline: Baseline, seed: int, loss: str = "binary"
+) -> np.ndarray:
     """Scores `[G]`, the larger the earlier kept; no validation or test example is read.
 
     Args:
       problem: model, task, data.
       baseline: which ranking.
       seed: of `random`; the others do not depend on it.
+      loss: kind of task loss that `attribution` and `integrated` differentiate.
     """
     whole = problem.whole
     if baseline.ranking == "random":
@@ -141,11 +146,13 @@ def scores_without_training(problem: Problem, baseline: Baseline, seed: int) -> 
     if baseline.ranking == "variance":
         return _activation_variance(whole, examples)
     if baseline.ranking == "integrated":
-        return np.abs(integrated(problem, examples, baseline.points))
-    return np.abs(gate_slopes(problem, np.ones(whole.num_gates), examples, "task"))
+        return np.abs(integrated(problem, examples, baseline.points, loss))
+    return np.abs(gate_slopes(problem, np.ones(whole.num_gates), examples, "task", loss=loss))
 
 
-def integrated(problem: Problem, examples: Examples, points: int = 16) -> np.ndarray:
+def integrated(
+    problem: Problem, examples: Examples, points: int = 16, loss: str = "binary"
+) -> np.ndarray:
     """The slope averaged over the path from the empty circuit to the whole model: `[G]`, signed.
 
     By the Gauss-Legendre rule. The sum over gates is L(whole) - L(empty), up to the error of the rule;
@@ -155,7 +162,7 @@ def integrated(problem: Problem, examples: Examples, points: int = 16) -> np.nda
     total = np.zeros(problem.whole.num_gates)
     for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
         at = np.full(problem.whole.num_gates, place, np.float32)
-        total += weight * gate_slopes(problem, at, examples, "task")
+        total += weight * gate_slopes(problem, at, examples, "task", loss=loss)
     return total
 
 
@@ -180,16 +187,26 @@ def _shuffled(model: GatedModel, seed: int, stream: int) -> np.ndarray:
 
 
 def _activation_variance(model: Any, examples: Examples) -> np.ndarray:
-    """Variance of each activation over all tokens of the prompts, in the unit squared: `[G]`.
+    """Variance of each activation, in the unit squared: `[G]`; a tied q and k have the sum of both."""
+    _, tree = activation_moments(model.config, model.params, examples)
+    if model.tied:
+        tree["attn.q"] = tree["attn.q"] + tree["attn.k"]
+    return np.asarray(model.flat(tree))
 
-    A tied pair of q and k has the sum of both. What pads a prompt does not count.
+
+def activation_moments(
+    config: TransformerConfig, params: Params, examples: Examples
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Mean and variance of every node over all tokens of clean prompts, {site: float64 `[L, W]`} each.
+
+    What pads a prompt does not count.
     """
     count: Any = 0
     mean: Any = {}
     spread: Any = {}
     for start in range(0, examples.items, _AT_ONCE):
         batch = examples.take(np.arange(start, min(start + _AT_ONCE, examples.items)))
-        found = jax.device_get(_moments(model.config, model.params, batch))
+        found = jax.device_get(_moments(config, params, batch))
         tokens, own_mean, own_spread = jax.tree.map(lambda x: np.asarray(x, np.float64), found)
         # Two samples' moments from their own: stable where the mean is large.
         both = count + tokens
@@ -201,10 +218,7 @@ def _activation_variance(model: Any, examples: Examples) -> np.ndarray:
             spread = {s: spread[s] + own_spread[s] + step[s] ** 2 * share for s in step}
             mean = {s: mean[s] + step[s] * tokens / both for s in step}
         count = both
-    tree = {site: value / count for site, value in spread.items()}
-    if model.tied:
-        tree["attn.q"] = tree["attn.q"] + tree["attn.k"]
-    return np.asarray(model.flat(tree))
+    return mean, {site: value / count for site, value in spread.items()}
 
 
 @functools.partial(jax.jit, static_argnums=0)

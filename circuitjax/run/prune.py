@@ -228,7 +228,9 @@ def _ranked(
     if not run.steps:
 
         def scores() -> np.ndarray:
-            return np.stack([scores_without_training(problem, job.hyper, job.seed) for job in jobs])
+            loss = search.choices.loss
+            found = [scores_without_training(problem, j.hyper, j.seed, loss) for j in jobs]
+            return np.stack(found)
 
         return (scores() if shared is None else shared.keep(("scores", *jobs), scores)), {}
     if shared is None:

@@ -10,9 +10,8 @@ from typing import Any
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.grains import grain_named
 from circuitjax.model.record import Model
-from circuitjax.prune.capabilities import refuse
 from circuitjax.prune.defaults import Search
-from circuitjax.prune.find import prepare
+from circuitjax.prune.find import prepare, refuse_search
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Baseline
 from circuitjax.prune.train import Job
@@ -64,14 +63,7 @@ class PruneRun:
     shared: Shared | None = None
 
     def __post_init__(self) -> None:
-        refuse(
-            self.search.choices,
-            self.search.selection,
-            self.model.config,
-            self.task,
-            has_means=self.model.means is not None,
-            batch_size=self.search.train.batch_size,
-        )
+        refuse_search(self.model, self.task, self.search)
         rankings = {
             job.hyper.ranking if isinstance(job.hyper, Baseline) else "learned" for job in self.jobs
         }

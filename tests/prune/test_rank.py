@@ -54,6 +54,20 @@ def test_integrated_attribution_is_complete(problem):
     assert total == pytest.approx(whole - empty, abs=2e-3)
 
 
+def test_integrated_attribution_is_of_the_loss_that_is_asked_for(problem):
+    """Over the whole vocabulary the loss of a circuit that keeps nothing is log V, not log 2."""
+    some = problem.train.first(16)
+    baseline = Baseline("integrated", items=16)
+    total = integrated(problem, some, baseline.points, "vocabulary")
+    ends = np.stack([np.ones(problem.whole.num_gates), np.zeros(problem.whole.num_gates)])
+    found = answers(problem.whole, problem.batches, some, ends, full=True)
+    whole, empty = found.losses("vocabulary")
+    assert total.sum() == pytest.approx(whole - empty, abs=1e-2)
+    assert abs(total.sum() - integrated(problem, some, baseline.points).sum()) > 0.1
+    scores = scores_without_training(problem, baseline, 0, "vocabulary")
+    np.testing.assert_array_equal(scores, np.abs(total))
+
+
 @pytest.mark.parametrize("tied", [False, True])
 def test_variance_is_that_of_the_activations(problem, tied):
     problem = dataclasses.replace(problem, whole=dataclasses.replace(problem.whole, tied=tied))
