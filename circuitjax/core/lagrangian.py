@@ -9,7 +9,7 @@ Ascent alone is an integrator: from l2 = 0 the value swings about the target for
 lasts, and from a large step of the multipliers it shoots past the target while that still rises. So
 the quadratic term does the work and ascent what is left. The value is a mean over gates, each of which
 feels a share 1/N of the force: l2 starts at START * N, so that the force on a gate does not depend on
-how many there are (figures in BUILD_NOTES.md).
+how many there are (figures in docs/results.md).
 """
 
 import flax.struct

@@ -1,7 +1,7 @@
 """What goes with what: the one table that refuses a combination, with its reason, before any work.
 
 Any answer to one of the five questions goes with any answer to another, unless a row below applies.
-`--help`, the README's table and the tests read these rows.
+`--help` and the tests read these rows; the README repeats them by hand.
 """
 
 import dataclasses
@@ -203,7 +203,7 @@ def refuse(
 
 
 def table() -> list[dict[str, Any]]:
-    """Questions and answers, and the rules, as rows for `--help` and the README."""
+    """Questions and answers, and the rules, as rows for `--help`."""
     rows: list[dict[str, Any]] = [
         {"question": name, "answers": known} for name, known in answers().items()
     ]
