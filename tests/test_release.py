@@ -12,6 +12,7 @@ import zipfile
 import pytest
 
 import circuitjax
+from circuitjax.prune.capabilities import RULES, answers
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FIELDS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -40,15 +41,26 @@ def test_every_public_name_is_in_the_reference():
             assert f"{value.__module__}.{value.__qualname__}" in listed, name
 
 
+def test_the_readme_lists_what_is_refused():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [rule.what for rule in RULES if rule.what not in text] == []
+    for question, known in answers().items():
+        for answer in known:
+            assert f"`{answer}`" in text or f"={answer}" in text, f"{question}={answer}"
+
+
 def test_documents_name_only_commands_and_flags_that_exist():
-    pages = [*ROOT.glob("docs/**/*.md"), ROOT / "CONTRIBUTING.md"]
+    pages = [*ROOT.glob("docs/**/*.md"), *ROOT.glob("*.md")]
     text = "\n".join(path.read_text(encoding="utf-8") for path in pages)
     flags = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "experiments").glob("*.py"))
     defined = set(re.findall(r'DEFINE_\w+\(\s*"(\w+)"', flags))
     # Those of a search are defined from tables.
     told = "import experiments.pruning_flags; from absl import flags; print(*flags.FLAGS)"
     defined |= set(ran(sys.executable, "-c", told, cwd=ROOT).split())
-    for name, rest in re.findall(r"^circuitjax (\w+)(.*)$", text, re.MULTILINE):
+    text = text.replace("python -m experiments.", "circuitjax ").replace("\\\n", " ")
+    named = re.findall(r"(?:^|`|\$ )circuitjax (\w+)([^`\n]*)", text, re.MULTILINE)
+    assert len(named) > 40
+    for name, rest in named:
         assert name in ("cache",) or (ROOT / f"experiments/{name}.py").exists(), name
         for flag in re.findall(r"--(\w+)", rest):
             assert flag in defined | {"clear", "help"}, f"{name} --{flag}"

@@ -1,7 +1,7 @@
 """What goes with what: the one table that refuses a combination, with its reason, before any work.
 
 Any answer to one of the five questions goes with any answer to another, unless a row below applies.
-`--help` and the tests read these rows; the README repeats them by hand.
+`--help` and the tests read these rows; a test holds the README to them.
 """
 
 import dataclasses
@@ -50,7 +50,9 @@ class Case(NamedTuple):
     Attributes:
       choices, selection: of the search.
       config: the model's description.
+      task: its name.
       paired: whether the task's prompts come in pairs, each the other's corrupted one.
+      corrupts: whether it has corrupted prompts at all.
       has_means: whether the model has activation means.
       batch_size: examples of a step.
     """
@@ -58,7 +60,9 @@ class Case(NamedTuple):
     choices: Choices
     selection: SelectionConfig
     config: TransformerConfig
+    task: str
     paired: bool
+    corrupts: bool = True
     has_means: bool = True
     batch_size: int = 2
 
@@ -70,15 +74,44 @@ class Rule:
     Attributes:
       what: the combination, as users name it.
       why: the reason, and the mend.
-      holds: whether it is asked for.
+      holds: whether it is asked for; a text is a closer reason than `why`.
     """
 
     what: str
     why: str
-    holds: Callable[[Case], bool]
+    holds: Callable[[Case], bool | str]
+
+
+def _without_corrupted(case: Case) -> bool | str:
+    ablation = case.choices.ablation
+    if case.corrupts or not replacement.needs_corrupted(ablation):
+        return False
+    return (
+        f"ablation={ablation} needs corrupted prompts, and task {case.task!r} has none: choose mean, "
+        "zero or resample"
+    )
+
+
+def _without_graph(case: Case) -> bool | str:
+    if case.choices.grain == "edges":
+        try:
+            residual_graph(case.config)
+        except ValueError as error:
+            return str(error)
+    return False
 
 
 RULES: tuple[Rule, ...] = (
+    Rule(
+        "grain=edges of a model whose residual stream is not the plain sum of what its parts write",
+        "what is written is not what is read: choose nodes or weights",
+        _without_graph,
+    ),
+    Rule(
+        "ablation=interchange for a task without corrupted prompts",
+        "what a closed part held on the corrupted prompt replaces it: choose mean, zero or resample",
+        _without_corrupted,
+    ),
     Rule(
         "ranking=variance with grain weights or edges",
         "only nodes have an activation: choose attribution, integrated or random",
@@ -174,8 +207,7 @@ def refuse(
     """Refuses what cannot be, in one line.
 
     Raises:
-      ValueError: an unknown answer; a combination that a rule refuses; residual edges of a model whose
-        stream is no sum of its writers; interchange for a task without corrupted prompts.
+      ValueError: an unknown answer; a combination that a rule refuses.
 
     Examples:
       >>> choices = cj.Choices(grain="edges", ranking="variance")
@@ -186,19 +218,22 @@ def refuse(
     for name, known in answers().items():
         if getattr(choices, name) not in known:
             raise ValueError(f"{name} is {getattr(choices, name)!r}; choose one of {known}")
-    if choices.grain == "edges":
-        residual_graph(config)  # refuses, with its own reason
     paired = isinstance(task, Task)
-    if replacement.needs_corrupted(choices.ablation) and not (
-        isinstance(task, Task) or task.corrupts
-    ):
-        raise ValueError(
-            f"ablation={choices.ablation} needs corrupted prompts, and task {task.name!r} has none: "
-            "choose mean, zero or resample"
-        )
-    case = Case(choices, selection, config, paired, has_means, batch_size * (2 if paired else 1))
+    case = Case(
+        choices,
+        selection,
+        config,
+        task=task.name,
+        paired=paired,
+        corrupts=isinstance(task, Task) or task.corrupts,
+        has_means=has_means,
+        batch_size=batch_size * (2 if paired else 1),
+    )
     for rule in RULES:
-        if rule.holds(case):
+        reason = rule.holds(case)
+        if isinstance(reason, str):
+            raise ValueError(reason)
+        if reason:
             raise ValueError(f"{rule.what} cannot be: {rule.why}")
 
 

@@ -5,6 +5,7 @@ protocols. What a step minimises is a function of the gates z; how z follows fro
 open gates cost, is tested beside it, for every kind of gate and control.
 """
 
+import dataclasses
 import itertools
 
 import jax
@@ -220,10 +221,14 @@ TASK = ContrastTask("contrast", "", pool=(Example("ab", "cb", ("x",), ("y",)),))
 
 
 def case(selection=None, **choices) -> Case:
-    return Case(Choices(**choices), selection or SelectionConfig(), CONFIG, True)
+    return Case(Choices(**choices), selection or SelectionConfig(), CONFIG, "contrast", True)
 
 
 REFUSED = {
+    "grain=edges": case(grain="edges")._replace(
+        config=dataclasses.replace(CONFIG, residual_activation="relu")
+    ),
+    "ablation=interchange": case(ablation="interchange")._replace(corrupts=False),
     "ranking=variance": case(grain="weights", ranking="variance"),
     "threshold=match_soft": case(SelectionConfig("match_soft")),
     "control=hold": case(SelectionConfig("edges", 3), control="hold"),
