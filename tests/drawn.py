@@ -15,6 +15,12 @@ BASE = TransformerConfig(
 )
 
 
+def assert_same(one: Any, other: Any) -> None:
+    """Two pytrees with equal leaves."""
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
 class Draw:
     """Draws models and circuits of variants of one tiny architecture."""
 

@@ -16,6 +16,7 @@ from circuitjax.model.graph import edge_list
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.transformer import apply
+from tests.drawn import assert_same
 
 GRAINS = ("nodes", "weights", "edges")
 ABLATIONS = ("mean", "zero", "resample", "interchange")
@@ -56,11 +57,6 @@ def make(draw, model):
         return Circuit.of(model, grain, opened, ablation=ablation, held=held, **fields)
 
     return made
-
-
-def assert_same(one, other):
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("grain", GRAINS)
@@ -250,13 +246,16 @@ def test_all_closed_under_interchange_is_the_corrupted_run(make, model, draw, gr
     corrupted = draw.tokens[::-1]
     other = apply(model.config, model.params, corrupted).logits
     found = circuit.logits(model, draw.tokens, corrupted=corrupted)
-    if grain == "edges":  # also what the embedding writes straight to the logits
-        np.testing.assert_allclose(found, other, rtol=1e-4, atol=1e-4)
-    else:  # the stream begins with the clean prompt's embedding, which no gate touches
-        written = apply(model.config, model.params, corrupted, capture=("attn.resid_delta",))
-        assert written.captured
-        same = circuit.logits(model, corrupted, corrupted=corrupted)
-        np.testing.assert_allclose(same, other, rtol=1e-4, atol=1e-4)
+    if grain != "edges":
+        # The stream begins with the clean prompt's embedding, which no gate touches.
+        sites = ("attn.resid_delta", "mlp.resid_delta")
+        written = apply(model.config, model.params, corrupted, capture=sites).captured
+        stream = model.params["embed"][draw.tokens] + model.params["positions"][None, :6]
+        stream = stream + sum(np.sum(written[site], axis=0) for site in sites)
+        size = np.sqrt(np.mean(stream**2, axis=-1, keepdims=True))
+        other = stream / size * model.params["final_norm_scale"][None, None]
+        other = other @ model.params["unembed"]
+    np.testing.assert_allclose(found, other, rtol=1e-4, atol=1e-4)
     with pytest.raises(ValueError, match="give corrupted prompts"):
         circuit.logits(model, draw.tokens)
 

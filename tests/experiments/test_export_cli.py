@@ -3,14 +3,13 @@
 import importlib.util
 import json
 
-import numpy as np
 import pytest
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.model.sites import parse_address, shapes
 from circuitjax.prune.defaults import default_search
+from tests.audit.planted_audit import mask_of
 from tests.experiments.drive import drive
-from tests.prune.planted import CONFIG, LETTERS, PLANTED, planted_model
+from tests.prune.planted import LETTERS, PLANTED, planted_model
 
 # What the command lacks or has beside a circuit, and what is said; %s is the folder.
 BAD = {
@@ -37,16 +36,14 @@ def folder(tmp_path_factory):
     model = planted_model()
     model.save(root / "model")
     planted_model(2.0, "other").save(root / "other")
-    mask = {site: np.zeros(shape, bool) for site, shape in shapes(CONFIG).items()}
-    opened, facts = {"mask": mask}, {"task": "t"}
-    circuit = Circuit.of(model, "nodes", opened, held=model.means, provenance=facts)
+    facts = {"task": "t"}
+    circuit = Circuit.of(model, "nodes", {"mask": mask_of(())}, held=model.means, provenance=facts)
     circuit.save(root / "empty", model)
-    for name in PLANTED:
-        layer, site, index = parse_address(CONFIG, name)
-        mask[site][layer, index] = True
     search = default_search(train=8, validation=8, test=8)
     facts = {"task": "pairs", "search": search.to_dict()}
-    circuit.changed(model, opened, provenance=facts).save(root / "circuit", model)
+    circuit.changed(model, {"mask": mask_of(PLANTED)}, provenance=facts).save(
+        root / "circuit", model
+    )
     ends = {"positive_completion": "x", "negative_completion": "y"}
     texts = [a + b + c for a in LETTERS[:4] for b in LETTERS[:4] for c in LETTERS[:4]]
     rows = [{"positive": f"A-{t}", "negative": f"B-{t}", **ends} for t in texts]

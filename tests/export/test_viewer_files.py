@@ -15,6 +15,7 @@ from circuitjax.model.config import SITES
 from circuitjax.model.families import FAMILIES
 from circuitjax.model.sites import parse_address, shapes
 from circuitjax.model.transformer import apply
+from tests.audit.planted_audit import mask_of
 from tests.prune.planted import CONFIG, PLANTED, planted_model, planted_problem
 
 torch = pytest.importorskip("torch")
@@ -24,10 +25,7 @@ EXTRA = ("0.attn.q.h1.c2", "1.attn.k.h0.c3", "0.mlp.post_act.9", "1.attn.v.h1.c0
 
 @pytest.fixture(scope="module")
 def circuit():
-    mask = {site: np.zeros(shape, bool) for site, shape in shapes(CONFIG).items()}
-    for name in (*PLANTED, *EXTRA):
-        layer, site, index = parse_address(CONFIG, name)
-        mask[site][layer, index] = True
+    mask = mask_of((*PLANTED, *EXTRA))
     rng = np.random.default_rng(4)
     fills = {s: rng.normal(0, 0.1, n).astype(np.float32) for s, n in shapes(CONFIG).items()}
     model = planted_model()

@@ -77,8 +77,12 @@ def test_dropping_what_is_not_connected_changes_no_answer(ablation):
     np.testing.assert_allclose(before.kl, after.kl, atol=1e-5)
 
 
-def test_the_mean_replacement_is_the_mean_over_real_tokens():
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_mean_replacement_is_the_mean_over_real_tokens_of_corrupted_prompts(paired):
     some = planted_problem().train.first(5)
+    if not paired:  # whose corrupted prompts are no one's clean ones
+        alone = dataclasses.replace(some, paired=False, row_length=0)
+        some = alone.take(np.arange(0, alone.size, 2))
     params = jax.tree.map(jnp.asarray, dict(planted_model().params))
     found = fixed_writers(CONFIG, params, "mean", some)
     tokens, last = np.asarray(some.tokens)[:, 1], np.asarray(some.positions)[:, 0]

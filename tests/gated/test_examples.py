@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from circuitjax.gated.examples import Examples, joined, picked, slices_of
+from tests.drawn import assert_same
 
 
 def random_pairs(count=6, length=5, seed=0):
@@ -26,11 +27,6 @@ def contrast(count=4, length=5, right=2, wrong=3):
         rng.integers(0, 20, (count, wrong)),
     )
     return Examples(*(jnp.asarray(x, jnp.int32) for x in arrays))
-
-
-def assert_same(one, other):
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def test_a_pair_is_two_examples_each_the_others_corrupted_one():

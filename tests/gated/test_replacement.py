@@ -24,7 +24,6 @@ VARIANTS = {
     "no norm, no biases": {"norm": "none", "biases": False, "position": "none"},
 }
 GRAINS = ("nodes", "weights", "edges")
-PATHS = ("attn.act_in", "mlp.act_in", "attn.resid_delta", "mlp.resid_delta")
 run = jax.jit(apply, static_argnums=0)
 
 

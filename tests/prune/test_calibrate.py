@@ -1,5 +1,6 @@
 """Calibration against SciPy over scale > 0 and any shift, on easy and on nasty differences."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -108,3 +109,28 @@ def test_side_by_side_is_one_after_another(monkeypatch):
     assert looped.loss.shape == (20,)
     one = calibrate(differences[17])
     assert one.loss == pytest.approx(looped.loss[17], abs=1e-6)
+
+
+TRAINED = ("spread 30.0 signal 0.3 offset 0", "spread 1.0 signal 1.0 offset -40.0", "an outlier")
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_within_a_training_step_it_is_as_good_and_held_fixed_for_the_gradient(fitted, name):
+    differences, scale, shift, _ = fitted[name]
+    odds = (differences * SIGN).reshape(-1).astype(np.float32)
+    loss, slopes = jax.value_and_grad(module.calibrated_loss)(jnp.asarray(odds))
+    best = best_loss(differences.astype(float))
+    assert best - 1e-5 < float(loss) < best + 3e-4  # it is pulled a little to scale 0
+    chance = 1 / (1 + np.exp(scale * odds + shift * np.tile(SIGN, len(differences))))
+    expected = -scale * chance / odds.size
+    np.testing.assert_allclose(slopes, expected, atol=0.05 * np.abs(expected).max())
+
+
+def test_within_a_training_step_answering_backwards_is_worth_no_more_than_chance():
+    odds = jnp.asarray(np.random.default_rng(4).uniform(1, 2, 64), jnp.float32)
+    assert float(module.calibrated_loss(-odds)) > np.log(2) - 1e-5
+    # What is told apart perfectly has a gradient still.
+    loss, slopes = jax.value_and_grad(module.calibrated_loss)(odds)
+    assert float(loss) < 0.02
+    assert np.all(slopes < 0)
+    assert np.abs(slopes).max() > 1e-4

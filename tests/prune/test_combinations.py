@@ -14,19 +14,21 @@ import numpy as np
 import pytest
 
 from circuitjax.gated.examples import Examples
+from circuitjax.gated.measures import odds_of
 from circuitjax.gated.replacement import donors
 from circuitjax.model.families import FAMILIES
 from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import init_params
+from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.capabilities import RULES, Case, answers, refuse
 from circuitjax.prune.config import Choices, Hyper, SelectionConfig
 from circuitjax.prune.objective import Objective
 from circuitjax.prune.opening import CONTROLS, GATES
 from circuitjax.prune.problem import gated_model
 from circuitjax.tasks.contrast import ContrastTask, Example
-from tests.prune import slow_loop
+from tests.prune import planted, slow_loop
 from tests.prune.slow_loop import CONFIG
 
 ABLATIONS = ("mean", "zero", "resample", "interchange")
@@ -168,6 +170,27 @@ def test_a_step_minimises_what_a_slow_loop_says(model, examples, grain, ablation
         assert np.abs(gradient[real]).max() > 1e-3
 
 
+@pytest.mark.parametrize("minimise", ["task", "both"])
+def test_the_task_loss_of_pairs_is_one_under_their_best_calibration(model, minimise):
+    rng = np.random.default_rng(6)
+    tokens = rng.integers(0, CONFIG.vocab_size, (12, 2, 6)).astype(np.int32)
+    answers = rng.permuted(np.tile(np.arange(CONFIG.vocab_size), (12, 1)), axis=1)[:, :2]
+    pairs = Examples.of_pairs(tokens, np.full((12, 2), 5), answers)
+    gated, _ = gated_model(model, Choices(), pairs)
+    z = jnp.asarray(rng.random(gated.num_gates) < 0.7, jnp.float32)
+    objective = Objective("heaviside", minimise, "count", "binary", False, True, "loss", 10, 12)
+    found, parts = objective.loss_of(z, Hyper(kl_weight=0.5), gated, pairs, jax.random.key(0))
+    odds = odds_of(gated.answers(z, pairs), pairs)
+    best = float(calibrate(odds).loss)
+    assert best < float(jnp.mean(jax.nn.softplus(-odds))) - 0.05
+    assert best - 1e-5 < float(parts["task"]) < best + 1e-3
+    kl = 0.5 * float(parts["kl"]) if minimise == "both" else 0.0
+    assert float(found) == pytest.approx(float(parts["task"]) + kl, rel=1e-6)
+    # Items that share a calibration may not be taken apart.
+    assert not objective.separable(gated)
+    assert dataclasses.replace(objective, calibrated=False).separable(gated)
+
+
 @pytest.mark.parametrize("control", list(CONTROLS))
 @pytest.mark.parametrize("gate", list(GATES))
 @pytest.mark.parametrize("owners", [False, True])
@@ -258,6 +281,14 @@ def test_what_no_rule_names_is_allowed():
         choices = Choices(grain, gate, ablation, minimise, control)
         refuse(choices, SelectionConfig(calibrate="off"), CONFIG, TASK)
         refuse(choices, SelectionConfig("kl", 0.1, "off"), CONFIG, TASK)
+
+
+def test_of_a_pair_each_prompt_is_an_example_of_the_step():
+    resample, settings = Choices(ablation="resample"), SelectionConfig(calibrate="off")
+    refuse(resample, settings, CONFIG, planted.TASK, batch_size=1)
+    refuse(resample, settings, CONFIG, TASK, batch_size=2)
+    with pytest.raises(ValueError, match=r"^ablation=resample with one example a step cannot be"):
+        refuse(resample, settings, CONFIG, TASK, batch_size=1)
 
 
 def test_refusals_name_the_value_and_the_mend():

@@ -98,13 +98,18 @@ def test_where_finalists_miss_the_target_the_next_ones_are_tried(monkeypatch):
 
 @pytest.mark.parametrize("kind", ["edges", "nodes"])
 def test_a_target_that_is_a_size_is_the_largest_set_within(kind):
-    problem, rng = planted_problem(), np.random.default_rng(14)
-    (choice,) = choose(problem, SelectionConfig(kind, 5), [planted_first(problem, rng, 0.5)])
+    """A size that some k has exactly, and one less."""
+    problem = planted_problem()
+    one = planted_first(problem, np.random.default_rng(14), 0.5)
     measure = problem.whole.cost if kind == "edges" else problem.whole.nodes
-    assert measure(problem.whole.alive(choice.opened)) <= 5
-    ranks = planted_first(problem, np.random.default_rng(14), 0.5).ranks
-    more = problem.whole.alive(ranks < choice.selection.k + 1)
-    assert measure(more) > 5
+    exact = measure(problem.whole.alive(one.ranks < 12))
+    assert exact > 5
+    for value in (exact, exact - 1):
+        (choice,) = choose(problem, SelectionConfig(kind, value), [one])
+        size = measure(problem.whole.alive(choice.opened))
+        assert size <= value
+        assert (size == exact) == (value == exact)
+        assert measure(problem.whole.alive(one.ranks < choice.selection.k + 1)) > value
 
 
 def test_match_soft_keeps_what_the_soft_gates_expect():

@@ -1,12 +1,13 @@
 """The whole search at every grain: planted circuits are found, whatever replaces the closed parts."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from circuitjax.circuit.circuit import load_circuit
-from circuitjax.prune.config import Hyper
+from circuitjax.prune.config import Hyper, SelectionConfig
 from circuitjax.prune.defaults import default_search
 from circuitjax.prune.evaluate import answers
 from circuitjax.prune.find import (
@@ -122,6 +123,28 @@ def test_a_candidate_is_the_same_function_before_and_after_cleaning():
     np.testing.assert_allclose(before.odds, after.odds, atol=1e-5)
     assert found.nodes == mask.sum()
     assert pick([found], SEARCH) is found
+
+
+def candidate(edges, nodes=1, loss=0.1, reached=True, rough=False, kl=None):
+    selection = SimpleNamespace(loss=loss)
+    choice = SimpleNamespace(rough=rough, reached=reached, selection=selection, loss=loss, kl=kl)
+    return SimpleNamespace(choice=choice, edges=edges, nodes=nodes)
+
+
+def test_the_smallest_that_meets_the_target_is_picked():
+    few, many, wide = candidate(3, 4), candidate(5, 2), candidate(3, 5, loss=0.01)
+    missed = [candidate(1, loss=0.2, reached=False), candidate(1, loss=0.19, reached=False)]
+    rough = candidate(1, loss=0.001, rough=True)
+    assert pick([wide, many, rough, *missed, few], SEARCH) is few
+    assert pick([rough, *missed], SEARCH) is missed[1]
+    assert pick([rough], SEARCH) is rough
+
+
+def test_of_a_given_size_the_lowest_loss_is_picked():
+    search = dataclasses.replace(SEARCH, selection=SelectionConfig("edges", 5))
+    assert pick([candidate(3, loss=0.2), best := candidate(5, loss=0.1)], search) is best
+    by_kl = [candidate(5, loss=0.1, kl=0.3), candidate(5, loss=0.2, kl=0.2)]
+    assert pick(by_kl, search) is by_kl[1]
 
 
 def test_the_empty_circuit_is_a_candidate_of_a_trivial_task():

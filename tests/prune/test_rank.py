@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from circuitjax.model.config import SITES
+from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.transformer import apply
 from circuitjax.prune.config import Hyper
+from circuitjax.prune.defaults import default_search
 from circuitjax.prune.evaluate import answers, gate_slopes
-from circuitjax.prune.find import initial_state, objective_of
+from circuitjax.prune.find import initial_state, objective_of, prepare
 from circuitjax.prune.opening import GATES
 from circuitjax.prune.rank import (
     RANKINGS,
@@ -23,7 +25,7 @@ from circuitjax.prune.rank import (
     scores_without_training,
 )
 from circuitjax.prune.train import Job
-from tests.prune.planted import CONFIG, PLANTED, SEARCH, planted_problem
+from tests.prune.planted import CONFIG, PLANTED, SEARCH, TASK, planted_model, planted_problem
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +72,7 @@ def test_integrated_attribution_is_of_the_loss_that_is_asked_for(problem):
 
 @pytest.mark.parametrize("tied", [False, True])
 def test_variance_is_that_of_the_activations(problem, tied):
+    """Of 40 pairs, which is more than are run at once."""
     problem = dataclasses.replace(problem, whole=dataclasses.replace(problem.whole, tied=tied))
     scores = scores_without_training(problem, Baseline("variance", items=40), 0)
     some = problem.train.first(40)
@@ -127,3 +130,20 @@ def test_learned_gates_are_ranked_by_score_and_ties_by_slope(problem):
     np.testing.assert_array_equal(found.opened, scores > 0)
     chance = GATES["heaviside"].chance(jnp.asarray(scores), Hyper())
     assert found.soft == pytest.approx(float(chance.sum()))
+
+
+def test_a_gate_ranks_no_higher_than_what_owns_it():
+    search = default_search(
+        "edges", gate="heaviside", control="count", owners=True, ablation="interchange",
+        train=16, validation=8, test=8,
+    )  # fmt: skip
+    problem = prepare(planted_model(), TASK, search)
+    state = jax.tree.map(lambda x: x[0], initial_state(problem, search, [Job(0, Hyper(0.01))]))
+    rng = np.random.default_rng(3)
+    tau = {name: rng.uniform(-1, 1, leaf.shape) for name, leaf in state.tau.items()}
+    state = dataclasses.replace(state, tau=jax.tree.map(lambda x: jnp.asarray(x, "f"), tau))
+    found = learned_ranking(problem, objective_of(problem, search), state, problem.validation)
+    lower = np.minimum(tau["gates"], tau["owners"][residual_graph(CONFIG).sources])
+    ordered = lower[np.argsort(found.ranks)]
+    assert np.all(np.diff(ordered) <= 1e-6)
+    np.testing.assert_array_equal(found.opened, lower > 0)

@@ -12,6 +12,7 @@ from circuitjax.prune import train
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.find import initial_state, objective_of, train_gates
 from circuitjax.prune.train import Job, finite_jobs, make_train_chunk
+from tests.drawn import assert_same
 from tests.prune.planted import PLANTED, SEARCH, planted_problem
 
 HYPERS = (
@@ -19,11 +20,6 @@ HYPERS = (
     Hyper(0.05, init_noise_scale=0.2, lr=0.1, wd=0.3, inv_beta2=0.3, heaviside_temp=0.5),
 )
 JOBS = [Job(seed, hyper) for seed, hyper in enumerate(HYPERS)]
-
-
-def assert_same(one, other):
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,11 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.graph import edge_masks
 from circuitjax.model.record import Model
-from circuitjax.model.sites import parse_address, shapes
+from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import init_params
 from circuitjax.report.viewer.collect import page_data
 from circuitjax.report.viewer.texts import Contexts
+from tests.audit.planted_audit import mask_of
 from tests.prune.planted import CONFIG, PLANTED, planted_model, planted_problem, tokenizer_json
 
 # A few nodes that do nothing, among them a query and a key, so that every site is there.
@@ -30,14 +31,10 @@ LARGE = TransformerConfig(
 
 
 def planted_circuit(names=(*PLANTED, *EXTRA), **changes: Any) -> Circuit:
-    mask = {site: np.zeros(shape, bool) for site, shape in shapes(CONFIG).items()}
-    for name in names:
-        layer, site, index = parse_address(CONFIG, name)
-        mask[site][layer, index] = True
     model = planted_model()
     facts = {"task": "first_letter", "chosen": {"seed": 0, "k_coef": 0.01}}
     fields = {"provenance": facts, "held": model.means, **changes}
-    return Circuit.of(model, "nodes", {"mask": mask}, **fields)
+    return Circuit.of(model, "nodes", {"mask": mask_of(names)}, **fields)
 
 
 def point(k, raw, loss, kl=None) -> dict[str, Any]:

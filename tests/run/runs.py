@@ -28,3 +28,8 @@ def run_in(directory: pathlib.Path, **changes: Any) -> PruneRun:
     """A run of two jobs of nodes, with some fields changed."""
     fields = {"model": planted_model(), "task": TASK, "search": SEARCH, "jobs": JOBS, **changes}
     return PruneRun(directory=directory, **fields)
+
+
+def forbidden(*args: Any, **kwargs: Any) -> None:
+    """Stands in for work that must not be done again."""
+    raise AssertionError("computed again")

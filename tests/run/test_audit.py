@@ -16,7 +16,7 @@ from circuitjax.run import audit as module
 from circuitjax.run.audit import run_audit
 from tests.audit.planted_audit import DISTRACTORS, circuit_of, jammed_model
 from tests.prune.planted import PLANTED, SEARCH, TASK, planted_model
-from tests.run.runs import changed
+from tests.run.runs import changed, forbidden
 
 CONFIG = AuditConfig(pairs=24, fractions=(0.5,), sets=2, search_steps=3)
 HYPER = {"k_coef": 0.01, "init_noise_scale": 0.05, "lr": 0.02}
@@ -29,10 +29,6 @@ def job():
 def audited() -> Circuit:
     facts = {"task": TASK.name, "search": SEARCH.to_dict(), "chosen": job()}
     return circuit_of((*PLANTED, *DISTRACTORS), provenance=facts)
-
-
-def forbidden(*args, **kwargs):
-    raise AssertionError("computed again")
 
 
 @pytest.fixture(scope="module")

@@ -19,11 +19,7 @@ from circuitjax.run.prune import run_pruning
 from circuitjax.run.report import Report, read_report
 from circuitjax.tasks.base import Pair, Task
 from tests.prune.planted import SEARCH, TASK, planted_problem
-from tests.run.runs import JOBS, changed, run_in
-
-
-def forbidden(*args, **kwargs):
-    raise AssertionError("computed again")
+from tests.run.runs import JOBS, changed, forbidden, run_in
 
 
 @pytest.fixture(scope="module")
@@ -128,8 +124,14 @@ def test_a_report_that_is_not_of_its_run_is_not_shown(finished, tmp_path, monkey
             run_pruning(mine, overwrite=True)
 
 
-def test_a_killed_run_resumes_and_ends_alike(finished, tmp_path):
-    run = run_in(tmp_path / "killed")
+def test_a_killed_run_resumes_and_ends_alike(finished, tmp_path, monkeypatch):
+    run, begun, real = run_in(tmp_path / "killed"), [], shared_module.train_gates
+
+    def train(problem, search, state, on_chunk):
+        begun.append(np.asarray(state.step).tolist())
+        return real(problem, search, state, on_chunk)
+
+    monkeypatch.setattr(shared_module, "train_gates", train)
 
     def kill(step, metrics):
         raise KeyboardInterrupt
@@ -140,6 +142,7 @@ def test_a_killed_run_resumes_and_ends_alike(finished, tmp_path):
     steps = []
     report = run_pruning(run, progress=lambda step, metrics: steps.append(step))
     assert steps == [20, 40, 60]
+    assert begun == [[0, 0], [20, 20]]  # the second time it went on from where it was
     for name, value in finished[1].to_dict().items():
         if name != "seconds":
             assert report.to_dict()[name] == value, name
