@@ -11,7 +11,7 @@ import dataclasses
 import pathlib
 import typing
 
-from absl import app, flags
+from absl import flags
 
 from circuitjax.audit.audit import AuditConfig
 from circuitjax.audit.polish import PolishAt
@@ -25,7 +25,7 @@ from circuitjax.report.audit_text import check_lines
 from circuitjax.run.audit import run_audit
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.task_names import load_task
 
 _D = AuditConfig()
@@ -146,4 +146,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

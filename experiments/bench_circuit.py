@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.circuit.circuit import Circuit, load_circuit
 from circuitjax.core.host import keep_freed_memory
@@ -26,7 +26,7 @@ from circuitjax.prune.problem import Problem, batches_of, make_problem
 from circuitjax.prune.provenance import data_of
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, print_line, timed
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.task_names import load_task
 
 flags.adopt_module_key_flags(bench_timing)
@@ -102,4 +102,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

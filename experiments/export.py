@@ -6,7 +6,7 @@ In --out: graph.json (its schema is circuitjax/circuit/schema/circuit.schema.jso
 graph.dot, benchmark.json; for the viewer of openai/circuit_sparsity viz/ and models/.
 """
 
-from absl import app, flags
+from absl import flags
 
 from circuitjax.circuit.circuit import Circuit, load_circuit
 from circuitjax.core.host import cache_compilations, keep_freed_memory
@@ -16,7 +16,7 @@ from circuitjax.prune.config import Choices
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.provenance import data_of
 from circuitjax.zoo.load import load_model
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.task_names import load_task
 
 _CIRCUIT = flags.DEFINE_string("circuit", None, "Directory of a circuit.", required=True)
@@ -70,4 +70,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

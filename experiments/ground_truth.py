@@ -10,7 +10,7 @@ layout of `circuitjax.importers.tracr`) at that of residual edges, under zero an
 import pathlib
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.benchmarks.recovery import Recovery, recover_planted, recover_program
 from circuitjax.core.host import cache_compilations, keep_freed_memory
@@ -19,7 +19,7 @@ from circuitjax.gated.replacement import ABLATIONS
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.report.table import markdown_table
 from circuitjax.zoo.planted.models import planted_models
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _PROGRAMS = flags.DEFINE_list("programs", [], "Compiled programs, by the path of their .npz.")
 _PLANTED = flags.DEFINE_bool("planted", True, "Prune the planted models too.")
@@ -96,4 +96,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -10,7 +10,7 @@ command uses every device (rows of the batch are spread over them).
 import json
 import pathlib
 
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from circuitjax.core.checkpoints import save_arrays
@@ -18,7 +18,7 @@ from circuitjax.core.host import keep_freed_memory
 from circuitjax.pretrain.config import PretrainConfig
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.train import train
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _RECIPE = flags.DEFINE_string("recipe", None, "JSON file of a PretrainConfig.", required=True)
 _CORPUS = flags.DEFINE_string("corpus", "corpus", "Folder written by experiments.corpus.")
@@ -56,4 +56,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

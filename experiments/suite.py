@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
@@ -31,7 +31,7 @@ from circuitjax.run.suite import Outcome, Shard, run_suite
 from circuitjax.tasks import suite as tasks
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.pruning_flags import chosen_values, refuse_hypers
 from experiments.suite_cells import Plan, Tuning
 
@@ -184,4 +184,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

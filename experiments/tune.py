@@ -15,7 +15,7 @@ What is searched are the hyperparameters that the gate and the control read.
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
@@ -23,7 +23,7 @@ from circuitjax.run.study import Study
 from circuitjax.run.winner import tune
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.task_names import load_task
 
 flags.adopt_module_key_flags(pruning_flags)
@@ -101,4 +101,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.circuit.circuit import load_circuit
 from circuitjax.core.files import read_object
@@ -29,7 +29,7 @@ from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import load_model
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _RUN = flags.DEFINE_string("run", None, "Directory of a run or of a circuit.", required=True)
 _OUT = flags.DEFINE_string("out", None, "File to write. Default: circuit.html in --run.")
@@ -112,4 +112,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)
