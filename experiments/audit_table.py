@@ -10,7 +10,7 @@ import pathlib
 
 from absl import flags
 
-from circuitjax.core.files import write_bytes
+from circuitjax.core.files import require_place, write_bytes
 from circuitjax.report.audit_table import checks_table, controls_table, polish_table, read_audits
 from experiments.command import exit_on_bad_input, run_main
 
@@ -22,8 +22,8 @@ _OUT = flags.DEFINE_string("out", None, "Markdown file.")
 def main(argv: list[str]) -> None:
     del argv
     audits = read_audits(pathlib.Path(_AUDITS.value))
-    if _OUT.value and pathlib.Path(_OUT.value).is_dir():
-        raise ValueError(f"--out={_OUT.value} is a directory: name a file")
+    if _OUT.value:
+        require_place(_OUT.value)
     parts = [
         "## Checks",
         "Figures in bold miss what is wanted.",

@@ -7,13 +7,13 @@ The same command again resumes an unfinished run from its last checkpoint. On a 
 command uses every device (rows of the batch are spread over them).
 """
 
-import json
 import pathlib
 
 from absl import flags
 from tqdm import tqdm
 
 from circuitjax.core.checkpoints import save_arrays
+from circuitjax.core.files import read_object
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.pretrain.config import PretrainConfig
 from circuitjax.pretrain.packing import Corpus
@@ -28,10 +28,7 @@ _SEED = flags.DEFINE_integer("seed", None, "Overrides the recipe's seed.")
 
 
 def _read_recipe(path: str) -> PretrainConfig:
-    try:
-        fields = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"cannot read the recipe {path}: {error}") from error
+    fields = read_object(path)
     for name, value in (("steps", _STEPS.value), ("seed", _SEED.value)):
         if value is not None:
             fields[name] = value

@@ -95,6 +95,10 @@ def _several(given: Sequence[str] | None, name: str, one: str, kind: type) -> li
 def _plan() -> Plan:
     if flags.FLAGS["start"].value is not None:
         raise ValueError("--start is one circuit for all tasks: use --start_from_nodes")
+    if _ROUNDS.value is None:
+        for flag in (_ROUND_SIZE, _SEARCH_PAIRS, _CENTRE):
+            if flag.present:
+                raise ValueError(f"--{flag.name} has no meaning without --rounds: leave it out")
     targets: list[float | None] = _several(_TARGETS.value, "targets", "target_loss", float)
     tuning = None
     if _ROUNDS.value is not None:
@@ -109,7 +113,7 @@ def _plan() -> Plan:
         )
     return Plan(
         models=_MODELS.value,
-        tasks=_TASKS.value or tasks.names(),
+        tasks=tasks.names() if _TASKS.value is None else _TASKS.value,
         grains=_several(_GRAINS.value, "grains", "grain", str),
         rankings=_several(_RANKINGS.value, "rankings", "ranking", str),
         targets=targets,

@@ -51,9 +51,12 @@ _CENTRE = flags.DEFINE_enum(
 
 
 def _study() -> Study:
-    if _FRESH.value < 1:
-        raise ValueError(f"--fresh_seeds={_FRESH.value} must be at least 1")
     jobs = flags.FLAGS["num_jobs"].value
+    for name, value in (("fresh_seeds", _FRESH.value), ("num_jobs", jobs)):
+        if value is not None and not 1 <= value <= pruning_flags.MOST_JOBS:
+            raise ValueError(f"--{name}={value} must be in [1, {pruning_flags.MOST_JOBS}]")
+    if flags.FLAGS["num_seeds"].present:
+        raise ValueError("--num_seeds has no meaning in a study: give --fresh_seeds instead")
     pruning_flags.refuse_hypers("in a study, which tunes it", jobs=False)
     if flags.FLAGS["start"].value is not None:
         raise ValueError("--start has no meaning in a study: leave it out")

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from circuitjax.circuit.circuit import load_circuit
-from circuitjax.core.files import read_object
+from circuitjax.core.files import read_object, require_place
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.pretrain.packing import Corpus
@@ -40,7 +40,10 @@ _TASK = flags.DEFINE_string(
     "task", None, "Task whose prompts are shown, a name or a .jsonl file. Default: the circuit's."
 )
 _CORPUS = flags.DEFINE_string(
-    "corpus", None, "Folder written by experiments.corpus, for the contexts. Default: see README."
+    "corpus",
+    None,
+    "Folder written by experiments.corpus, for the contexts. Default: text like a built-in model's "
+    "pretraining mix; for other models the task's training prompts.",
 )
 
 _ROWS, _SEED, _IDIOMS = 128, 7, 0.75
@@ -85,6 +88,8 @@ def main(argv: list[str]) -> None:
     del argv
     root = pathlib.Path(_RUN.value)
     where, run = _find(root)
+    out = pathlib.Path(_OUT.value) if _OUT.value else root / "circuit.html"
+    require_place(out)
     circuit = load_circuit(where)
     if not circuit.num_nodes:
         name = circuit.provenance.get("task")
@@ -107,7 +112,6 @@ def main(argv: list[str]) -> None:
         report=report,
         audit=report if audit is None else audit,  # a report has the checks of the short form
     )
-    out = pathlib.Path(_OUT.value) if _OUT.value else root / "circuit.html"
     print(f"{out} ({page.save(out)} bytes)")
 
 
