@@ -17,7 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from absl import flags
 
-from circuitjax.core.checkpoints import require_place, write_json
+from circuitjax.core.files import require_place, write_json
 from experiments.bench_functions import FUNCTIONS
 from experiments.bench_tuners import ROUND, TUNERS, run_one, seconds_of_asking, table
 from experiments.command import exit_on_bad_input, run_main

@@ -28,8 +28,8 @@ from circuitjax.tasks import jsonl
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.tokenizer import Tokenizer
-from circuitjax.zoo.load import load_model
 from experiments.command import exit_on_bad_input, run_main
+from experiments.task_names import model_of
 
 _RUN = flags.DEFINE_string("run", None, "Directory of a run or of a circuit.", required=True)
 _OUT = flags.DEFINE_string("out", None, "File to write. Default: circuit.html in --run.")
@@ -94,11 +94,7 @@ def main(argv: list[str]) -> None:
     if not circuit.num_nodes:
         name = circuit.provenance.get("task")
         raise ValueError(f"the circuit of task {name!r} is empty: there is nothing to show")
-    try:
-        model = load_model(_MODEL.value or circuit.model_name)
-    except ValueError as error:
-        named = " The circuit's model can be given by --model" if _MODEL.value is None else ""
-        raise ValueError(f"{error}{named}") from None
+    model = model_of(circuit, _MODEL.value)
     circuit.check_model(model)
     keep_freed_memory()
     cache_compilations()
