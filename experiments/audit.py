@@ -11,7 +11,7 @@ import dataclasses
 import pathlib
 import typing
 
-from absl import app, flags
+from absl import flags
 
 from circuitjax.audit.audit import AuditConfig
 from circuitjax.audit.polish import PolishAt
@@ -25,8 +25,8 @@ from circuitjax.report.audit_text import check_lines
 from circuitjax.run.audit import run_audit
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from experiments.command import exit_on_bad_input
-from experiments.task_names import load_task
+from experiments.command import exit_on_bad_input, run_main
+from experiments.task_names import load_task, task_of
 
 _D = AuditConfig()
 _CIRCUIT = flags.DEFINE_string("circuit", None, "Directory of a circuit, or of a finished run.")
@@ -119,10 +119,7 @@ def main(argv: list[str]) -> None:
     if circuit.num_nodes == 0:
         raise ValueError(f"the circuit in {_CIRCUIT.value} keeps no node: nothing to audit")
     search_of(circuit)  # refuses, before anything is loaded
-    name = _TASK.value or circuit.provenance.get("task")
-    if name is None:
-        raise ValueError("the circuit does not say what it was found for: give --task")
-    model, task = _load(str(name), _MODEL.value or circuit.model_name)
+    model, task = _load(task_of(circuit, _TASK.value), _MODEL.value or circuit.model_name)
     circuit.check_model(model)
     keep_freed_memory()
     cache_compilations()
@@ -146,4 +143,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -8,11 +8,11 @@ Markdown file.
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
-from circuitjax.core.files import write_bytes
+from circuitjax.core.files import require_place, write_bytes
 from circuitjax.report.audit_table import checks_table, controls_table, polish_table, read_audits
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _AUDITS = flags.DEFINE_string("audits", "runs/audit", "Directory with audits below it.")
 _OUT = flags.DEFINE_string("out", None, "Markdown file.")
@@ -22,8 +22,8 @@ _OUT = flags.DEFINE_string("out", None, "Markdown file.")
 def main(argv: list[str]) -> None:
     del argv
     audits = read_audits(pathlib.Path(_AUDITS.value))
-    if _OUT.value and pathlib.Path(_OUT.value).is_dir():
-        raise ValueError(f"--out={_OUT.value} is a directory: name a file")
+    if _OUT.value:
+        require_place(_OUT.value)
     parts = [
         "## Checks",
         "Figures in bold miss what is wanted.",
@@ -40,4 +40,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -24,7 +24,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.gated.examples import Examples
@@ -50,7 +50,7 @@ from experiments.bench_workloads import (
     draw,
     make_config,
 )
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 flags.adopt_module_key_flags(bench_timing)
 flags.adopt_module_key_flags(bench_workloads)
@@ -225,4 +225,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -15,12 +15,12 @@ is compared: the time that asking for a round takes once so many runs of a pruni
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
-from circuitjax.core.checkpoints import write_json
+from circuitjax.core.files import require_place, write_json
 from experiments.bench_functions import FUNCTIONS
 from experiments.bench_tuners import ROUND, TUNERS, run_one, seconds_of_asking, table
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _FUNCTIONS = flags.DEFINE_multi_enum(
     "function", list(FUNCTIONS), list(FUNCTIONS), "Which functions."
@@ -43,6 +43,8 @@ def main(argv: list[str]) -> None:
     for flag in (_SEEDS, _ROUNDS, _PROCESSES):
         if flag.value < 1:
             raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
+    if _OUT.value:
+        require_place(_OUT.value)
     if _ASK_AFTER.value is not None:
         if not all(text.isdecimal() for text in _ASK_AFTER.value):
             raise ValueError(
@@ -89,4 +91,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

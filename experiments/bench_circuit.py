@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.circuit.circuit import Circuit, load_circuit
 from circuitjax.core.host import keep_freed_memory
@@ -26,8 +26,8 @@ from circuitjax.prune.problem import Problem, batches_of, make_problem
 from circuitjax.prune.provenance import data_of
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, print_line, timed
-from experiments.command import exit_on_bad_input
-from experiments.task_names import load_task
+from experiments.command import exit_on_bad_input, run_main
+from experiments.task_names import load_task, task_of
 
 flags.adopt_module_key_flags(bench_timing)
 _CIRCUITS = flags.DEFINE_list("circuits", None, "Directories of circuits, or of finished runs.")
@@ -42,10 +42,7 @@ def _read() -> list[tuple[str, Circuit, View, Problem]]:
     found = []
     for name in _CIRCUITS.value:
         circuit = load_circuit(name)
-        named = _TASK.value or circuit.provenance.get("task")
-        if named is None:
-            raise ValueError(f"{name} does not say what it was found for: give --task")
-        model, task = load_task(str(named), _MODEL.value or circuit.model_name)
+        model, task = load_task(task_of(circuit, _TASK.value), _MODEL.value or circuit.model_name)
         view = circuit.parts(model).get("nodes")
         if view is None or not view.model.sizes():
             raise ValueError(f"{name} is no circuit of nodes or weights whose model can be folded")
@@ -102,4 +99,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -23,7 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.gated.edges import EdgeGates
@@ -38,7 +38,7 @@ from circuitjax.prune.problem import Problem, batches_of
 from circuitjax.prune.train import Job, MaskState, make_train_chunk
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 SIZES: Mapping[str, TransformerConfig] = MappingProxyType(
     {
@@ -193,4 +193,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -11,7 +11,7 @@ import dataclasses
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.prune.defaults import Search, default_hyper, default_search
@@ -21,7 +21,7 @@ from circuitjax.prune.train import Job, make_train_chunk
 from circuitjax.tasks.base import Task
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.task_names import load_task
 
 flags.adopt_module_key_flags(bench_timing)
@@ -83,4 +83,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.model.config import SITES
@@ -36,7 +36,7 @@ from experiments.bench_workloads import (
     draw,
     reference_gradient,
 )
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 try:
     import torch
@@ -396,4 +396,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -11,7 +11,7 @@ import dataclasses
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.gated.examples import Examples
@@ -25,7 +25,7 @@ from circuitjax.prune.objective import Objective
 from circuitjax.prune.train import Job, make_train_chunk, start_jobs
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 flags.adopt_module_key_flags(bench_timing)
 _NONZEROS = flags.DEFINE_integer("nonzeros", 10_000_000, "Weights that are not zero.")
@@ -118,4 +118,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

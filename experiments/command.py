@@ -13,17 +13,19 @@ import contextlib
 import errno
 import functools
 import os
+import re
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
+from typing import NoReturn
 
-from absl import logging
+from absl import app, flags, logging
 
 from circuitjax.core.host import NoDeviceError, check_device, check_settings
 
-__all__ = ["CODES", "exit_on_bad_input", "explain"]
+__all__ = ["CODES", "exit_on_bad_input", "explain", "run_main"]
 
 CODES = {"done": 0, "gave out": 1, "bad input": 2, "Ctrl-C": 130, "SIGTERM": 143, "pipe": 141}
 _LONGEST = 1000  # of a line: some name many files
@@ -79,6 +81,8 @@ def explain(error: BaseException) -> tuple[int, str] | None:
     for words, number in _WORDS.items():
         if words in str(error) and not isinstance(error, OSError):
             return _of_system(number, f"a file ({_line(error)[:200]})")
+    if isinstance(error, flags.Error):
+        return 2, _of_flags(error)
     if isinstance(error, UnicodeError):
         return 2, f"text that cannot be encoded or decoded: {_line(error)}"
     if isinstance(error, ValueError):
@@ -97,6 +101,15 @@ def explain(error: BaseException) -> tuple[int, str] | None:
 def _of_system(number: int, where: str) -> tuple[int, str]:
     text, ours = _REFUSED[number]
     return (2 if ours else 1), text.format(where)
+
+
+def _of_flags(error: flags.Error) -> str:
+    """What is wrong with a command line, and what to do: the flags library says half of it."""
+    line = _line(error).removeprefix("flag ")
+    missing = re.fullmatch(r"--(\w+)=None: Flag --\1 must have a value other than None\.", line)
+    if missing:
+        return f"--{missing[1]} is missing: --help says what it is"
+    return f"{line}; --help lists the flags" if line.startswith("Unknown") else line
 
 
 def _line(error: BaseException) -> str:
@@ -156,15 +169,36 @@ def exit_on_bad_input(main: Callable[[list[str]], None]) -> Callable[[list[str]]
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(CODES["pipe"])
         except (Exception, KeyboardInterrupt, _Terminated) as error:
-            known = explain(_without_device(error))
-            if known is None:
-                raise
-            code, line = known
-            with contextlib.suppress(OSError):
-                print(f"error: {line}" if code < 100 else line, file=sys.stderr)
-            sys.exit(code)
+            _end(_without_device(error))
 
     return wrapped
+
+
+def _end(error: BaseException) -> NoReturn:
+    """One line and its exit code, where `explain` knows them; else the error as it is."""
+    known = explain(error)
+    if known is None:
+        raise error
+    code, line = known
+    with contextlib.suppress(OSError):
+        print(f"error: {line}" if code < 100 else line, file=sys.stderr)
+    sys.exit(code)
+
+
+def _parse_flags(argv: Sequence[str]) -> list[str]:
+    """As absl does, which has a code of its own and two lines for a bad flag, and 1 for --help."""
+    try:
+        return list(flags.FLAGS(list(argv)))
+    except SystemExit:  # --help was all that was asked for
+        sys.exit(CODES["done"])
+    except (flags.Error, OSError, ValueError) as error:
+        _any_alphabet()
+        _end(error)
+
+
+def run_main(main: Callable[[list[str]], None]) -> None:
+    """Runs a binary's `main` on the command line; bad flags end it as all bad input does."""
+    app.run(main, flags_parser=_parse_flags)
 
 
 def _without_device(error: BaseException) -> BaseException:

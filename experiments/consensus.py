@@ -10,14 +10,14 @@ as flags for experiments.prune. Nothing is trained.
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
 from circuitjax.core.records import open_sealed
 from circuitjax.run.consensus import consensus
 from circuitjax.run.directory import STUDY
 from circuitjax.run.observations import read_rounds
 from circuitjax.tune.space import Space
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _SUITE = flags.DEFINE_string(
     "suite", None, "Directory of a tuned suite, or one of several studies."
@@ -55,4 +55,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -25,7 +25,7 @@ def binaries() -> dict[str, str]:
     found = {}
     for path in sorted(_FOLDER.glob("*.py")):
         text = path.read_text(encoding="utf-8")
-        if "\n    app.run(main)" in text:
+        if "\n    run_main(main)" in text:
             found[path.stem] = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0]
     return found
 

@@ -8,10 +8,10 @@ import hashlib
 import pathlib
 import time
 
-from absl import app, flags
+from absl import flags
 
 from circuitjax.pretrain import bpe, corpus
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _OUT = flags.DEFINE_string("out", "corpus", "Folder to write.")
 _CODE = flags.DEFINE_float("code_megabytes", 40.0, "Real source, 10^6 characters.")
@@ -71,4 +71,4 @@ def _build() -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

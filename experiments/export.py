@@ -6,18 +6,18 @@ In --out: graph.json (its schema is circuitjax/circuit/schema/circuit.schema.jso
 graph.dot, benchmark.json; for the viewer of openai/circuit_sparsity viz/ and models/.
 """
 
-from absl import app, flags
+from absl import flags
 
 from circuitjax.circuit.circuit import Circuit, load_circuit
+from circuitjax.core.files import require_place
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.export.formats import FORMATS, check_formats, export_circuit
 from circuitjax.model.record import Model
 from circuitjax.prune.config import Choices
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.provenance import data_of
-from circuitjax.zoo.load import load_model
-from experiments.command import exit_on_bad_input
-from experiments.task_names import load_task
+from experiments.command import exit_on_bad_input, run_main
+from experiments.task_names import model_of, task_for, task_of
 
 _CIRCUIT = flags.DEFINE_string("circuit", None, "Directory of a circuit.", required=True)
 _FORMAT = flags.DEFINE_list("format", ["json"], f"Comma-separated, of {', '.join(FORMATS)}.")
@@ -32,27 +32,18 @@ _TASK = flags.DEFINE_string(
 )
 
 
-def _problem(circuit: Circuit) -> Problem:
-    name = str(_TASK.value or circuit.provenance.get("task"))
-    model, task = load_task(name, _MODEL.value or circuit.model_name)
+def _problem(circuit: Circuit, model: Model) -> Problem:
+    task = task_for(task_of(circuit, _TASK.value), model)
     # What closed nodes hold is the circuit's own; of its search only the sets' sizes matter.
     return make_problem(model, task, Choices(ablation="zero"), data_of(circuit))
-
-
-def _model(circuit: Circuit) -> Model:
-    if _MODEL.value is not None:
-        return load_model(_MODEL.value)
-    try:
-        return load_model(circuit.model_name)
-    except ValueError as error:
-        raise ValueError(f"{error} The circuit's model can be given by --model") from None
 
 
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
+    require_place(_OUT.value, folder=True)
     circuit = load_circuit(_CIRCUIT.value)
-    model = _model(circuit)
+    model = model_of(circuit, _MODEL.value)
     check_formats(_FORMAT.value, circuit, model)
     if _TASK.value is not None and "viewer" not in _FORMAT.value:
         raise ValueError("--task has no meaning without --format=viewer: leave it out")
@@ -60,7 +51,7 @@ def main(argv: list[str]) -> None:
     if "viewer" in _FORMAT.value:
         keep_freed_memory()
         cache_compilations()
-        problem = _problem(circuit)
+        problem = _problem(circuit, model)
     try:
         paths = export_circuit(circuit, model, _FORMAT.value, _OUT.value, problem=problem)
     except OSError as error:
@@ -70,4 +61,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

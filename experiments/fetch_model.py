@@ -12,11 +12,11 @@ dequantised weights, and prompts are read as raw text, after `<|endoftext|>`. Th
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
 from circuitjax.importers.catalogue import CATALOGUE, fetch, model_cache
 from circuitjax.importers.gguf_file import import_gguf
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.model_directory import describe, write_model
 
 _OUT = flags.DEFINE_string("out", None, "Model directory to write. Default: models/<name>.")
@@ -47,4 +47,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -12,12 +12,12 @@ import itertools
 import pathlib
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 
 from circuitjax.report.suite_report import Parts, parts_of, write_report
 from circuitjax.report.suite_table import CELL
 from circuitjax.run.suite import read_cell
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _SUITES = flags.DEFINE_list("suites", [], "Directories of suites.")
 _OUT = flags.DEFINE_string("out", "runs/figures", "Directory.")
@@ -64,4 +64,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

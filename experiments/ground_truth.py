@@ -7,19 +7,18 @@ Planted models are pruned at all grains and under the ablations asked for, compi
 layout of `circuitjax.importers.tracr`) at that of residual edges, under zero and interchange ablation.
 """
 
-import pathlib
-
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.benchmarks.recovery import Recovery, recover_planted, recover_program
+from circuitjax.core.files import require_place, write_bytes
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.gated.grains import GRAINS
 from circuitjax.gated.replacement import ABLATIONS
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.report.table import markdown_table
 from circuitjax.zoo.planted.models import planted_models
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _PROGRAMS = flags.DEFINE_list("programs", [], "Compiled programs, by the path of their .npz.")
 _PLANTED = flags.DEFINE_bool("planted", True, "Prune the planted models too.")
@@ -66,9 +65,13 @@ def main(argv: list[str]) -> None:
     cache_compilations()
     if _SEEDS.value < 1:
         raise ValueError(f"--num_seeds={_SEEDS.value} must be at least 1")
+    if _OUT.value:
+        require_place(_OUT.value)
     known = {"grains": (_GRAINS.value, GRAINS), "ablations": (_ABLATIONS.value, ABLATIONS)}
     for flag, (given, names) in known.items():
         unknown = sorted(set(given) - set(names))
+        if not given and flag == "grains" and _PLANTED.value:
+            raise ValueError("--grains is empty: name one, or give --planted=false")
         if unknown:
             raise ValueError(f"--{flag} has {unknown[0]!r}; choose from {', '.join(names)}")
     seeds = range(_SEEDS.value)
@@ -92,8 +95,8 @@ def main(argv: list[str]) -> None:
     table = markdown_table(_COLUMNS, rows)
     print(f"\n{table}")
     if _OUT.value:
-        pathlib.Path(_OUT.value).write_text(f"{table}\n", encoding="utf-8")
+        write_bytes(_OUT.value, f"{table}\n".encode())
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -16,14 +16,14 @@ anything else is left alone.
 
 import pathlib
 
-from absl import app, flags
+from absl import flags
 
 from circuitjax.importers.gguf_file import import_gguf
 from circuitjax.importers.openai import import_openai
 from circuitjax.importers.snapshot import import_snapshot
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.record import Model
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.model_directory import describe, write_model
 
 _FROM = flags.DEFINE_enum(
@@ -64,4 +64,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -11,14 +11,14 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.model.means import MIN_TOKENS, activation_means
 from circuitjax.model.record import Model
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.translate import rows_for
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _MODEL = flags.DEFINE_string("model", None, "Path of a model directory.", required=True)
 _CORPUS = flags.DEFINE_string("corpus", "corpus", "Folder written by experiments.corpus.")
@@ -58,4 +58,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

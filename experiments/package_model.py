@@ -12,7 +12,7 @@ import pathlib
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.audit.evidence import baseline
 from circuitjax.core.checkpoints import latest_step, load_step
@@ -27,7 +27,7 @@ from circuitjax.report.model_card import model_card
 from circuitjax.run.directory import versions
 from circuitjax.tasks.suite import TASKS
 from circuitjax.zoo.storage import pack
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _RUN = flags.DEFINE_string("run", None, "Folder written by experiments.pretrain.", required=True)
 _CORPUS = flags.DEFINE_string("corpus", "corpus", "Folder written by experiments.corpus.")
@@ -91,4 +91,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -7,18 +7,18 @@ The same command again resumes an unfinished run from its last checkpoint. On a 
 command uses every device (rows of the batch are spread over them).
 """
 
-import json
 import pathlib
 
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from circuitjax.core.checkpoints import save_arrays
+from circuitjax.core.files import read_object
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.pretrain.config import PretrainConfig
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.train import train
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 
 _RECIPE = flags.DEFINE_string("recipe", None, "JSON file of a PretrainConfig.", required=True)
 _CORPUS = flags.DEFINE_string("corpus", "corpus", "Folder written by experiments.corpus.")
@@ -28,10 +28,7 @@ _SEED = flags.DEFINE_integer("seed", None, "Overrides the recipe's seed.")
 
 
 def _read_recipe(path: str) -> PretrainConfig:
-    try:
-        fields = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"cannot read the recipe {path}: {error}") from error
+    fields = read_object(path)
     for name, value in (("steps", _STEPS.value), ("seed", _SEED.value)):
         if value is not None:
             fields[name] = value
@@ -56,4 +53,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
@@ -26,7 +26,7 @@ from circuitjax.run.search import PruneRun
 from circuitjax.tasks import suite
 from circuitjax.tasks.english import suite as english
 from experiments import pruning_flags
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.task_names import load_task
 
 __doc__ = f"{__doc__}\n{table_text()}"  # so that --help shows the table, too
@@ -86,4 +86,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -22,10 +22,20 @@ from circuitjax.run.search import PruneRun, gates_of
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
-__all__ = ["CHOICES", "build_run", "build_search", "chosen_values", "refuse_hypers", "suffix"]
+__all__ = [
+    "CHOICES",
+    "MOST_JOBS",
+    "build_run",
+    "build_search",
+    "chosen_values",
+    "refuse_hypers",
+    "suffix",
+]
 
 #: Answers to the questions that flags ask.
 CHOICES = answers()
+#: Jobs of one program, or seeds: a program of more could not be laid out, only begun.
+MOST_JOBS = 1000
 _TEXTS = {
     "grain": "Where gates sit. Default: nodes.",
     "gate": "How gates open. Default: heaviside; hard_concrete for edges.",
@@ -250,6 +260,9 @@ def build_run(
     seed = int((chosen or {}).get("seed", _SEED.value))
     if _SEEDS.value < 1 or seed < 0:
         raise ValueError(f"--seed={seed} must be at least 0, --num_seeds={_SEEDS.value} 1")
+    for flag in (_SEEDS, _JOBS):
+        if flag.value is not None and flag.value > MOST_JOBS:
+            raise ValueError(f"--{flag.name}={flag.value} must be at most {MOST_JOBS}")
     if _JOBS.value is not None and _JOBS.value < 1:
         raise ValueError(f"--num_jobs={_JOBS.value} must be at least 1")
     seeds = range(seed, seed + _SEEDS.value)

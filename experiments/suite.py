@@ -21,7 +21,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
@@ -31,7 +31,7 @@ from circuitjax.run.suite import Outcome, Shard, run_suite
 from circuitjax.tasks import suite as tasks
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.pruning_flags import chosen_values, refuse_hypers
 from experiments.suite_cells import Plan, Tuning
 
@@ -95,6 +95,10 @@ def _several(given: Sequence[str] | None, name: str, one: str, kind: type) -> li
 def _plan() -> Plan:
     if flags.FLAGS["start"].value is not None:
         raise ValueError("--start is one circuit for all tasks: use --start_from_nodes")
+    if _ROUNDS.value is None:
+        for flag in (_ROUND_SIZE, _SEARCH_PAIRS, _CENTRE):
+            if flag.present:
+                raise ValueError(f"--{flag.name} has no meaning without --rounds: leave it out")
     targets: list[float | None] = _several(_TARGETS.value, "targets", "target_loss", float)
     tuning = None
     if _ROUNDS.value is not None:
@@ -109,7 +113,7 @@ def _plan() -> Plan:
         )
     return Plan(
         models=_MODELS.value,
-        tasks=_TASKS.value or tasks.names(),
+        tasks=tasks.names() if _TASKS.value is None else _TASKS.value,
         grains=_several(_GRAINS.value, "grains", "grain", str),
         rankings=_several(_RANKINGS.value, "rankings", "ranking", str),
         targets=targets,
@@ -184,4 +188,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

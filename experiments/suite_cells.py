@@ -27,7 +27,7 @@ from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tune import carbs
 from circuitjax.tune.pruning_space import Centre
 from circuitjax.zoo.load import load_model
-from experiments.pruning_flags import build_run
+from experiments.pruning_flags import MOST_JOBS, build_run
 from experiments.task_names import find_task, task_for
 
 __all__ = ["Plan", "Tuning"]
@@ -55,6 +55,8 @@ class Tuning:
             value = getattr(self, field.name)
             if isinstance(value, int) and value < 1:
                 raise ValueError(f"{field.name} is {value}; it must be at least 1")
+            if field.name in ("jobs", "fresh_seeds") and value > MOST_JOBS:
+                raise ValueError(f"{field.name} is {value}; it must be at most {MOST_JOBS}")
 
 
 class Plan:

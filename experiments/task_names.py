@@ -1,7 +1,8 @@
-"""Tasks as the binaries name them: a built-in one of either kind, or a .jsonl file."""
+"""Tasks and models as the binaries name them: built in, in a file, or as a circuit's record has them."""
 
 import difflib
 
+from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.record import Model
 from circuitjax.tasks import jsonl, suite
 from circuitjax.tasks.base import Task
@@ -10,7 +11,7 @@ from circuitjax.tasks.english import suite as english
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import load_model
 
-__all__ = ["find_task", "load_task", "task_for"]
+__all__ = ["find_task", "load_task", "model_of", "task_for", "task_of"]
 
 
 def find_task(name: str) -> Task | ContrastTask:
@@ -51,3 +52,24 @@ def load_task(name: str | None, model: str) -> tuple[Model, Task | ContrastTask]
         find_task(name)
     loaded = load_model(model)
     return loaded, task_for(name, loaded)
+
+
+def task_of(circuit: Circuit, given: str | None) -> str:
+    """What --task says, else the name of the task the circuit was found for; ValueError without both."""
+    name = given or circuit.provenance.get("task")
+    if name is None:
+        raise ValueError("the circuit does not say what it was found for: give --task")
+    return str(name)
+
+
+def model_of(circuit: Circuit, given: str | None) -> Model:
+    """The model of --model, else the one that the circuit names.
+
+    Raises:
+      ValueError: no such model; the line says so where --model may help.
+    """
+    try:
+        return load_model(given or circuit.model_name)
+    except ValueError as error:
+        named = " The circuit's model can be given by --model" if given is None else ""
+        raise ValueError(f"{error}{named}") from None

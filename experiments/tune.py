@@ -15,7 +15,7 @@ What is searched are the hyperparameters that the gate and the control read.
 import pathlib
 import sys
 
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
@@ -23,7 +23,7 @@ from circuitjax.run.study import Study
 from circuitjax.run.winner import tune
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
 from experiments.task_names import load_task
 
 flags.adopt_module_key_flags(pruning_flags)
@@ -51,9 +51,12 @@ _CENTRE = flags.DEFINE_enum(
 
 
 def _study() -> Study:
-    if _FRESH.value < 1:
-        raise ValueError(f"--fresh_seeds={_FRESH.value} must be at least 1")
     jobs = flags.FLAGS["num_jobs"].value
+    for name, value in (("fresh_seeds", _FRESH.value), ("num_jobs", jobs)):
+        if value is not None and not 1 <= value <= pruning_flags.MOST_JOBS:
+            raise ValueError(f"--{name}={value} must be in [1, {pruning_flags.MOST_JOBS}]")
+    if flags.FLAGS["num_seeds"].present:
+        raise ValueError("--num_seeds has no meaning in a study: give --fresh_seeds instead")
     pruning_flags.refuse_hypers("in a study, which tunes it", jobs=False)
     if flags.FLAGS["start"].value is not None:
         raise ValueError("--start has no meaning in a study: leave it out")
@@ -101,4 +104,4 @@ def main(argv: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

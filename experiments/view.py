@@ -12,10 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from circuitjax.circuit.circuit import load_circuit
-from circuitjax.core.files import read_object
+from circuitjax.core.files import read_object, require_place
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.pretrain.packing import Corpus
@@ -28,8 +28,8 @@ from circuitjax.tasks import jsonl
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.tokenizer import Tokenizer
-from circuitjax.zoo.load import load_model
-from experiments.command import exit_on_bad_input
+from experiments.command import exit_on_bad_input, run_main
+from experiments.task_names import model_of
 
 _RUN = flags.DEFINE_string("run", None, "Directory of a run or of a circuit.", required=True)
 _OUT = flags.DEFINE_string("out", None, "File to write. Default: circuit.html in --run.")
@@ -40,7 +40,10 @@ _TASK = flags.DEFINE_string(
     "task", None, "Task whose prompts are shown, a name or a .jsonl file. Default: the circuit's."
 )
 _CORPUS = flags.DEFINE_string(
-    "corpus", None, "Folder written by experiments.corpus, for the contexts. Default: see README."
+    "corpus",
+    None,
+    "Folder written by experiments.corpus, for the contexts. Default: text like a built-in model's "
+    "pretraining mix; for other models the task's training prompts.",
 )
 
 _ROWS, _SEED, _IDIOMS = 128, 7, 0.75
@@ -85,15 +88,13 @@ def main(argv: list[str]) -> None:
     del argv
     root = pathlib.Path(_RUN.value)
     where, run = _find(root)
+    out = pathlib.Path(_OUT.value) if _OUT.value else root / "circuit.html"
+    require_place(out)
     circuit = load_circuit(where)
     if not circuit.num_nodes:
         name = circuit.provenance.get("task")
         raise ValueError(f"the circuit of task {name!r} is empty: there is nothing to show")
-    try:
-        model = load_model(_MODEL.value or circuit.model_name)
-    except ValueError as error:
-        named = " The circuit's model can be given by --model" if _MODEL.value is None else ""
-        raise ValueError(f"{error}{named}") from None
+    model = model_of(circuit, _MODEL.value)
     circuit.check_model(model)
     keep_freed_memory()
     cache_compilations()
@@ -107,9 +108,8 @@ def main(argv: list[str]) -> None:
         report=report,
         audit=report if audit is None else audit,  # a report has the checks of the short form
     )
-    out = pathlib.Path(_OUT.value) if _OUT.value else root / "circuit.html"
     print(f"{out} ({page.save(out)} bytes)")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run_main(main)

@@ -28,6 +28,7 @@ __all__ = [
     "read_json",
     "read_object",
     "read_text",
+    "require_place",
     "write_bytes",
     "write_json",
 ]
@@ -132,6 +133,30 @@ def read_object(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> d
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a JSON {type(value).__name__}; it must be an object")
     return value
+
+
+def require_place(path: str | os.PathLike[str], *, folder: bool = False) -> None:
+    """Refuses, before any work, a place where nothing can be written; nothing is made.
+
+    Args:
+      path: of a file to write, or of a folder.
+      folder: which of them.
+
+    Raises:
+      ValueError: a folder where a file belongs or the other way round, a place below a file, one that
+        this user may not write: one line that names it.
+    """
+    target = pathlib.Path(path).absolute()
+    if target.exists() and target.is_dir() != folder:
+        found, wanted = ("file", "directory") if folder else ("directory", "file")
+        raise ValueError(f"{path} is a {found}: choose another --out, a {wanted}")
+    above = target if folder else target.parent
+    while not above.exists():
+        above = above.parent
+    if not above.is_dir():
+        raise ValueError(f"{path} lies below a file, {above}: choose another --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise ValueError(f"{path}: this user may not write in {above}: choose another --out")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

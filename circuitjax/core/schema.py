@@ -2,20 +2,22 @@
 
     schema = json_schema(Report)             a JSON schema (draft 2020-12), from the annotations
     report = from_json(Report, fields, "report.json")
+    report = read_record(Report, path, "circuitjax-report-2")   a sealed one, from its file
 
 Annotations are of str, int, float, bool, None, Any, Literal, unions, list, tuple, dict with text keys,
 and further dataclasses. `records.check_types` checks one level; `from_json` goes through all of them.
 """
 
 import dataclasses
+import os
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from circuitjax.core.records import check_types
+from circuitjax.core.records import HASH, check_types, open_sealed
 
-__all__ = ["from_json", "json_schema"]
+__all__ = ["from_json", "json_schema", "read_record"]
 
 _PLAIN = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _Record = TypeVar("_Record")
@@ -80,6 +82,22 @@ def from_json(cls: type[_Record], fields: Mapping[str, Any], where: str) -> _Rec
     check_types(cls, fields, where)
     kinds = typing.get_type_hints(cls)
     return cls(**{name: _back(kinds[name], fields[name], f"{where}: {name}") for name in names})
+
+
+def read_record(cls: type[_Record], path: str | os.PathLike[str], form: str) -> _Record:
+    """A dataclass from the sealed JSON file that holds its fields, its `format` among them.
+
+    Args:
+      cls: of the record.
+      path: the file.
+      form: its format, with the version.
+
+    Raises:
+      ValueError: none there, one that was changed, or of another version: one line.
+    """
+    fields = open_sealed(path, form).to_dict()
+    fields.pop(HASH)
+    return from_json(cls, fields, os.fspath(path))
 
 
 def _back(kind: Any, value: Any, where: str) -> Any:

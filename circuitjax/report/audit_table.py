@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from circuitjax.audit.record import FORMAT, AuditFigures, CheckFigures
-from circuitjax.core.records import HASH, open_sealed
+from circuitjax.core.schema import read_record
 from circuitjax.report.statistics import geometric_mean
 from circuitjax.report.table import markdown_table
 
@@ -18,9 +18,7 @@ def read_audit(path: pathlib.Path) -> AuditFigures:
     Raises:
       ValueError: none there, one that was changed, or of another version: one line.
     """
-    fields = open_sealed(path, FORMAT).to_dict()
-    fields.pop(HASH)
-    return AuditFigures.from_dict(fields, str(path))
+    return read_record(AuditFigures, path, FORMAT)
 
 
 def read_audits(directory: pathlib.Path) -> list[AuditFigures]:

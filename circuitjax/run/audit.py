@@ -7,6 +7,7 @@ polished/       the circuit without what it does not need
 audit.json      every figure; written last, so its presence means "finished"
 """
 
+import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -68,7 +69,8 @@ def run_audit(
       The figures, as in audit.json; their settings say which audit it is, and with which versions.
 
     Raises:
-      ValueError: see `audit_circuit`; a directory that holds something else.
+      ValueError: see `audit_circuit`; a directory that holds something else, or in which another
+        process works.
     """
     config = config or AuditConfig()
     identity: dict[str, Any] = {
@@ -90,13 +92,17 @@ def run_audit(
             found = None
         if found is not None:
             return found
-    # Only what can be audited is written about.
-    audit = audit_circuit(
-        model, task, circuit, config, search=search, hyper=hyper, start=start, say=say
-    )
-    settings = {**audit.figures.settings, "asked": digest, "versions": versions()}
-    figures = dataclasses.replace(audit.figures, settings=settings)
-    with alone_in(directory):
+    with contextlib.ExitStack() as stack:
+        if directory.exists():
+            stack.enter_context(alone_in(directory))
+        audit = audit_circuit(
+            model, task, circuit, config, search=search, hyper=hyper, start=start, say=say
+        )
+        settings = {**audit.figures.settings, "asked": digest, "versions": versions()}
+        figures = dataclasses.replace(audit.figures, settings=settings)
+        # Only what can be audited is written about.
+        if not directory.exists():
+            stack.enter_context(alone_in(directory))
         holds(AUDIT, directory, identity, overwrite=overwrite)
         claim(AUDIT, directory, identity)
         if audit.polished is not None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from circuitjax.core.files import read_object, write_json
+from circuitjax.core.files import read_object, require_place, write_json
 from circuitjax.core.policy import backend
 from circuitjax.core.records import HASH, open_sealed, record_hash, seal
 
@@ -127,13 +127,12 @@ def holds(
       overwrite: whether another of its kind may be replaced.
 
     Raises:
-      ValueError: a file in its place; files that are not ours; a record of a newer version; another
-        piece of work that may not be replaced.
+      ValueError: a place where no directory can be written; files that are not ours; a record of a
+        newer version; another piece of work that may not be replaced.
     """
+    require_place(directory, folder=True)
     if not directory.exists():
         return False
-    if not directory.is_dir():
-        raise ValueError(f"{directory} is a file: choose another --out")
     names = sorted(path.name for path in directory.iterdir())
     if all(name == _LOCK or name.startswith(f".{kind.record}.") for name in names):
         return False

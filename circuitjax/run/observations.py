@@ -10,6 +10,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from circuitjax.core.records import Fields
+
 __all__ = ["append_round", "read_rounds"]
 
 
@@ -32,7 +34,7 @@ def read_rounds(path: pathlib.Path, size: int, *, mend: bool = True) -> list[lis
         another process's.
 
     Raises:
-      ValueError: a broken line that is not the last, or lines out of order.
+      ValueError: a broken line that is not the last, one that is no observation, or lines out of order.
     """
     if not path.exists():
         return []
@@ -42,9 +44,8 @@ def read_rounds(path: pathlib.Path, size: int, *, mend: bool = True) -> list[lis
     for number, line in enumerate(lines):
         try:
             row = json.loads(line)
-            if row["id"] != number:
-                raise ValueError(f"its id is {row['id']}, {number} comes next")
-        except (ValueError, KeyError, TypeError) as error:
+            _check(row, number)
+        except ValueError as error:
             raise ValueError(
                 f"{path}, line {number + 1} is no observation ({error}): put the file back as it was, "
                 "or start the study anew"
@@ -58,3 +59,22 @@ def read_rounds(path: pathlib.Path, size: int, *, mend: bool = True) -> list[lis
             file.flush()
             os.fsync(file.fileno())
     return [rows[start : start + size] for start in range(0, whole, size)]
+
+
+def _check(row: Any, number: int) -> None:
+    """Raises ValueError for what is no observation, or not the one with this number."""
+    if not isinstance(row, dict):
+        raise ValueError("it is no object")
+    fields = Fields(row, f"observation {number}")
+    if fields.whole("id", 0) != number:
+        raise ValueError(f"its id is {row['id']}, {number} comes next")
+    for name in ("round", "seed", "edges", "nodes"):
+        fields.whole(name, 0)
+    params = fields.object("params")
+    for name in params.to_dict():
+        params.number(name)
+    for name in ("cost", "seconds_training_round", "seconds_selection_round"):
+        fields.number(name, 0)
+    fields.text("origin")
+    if not fields.truth("failed"):
+        fields.number("output")

@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from circuitjax.audit.record import CheckFigures
 from circuitjax.core.files import write_json
-from circuitjax.core.records import HASH, open_sealed, seal
-from circuitjax.core.schema import from_json, json_schema
+from circuitjax.core.records import seal
+from circuitjax.core.schema import from_json, json_schema, read_record
 
 __all__ = ["FORMAT", "JobReport", "PointReport", "Report", "read_report"]
 
@@ -191,6 +191,4 @@ def read_report(path: pathlib.Path) -> Report:
     Raises:
       ValueError: none there, one that was changed, or of another version: one line.
     """
-    fields = open_sealed(path, FORMAT).to_dict()
-    fields.pop(HASH)
-    return Report.from_dict(fields, str(path))
+    return read_record(Report, path, FORMAT)

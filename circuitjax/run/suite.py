@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 
 from circuitjax.core.files import read_object, write_json
 from circuitjax.core.host import alone_in
-from circuitjax.core.records import open_sealed, seal
+from circuitjax.core.records import Fields, open_sealed, seal
 from circuitjax.run.directory import SUITE, claim, holds
 
 __all__ = [
@@ -181,8 +181,9 @@ def outcome_of(suite: Suite, cell: Cell) -> Outcome:
     folder = suite.directory / "cells" / cell.key
     if (folder / "cell.json").exists():
         return read_cell(folder / "cell.json")
-    if (folder / "failed.json").exists():
-        return Outcome(cell, error=str(read_object(folder / "failed.json")["error"]))
+    failed = folder / "failed.json"
+    if failed.exists():
+        return Outcome(cell, error=Fields(read_object(failed), str(failed)).text("error"))
     return Outcome(cell)
 
 

@@ -17,9 +17,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 def binary(tmp_path: pathlib.Path, body: str) -> list[str]:
     """A binary whose main does this."""
-    text = "import os, sys, time\nfrom absl import app\nfrom experiments.command import *\n"
+    text = "import os, sys, time\nfrom absl import flags\nfrom experiments.command import *\n"
+    text += 'flags.DEFINE_float("size", 1.0, "Size.")\nflags.DEFINE_string("name", "a", "Name.")\n'
     text += "@exit_on_bad_input\ndef main(argv):\n" + textwrap.indent(textwrap.dedent(body), "    ")
-    (tmp_path / "own.py").write_text(text + "\napp.run(main)\n", encoding="utf-8")
+    (tmp_path / "own.py").write_text(text + "\nrun_main(main)\n", encoding="utf-8")
     return [sys.executable, str(tmp_path / "own.py")]
 
 
@@ -65,6 +66,23 @@ def test_each_kind_has_its_line(error, code, words):
     assert found == code
     assert words in line
     assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    ("flag", "words"),
+    [
+        ("--size=abc", "--size=abc: could not convert string to float"),
+        ("--sise=1", "Unknown command line flag 'sise'. Did you mean: size ?; --help lists"),
+        ("--flagfile=none", "none"),
+        ("--name", "Missing value for flag --name"),
+    ],
+)
+def test_a_flag_that_cannot_be_is_bad_input(tmp_path, flag, words):
+    command = [*binary(tmp_path, "print(1)"), flag]
+    env = {"PATH": "/usr/bin:/bin", "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, env=env, cwd=tmp_path, capture_output=True, text=True)
+    ended(done, 2, words)
+    assert done.stdout == ""
 
 
 def test_a_line_stays_a_line():

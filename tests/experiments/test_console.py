@@ -56,7 +56,8 @@ def test_listing_imports_nothing_heavy():
     [
         (["prune", "--list_tasks"], 0, "single_double_quote "),
         (["prune", "--list_tasks", "more"], 2, "error: unexpected argument 'more'"),
-        (["import-model", "--help"], 1, "--from: <"),  # absl's own exit code of --help
+        (["import-model", "--help"], 0, "--from: <"),
+        (["import-model"], 2, "error: --from is missing"),
         (["prun"], 2, "no binary 'prun': did you mean prune"),
         (["command"], 2, "no binary 'command'"),
         (["../setup"], 2, "no binary '../setup'"),

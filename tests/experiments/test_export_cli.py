@@ -20,7 +20,7 @@ BAD = {
     "no model": (["--model=%s/none"], "no model"),
     "an empty circuit": (["--circuit=%s/empty"], "is empty: there is nothing to export"),
     "a task for nothing": (["--task=with_as"], "--task has no meaning without --format=viewer"),
-    "out is a file": (["--out=%s/file"], "cannot write --out="),
+    "out is a file": (["--out=%s/file"], "file is a file: choose another --out, a directory"),
 }
 # The viewer's files are PyTorch's, which is no package of ours.
 TORCH = importlib.util.find_spec("torch") is not None

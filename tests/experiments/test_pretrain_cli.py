@@ -49,9 +49,9 @@ def test_it_trains_and_resumes(tmp_path):
 
 
 BAD = {
-    "no recipe": (None, "cannot read the recipe"),
-    "no JSON": ("{", "cannot read the recipe"),
-    "a list": ("[]", "model"),
+    "no recipe": (None, "there is no file"),
+    "no JSON": ("{", "is not JSON"),
+    "a list": ("[]", "holds a JSON list; it must be an object"),
     "steps": (json.dumps({**RECIPE, "steps": -1}), "steps is -1"),
     "no corpus": (json.dumps(RECIPE), "manifest.json is missing"),
 }

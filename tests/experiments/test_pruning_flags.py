@@ -44,6 +44,8 @@ BAD = {
     "nothing to hold": (["--control=hold", "--target_nodes=9"], "control=hold without a loss"),
     "sparsity of one": (["--method=edges", "--target_sparsity=1"], "target_sparsity is 1"),
     "multiplier nan": (["--method=edges", "--multiplier_lr=nan"], "multiplier_lr is nan"),
+    "jobs without end": (["--num_jobs=100000000"], "--num_jobs=100000000 must be at most 1000"),
+    "seeds without end": (["--num_seeds=100000000"], "must be at most 1000"),
     "no jobs": (["--method=weights", "--num_jobs=0"], "--num_jobs=0"),
     "no start": (["--method=weights", "--start=nowhere"], "nowhere holds no readable circuit"),
     "init of 99": (["--init=99"], "init_noise_bias is 99"),

@@ -26,7 +26,8 @@ BAD = {
     "an unknown task": (["--task=with_os"], "did you mean with_as"),
     "no corpus": (["--corpus=%s/none"], "none"),
     "a damaged report": (["--run=%s/broken"], "report.json is not JSON"),
-    "out is in a file": (["--out=%s/file/page.html"], "cannot write"),
+    "out is in a file": (["--out=%s/file/page.html"], "lies below a file"),
+    "out is a directory": (["--out=%s/model"], "is a directory: choose another --out, a file"),
     "an argument": (["extra"], "unexpected argument 'extra'"),
 }
 

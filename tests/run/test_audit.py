@@ -8,6 +8,7 @@ from matplotlib import image
 
 from circuitjax.audit.audit import AuditConfig
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.core.host import alone_in
 from circuitjax.prune.config import Hyper
 from circuitjax.report.audit_plots import PICTURES
 from circuitjax.report.audit_table import read_audit
@@ -63,6 +64,15 @@ def test_the_audit_says_everything(finished):
     polished = Circuit.load(directory / "polished")
     polished.check_model(planted_model())
     assert polished.num_nodes == 6
+
+
+def test_a_directory_that_another_process_holds_is_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "audit_circuit", forbidden)
+    with alone_in(tmp_path), pytest.raises(ValueError, match="another process works in"):
+        run_audit(planted_model(), TASK, audited(), tmp_path, CONFIG)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="lies below a file"):
+        run_audit(planted_model(), TASK, audited(), tmp_path / "file" / "out", CONFIG)
 
 
 def test_the_report_for_people_has_every_check(finished):

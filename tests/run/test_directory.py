@@ -30,6 +30,19 @@ def test_what_is_claimed_is_held(kind, tmp_path):
             holds(kind, at, TWO, overwrite=True)
 
 
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)
+def test_where_nothing_can_be_written_is_refused_before_the_work(kind, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match="file is a file: choose another --out, a directory"):
+        holds(kind, tmp_path / "file", ONE)
+    with pytest.raises(ValueError, match="lies below a file"):
+        holds(kind, tmp_path / "file" / "a" / "b", ONE)
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)  # root may do anything
+    with pytest.raises(ValueError, match="this user may not write in"):
+        holds(kind, tmp_path / "a" / "b", ONE)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_claiming_empties_and_keeps_the_directory_and_its_lock(tmp_path):
     claim(RUN, tmp_path, ONE)
     (tmp_path / ".lock").touch()

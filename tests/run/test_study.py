@@ -1,6 +1,7 @@
 """A study: killed or not it ends alike; runs are those of plain pruning; what is wrong is told."""
 
 import dataclasses
+import json
 import math
 import os
 import pathlib
@@ -129,9 +130,16 @@ def test_a_study_killed_at_random_moments_ends_alike(finished, tmp_path):
     assert winner(ours, again) == winner(study(whole), state)
 
 
+def observation(number, **changed):
+    counts = {"id": number, "round": number // 2, "seed": 1, "edges": 9, "nodes": 3}
+    seconds = {"seconds_training_round": 0.1, "seconds_selection_round": 0.2}
+    rest = {"origin": "first", "params": {"lr": 0.1}, "failed": False, "output": number / 7}
+    return {**counts, **rest, "cost": 5.0, **seconds, **changed}
+
+
 def test_a_cut_round_is_taken_off_and_whole_ones_stay(tmp_path):
     path = tmp_path / "observations.jsonl"
-    rows = [{"id": i, "x": i / 7} for i in range(4)]
+    rows = [observation(i) for i in range(4)]
     append_round(path, rows[:2])
     append_round(path, rows[2:])
     whole = path.read_bytes()
@@ -148,10 +156,33 @@ def test_a_cut_round_is_taken_off_and_whole_ones_stay(tmp_path):
 
 def test_a_broken_line_in_the_middle_is_told(tmp_path):
     path = tmp_path / "observations.jsonl"
-    path.write_text('{"id": 0}\nnonsense\n{"id": 2}\n')
+    first, last = (json.dumps(observation(i)) for i in (0, 2))
+    path.write_text(f"{first}\nnonsense\n{last}\n")
     with pytest.raises(ValueError, match="line 2 is no observation"):
         read_rounds(path, 1)
     assert path.read_text().count("\n") == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"failed": "no"}, "failed is 'no'; it must be true or false"),
+        ({"output": None}, "output is None; it must be a finite number"),
+        ({"cost": -1}, "cost is -1"),
+        ({"params": [1]}, "params is"),
+        ({"params": {"lr": "x"}}, "lr is 'x'"),
+        ({"id": 4}, "its id is 4, 0 comes next"),
+        ({"edges": 1.5}, "edges is 1.5"),
+    ],
+)
+def test_a_line_of_another_kind_is_told(changed, words, tmp_path):
+    path = tmp_path / "observations.jsonl"
+    for text in (json.dumps(observation(0, **changed)), "{}", "[]", "3"):
+        path.write_text(f"{text}\n")
+        with pytest.raises(ValueError, match="line 1 is no observation") as caught:
+            read_rounds(path, 1)
+        assert words in str(caught.value) or text in ("{}", "[]", "3")
+        assert "\n" not in str(caught.value)
 
 
 def test_another_study_is_refused_and_nothing_is_lost(finished):

@@ -17,7 +17,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from circuitjax.core.checkpoints import write_bytes
+from circuitjax.core.files import write_bytes
 
 __all__ = ["MOST_BYTES", "render_page", "title_text", "write_page"]
 
