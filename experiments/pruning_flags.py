@@ -12,6 +12,7 @@ import numpy as np
 from absl import flags
 
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.gated.conditions import CONDITIONS
 from circuitjax.model.record import Model
 from circuitjax.prune.capabilities import answers, refuse_unused
 from circuitjax.prune.config import Hyper
@@ -109,6 +110,17 @@ _SETTINGS = {
         ["inside", "after", "off"],
         "Fit logit scale and shift at every k (inside, the default), at the chosen k (after), or "
         "never (off).",
+    ),
+    "train_under": flags.DEFINE_string(
+        "train_under",
+        None,
+        "Conditions of training with their shares of a step, instead of --ablation: mean:2,resample:1. "
+        f"Of {', '.join(CONDITIONS)}.",
+    ),
+    "hold_under": flags.DEFINE_string(
+        "hold_under",
+        None,
+        "Conditions that the cut demands the target under, with one calibration: mean,resample.",
     ),
     "tie_qk": flags.DEFINE_bool("tie_qk", None, "One gate for a q channel and its k channel."),
     "node_gates": flags.DEFINE_bool(

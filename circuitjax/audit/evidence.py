@@ -25,7 +25,8 @@ from circuitjax.gated.protocol import GatedModel, View
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.cut import calibrates
 from circuitjax.prune.defaults import Search
-from circuitjax.prune.evaluate import Answers, Prober, answers
+from circuitjax.prune.evaluate import Answers, answers
+from circuitjax.prune.prober import Prober
 from circuitjax.prune.problem import Problem, batches_of
 
 __all__ = [

@@ -25,6 +25,7 @@ __all__ = [
     "Sufficiency",
     "SupersetFigures",
     "Template",
+    "UnderFigures",
 ]
 
 FORMAT = "circuitjax-audit-2"
@@ -62,6 +63,16 @@ class Sufficiency:
 
     loss: float
     loss_uncalibrated: float
+
+
+@dataclasses.dataclass(frozen=True)
+class UnderFigures:
+    """One condition: task loss (nats) and accuracy by the stored calibration, KL (nats), items."""
+
+    loss: float
+    accuracy: float
+    kl: float
+    items: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,28 +22,21 @@ import numpy as np
 from circuitjax.audit.measure import Measure, share_of
 from circuitjax.audit.record import Sufficiency, Template
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.gated.conditions import norms_of
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.measures import calibrated_odds, mean_task_loss
 from circuitjax.gated.protocol import GatedModel, Held
 from circuitjax.gated.replacement import ABLATIONS, is_per_prompt, needs_corrupted, refer
 from circuitjax.gated.rows import Batches
-from circuitjax.model.layers import norm_factors
-from circuitjax.model.transformer import Norms, apply
+from circuitjax.model.transformer import Norms
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Answers, beside
 from circuitjax.prune.problem import Problem, gated_model
 
-__all__ = ["by_template", "sufficiency"]
+__all__ = ["by_template", "constants_of", "sufficiency", "with_folded"]
 
 _ITEMS = 16  # of a forward pass that holds every activation of a batch; see `share_of`
-_STREAMS = ("resid.pre", "resid.mid", "resid.post")
-
-
-@jax.jit
-def _norms(model: Any, batch: Examples) -> Norms:
-    """Factors of the whole network's norms on the clean prompts."""
-    found = apply(model.config, model.params, batch.tokens[:, 0], capture=_STREAMS).captured
-    return norm_factors(model.config, found)
+_norms = jax.jit(norms_of)
 
 
 @jax.jit
@@ -67,7 +60,7 @@ def _answer(
     return beside(model.logits(gates, batch, held, **more), full, batch)
 
 
-def _constants(problem: Problem, search: Search, ablation: str, own: Held) -> Held:
+def constants_of(problem: Problem, search: Search, ablation: str, own: Held) -> Held:
     """Constants of an ablation, with what clean-up has folded into the circuit's own."""
     if ablation == problem.whole.ablation:
         return own
@@ -83,7 +76,7 @@ def _constants(problem: Problem, search: Search, ablation: str, own: Held) -> He
     )
 
 
-def _kept(held: Held, own: Held, before: Held) -> Held:
+def with_folded(held: Held, own: Held, before: Held) -> Held:
     """What another run held `[., B, T, .]`, but for constants folded into the circuit's own."""
     if own is None or before is None or not isinstance(own, dict):
         return held
@@ -137,7 +130,7 @@ def sufficiency(
             skipped[f"{name} replacement"] = "the task has no corrupted prompts"
         elif not is_per_prompt(name):
             try:
-                constant[name] = _constants(problem, search, name, model.held)
+                constant[name] = constants_of(problem, search, name, model.held)
             except ValueError as error:
                 skipped[f"{name} replacement"] = str(error)
     kinds = [
@@ -160,7 +153,7 @@ def sufficiency(
             held = constant.get(kind)
             if is_per_prompt(kind):
                 full, held = _held(_under(model, kind), batch, key)
-                held = _kept(held, model.held, problem.whole.held)
+                held = with_folded(held, model.held, problem.whole.held)
             for name, factors in norms.items():
                 found.setdefault((kind, name), []).append(
                     jax.device_get(_answer(model, gates, batch, full, held, factors))

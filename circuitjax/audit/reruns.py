@@ -23,8 +23,9 @@ from circuitjax.gated.examples import Examples
 from circuitjax.model.widths import Widths, widest
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import Search
-from circuitjax.prune.evaluate import Prober, answers
+from circuitjax.prune.evaluate import answers
 from circuitjax.prune.find import objective_of, rank_jobs
+from circuitjax.prune.prober import Prober
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked
 from circuitjax.prune.select import bisect

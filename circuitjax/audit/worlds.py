@@ -122,6 +122,10 @@ class InWorld:
         """Whether the loss is a mean over items."""
         return self.plain.separable(model)
 
+    def draw(self, items: Any, key: jax.Array) -> Any:
+        """The items of one step, of every world."""
+        return self.plain.draw(items, key)
+
     def init(self, key: jax.Array, hyper: WorldHyper, data: Any) -> tuple[Any, Any]:
         """Scores and multipliers; the same seed gives the same start in every world."""
         return self.plain.init(key, hyper.hyper, data)

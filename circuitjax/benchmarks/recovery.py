@@ -21,8 +21,6 @@ from circuitjax.benchmarks.ground_truth import GroundTruth, compare
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.examples import Examples
 from circuitjax.importers.tracr_program import TracrProgram
-from circuitjax.model.record import Model
-from circuitjax.prune.config import Choices
 from circuitjax.prune.defaults import Search, default_jobs, default_search
 from circuitjax.prune.evaluate import answers
 from circuitjax.prune.find import (
@@ -33,7 +31,7 @@ from circuitjax.prune.find import (
     pick,
     train_gates,
 )
-from circuitjax.prune.problem import Problem, batches_of, gated_model
+from circuitjax.prune.problem import Problem, assembled
 from circuitjax.prune.train import Job
 from circuitjax.zoo.planted.draft import Planted
 
@@ -108,12 +106,7 @@ def planted_problem(planted: Planted, search: Search) -> Problem:
     """A planted model and its own pairs under gates."""
     sizes = {split: getattr(search.data, split) for split in ("train", "validation", "test")}
     sets = {split: Examples.of_pairs(*planted.pairs(split, n)) for split, n in sizes.items()}
-    return _problem(planted.model, search.choices, sets)
-
-
-def _problem(model: Model, choices: Choices, sets: dict[str, Examples]) -> Problem:
-    whole, trained = gated_model(model, choices, sets["train"])
-    return Problem(model, whole, trained, batches=batches_of(whole), **sets)
+    return assembled(planted.model, search.choices, sets)
 
 
 def _jobs(search: Search, count: int, seeds: Sequence[int]) -> list[Job]:
@@ -198,7 +191,7 @@ def program_problem(program: TracrProgram, search: Search) -> Problem:
 
     params = {**model.params, "unembed": np.asarray(model.params["unembed"]) * _SHARPEN}
     sets = {"train": examples(8), "validation": examples(4), "test": examples(4)}
-    return _problem(dataclasses.replace(model, params=params), search.choices, sets)
+    return assembled(dataclasses.replace(model, params=params), search.choices, sets)
 
 
 def recover_program(

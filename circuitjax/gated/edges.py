@@ -52,12 +52,14 @@ class EdgeGates:
       held: replacements that are the same for every token, `Writers` of `[., 1, 1, D]`, or None.
       config: of the network (static).
       ablation: what closed edges carry (static).
+      folds: as in `NodeGates`; edges fold nothing (static).
     """
 
     params: Any
     held: Any
     config: TransformerConfig = flax.struct.field(pytree_node=False)
     ablation: str = flax.struct.field(pytree_node=False, default="interchange")
+    folds: bool = flax.struct.field(pytree_node=False, default=True)
 
     grain = "edges"
     eval_items = 16
@@ -101,6 +103,10 @@ class EdgeGates:
     def count(self, chance: jax.Array) -> jax.Array:
         """Expected number of open edges among those that can matter."""
         return jnp.sum(chance * self.exists())
+
+    def size(self, chance: jax.Array) -> jax.Array:
+        """As `count`: gates are edges."""
+        return self.count(chance)
 
     def training_slices(self, batch: Batch) -> int:
         """Four where they keep items whole: every edge is an activation in memory."""
@@ -163,6 +169,10 @@ class EdgeGates:
     def cost(self, opened: np.ndarray) -> int:
         """How many edges are open."""
         return int(np.sum(opened & self.exists()))
+
+    def saves(self, opened: np.ndarray) -> np.ndarray:
+        """One each."""
+        return np.asarray(opened & self.exists(), int)
 
     def nodes(self, opened: np.ndarray) -> int:
         """Writers and owners of readers that some open edge touches."""

@@ -19,7 +19,7 @@ from circuitjax.gated.examples import Batch, picked
 from circuitjax.gated.protocol import Part, View
 from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.model.config import TransformerConfig
-from circuitjax.model.graph import count_edges, total_edges
+from circuitjax.model.graph import count_edges, edges_at, total_edges
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
 from circuitjax.model.reduced_forward import apply_reduced
 from circuitjax.model.sites import address, shapes
@@ -39,6 +39,8 @@ class NodeGates:
       config: of the whole network (static).
       ablation: what closed nodes hold (static).
       tied: whether a q channel and its k channel share a gate (static).
+      folds: whether what is constant may be folded into constants (static): not where a circuit is
+        asked to hold under several conditions, which fill it differently.
     """
 
     params: Any
@@ -47,6 +49,7 @@ class NodeGates:
     small: Reduced | None = None
     ablation: str = flax.struct.field(pytree_node=False, default="mean")
     tied: bool = flax.struct.field(pytree_node=False, default=False)
+    folds: bool = flax.struct.field(pytree_node=False, default=True)
 
     grain = "nodes"
     num_owners = 0
@@ -101,6 +104,22 @@ class NodeGates:
         """Expected number of open nodes; a tied pair is two."""
         return sum((jnp.sum(m) for m in self.tree(chance).values()), start=jnp.zeros(()))
 
+    def size(self, chance: jax.Array) -> jax.Array:
+        """Expected number of open nodes and of nonzero weights between them.
+
+        Nodes alone would be closed without a thought for what hangs on them: a channel that everything
+        reads costs what a neuron does. Edges alone would leave nodes without any open for nothing.
+        """
+        tree = self.tree(chance)
+        total = self.count(chance)
+        for family in self.config.families:
+            kernel = jnp.asarray(self.params["layers"][family.kernel]) != 0
+            sources = tree[family.source][:, family.rows(self.config)]
+            total += jnp.einsum(
+                "li,lio,lo->", sources, kernel.astype(sources.dtype), tree[family.target]
+            )
+        return total
+
     def training_slices(self, batch: Batch) -> int:
         """As many as the batch says."""
         return batch.slices
@@ -153,6 +172,13 @@ class NodeGates:
         """Nonzero weights between open nodes."""
         return count_edges(self.config, self._host(), self._mask(opened))
 
+    def saves(self, opened: np.ndarray) -> np.ndarray:
+        """The edges of each open node; of a tied pair both nodes'."""
+        found = edges_at(self.config, self._host(), self._mask(opened))
+        if self.tied:
+            found["attn.q"] = found["attn.q"] + found["attn.k"]
+        return self.flat(found)
+
     def nodes(self, opened: np.ndarray) -> int:
         """How many nodes are open."""
         return sum(int(kept.sum()) for kept in self._mask(opened).values())
@@ -190,7 +216,8 @@ class NodeGates:
     def clean(self, opened: np.ndarray) -> Part:
         """Closes dead and constant nodes, and writes the constants into what is held."""
         mask, fills, report = cleanup(self.config, self._host(), self._mask(opened), self._fills())
-        held = None if self.held is None else fills
+        held = fills if self.folds else jax.tree.map(np.asarray, self.held)
+        held = None if self.held is None else held
         nodes = sum(int(kept.sum()) for kept in mask.values())
         return Part({"mask": mask}, held, report.counts, nodes, report.edges_after)
 
@@ -217,7 +244,9 @@ class NodeGates:
         return jax.tree.map(np.asarray, dict(self.params))
 
     def _fills(self) -> dict[str, np.ndarray] | None:
-        return None if self.held is None else {s: np.asarray(f) for s, f in self.held.items()}
+        if self.held is None or not self.folds:
+            return None
+        return {s: np.asarray(f) for s, f in self.held.items()}
 
 
 def _tied_alive(kept: Mapping[str, np.ndarray], site: str) -> np.ndarray | bool:

@@ -63,6 +63,10 @@ class GatedModel(Protocol):
         """The constants that replace closed parts; None where replacements are per prompt."""
 
     @property
+    def folds(self) -> bool:
+        """Whether what is constant under the ablation may be folded into constants."""
+
+    @property
     def num_gates(self) -> int:
         """G, padding included."""
 
@@ -106,6 +110,12 @@ class GatedModel(Protocol):
     def count(self, chance: jax.Array) -> jax.Array:
         """Expected number of parts that gates open with these chances `[G]`."""
 
+    def size(self, chance: jax.Array) -> jax.Array:
+        """Expected size of the circuit that gates leave, with a gradient: what `hold` makes small.
+
+        Nodes and the edges between them at the grain of nodes, else as `count`.
+        """
+
     def training_slices(self, batch: Batch) -> int:
         """Parts in which a training batch is best worked out on CPU."""
 
@@ -131,6 +141,9 @@ class GatedModel(Protocol):
 
     def cost(self, opened: np.ndarray) -> int:
         """How many edges the open gates leave, as the grain counts them."""
+
+    def saves(self, opened: np.ndarray) -> np.ndarray:
+        """`[G]`: how many edges closing each open gate alone would save, at least; 0 for closed ones."""
 
     def nodes(self, opened: np.ndarray) -> int:
         """How many nodes they leave."""

@@ -10,7 +10,7 @@ Leaves of what a run held have sequences on axis 1 and tokens on axis 2.
 import dataclasses
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +31,19 @@ __all__ = [
 
 
 class Reference(NamedTuple):
-    """What a circuit is run with: the whole network's logits `[M, P, V]` and what closed parts hold.
+    """What a circuit is run with; a field is None where it was not asked for, or is the model's own.
 
-    Either is None where it was not asked for, or is the gated model's own.
+    Attributes:
+      full: the whole network's logits `[M, P, V]`.
+      held: what closed parts hold.
+      left: `[G]` in [0, 1], closed parts that are left in all the same.
+      norms: factors of the norms of another run.
     """
 
     full: jax.Array | None
     held: Held
+    left: jax.Array | None = None
+    norms: Any = None
 
 
 def donors(key: jax.Array, last: jax.Array) -> jax.Array:

@@ -55,6 +55,7 @@ class WeightGates:
       config: of the whole network (static).
       ablation: what closed weights and nodes hold (static).
       tied: whether gates on nodes, if there are any, tie q and k (static).
+      folds: as in `NodeGates` (static).
     """
 
     params: Any
@@ -65,6 +66,7 @@ class WeightGates:
     small: Reduced | None = None
     ablation: str = flax.struct.field(pytree_node=False, default="mean")
     tied: bool = flax.struct.field(pytree_node=False, default=False)
+    folds: bool = flax.struct.field(pytree_node=False, default=True)
 
     grain = "weights"
     eval_items = 64
@@ -105,6 +107,10 @@ class WeightGates:
     def count(self, chance: jax.Array) -> jax.Array:
         """Expected number of open weights."""
         return jnp.sum(chance * self.index.real())
+
+    def size(self, chance: jax.Array) -> jax.Array:
+        """As `count`: gates are edges."""
+        return self.count(chance)
 
     def training_slices(self, batch: Batch) -> int:
         """As many as the batch says."""
@@ -213,6 +219,10 @@ class WeightGates:
         """How many weights are open."""
         return int(np.sum(opened & self.exists()))
 
+    def saves(self, opened: np.ndarray) -> np.ndarray:
+        """One each."""
+        return np.asarray(opened & self.exists(), int)
+
     def nodes(self, opened: np.ndarray) -> int:
         """How many nodes open weights keep."""
         return sum(int(kept.sum()) for kept in self._kept(opened)[1].values())
@@ -262,12 +272,13 @@ class WeightGates:
         held = (
             None if self.held is None else {s: np.asarray(self.held[s]) for s in self.config.sites}
         )
-        gated = close_weights(self.config, self._host(), held, weights)
-        kept, fills, report = cleanup(*gated, mask, held)
+        folded = held if self.folds else None
+        gated = close_weights(self.config, self._host(), folded, weights)
+        kept, fills, report = cleanup(*gated, mask, folded)
         nodes = sum(int(part.sum()) for part in kept.values())
         return Part(
             {"mask": kept, "weights": weights},
-            None if held is None else fills,
+            fills if folded is not None else held,
             report.counts,
             nodes,
             report.edges_after,

@@ -22,6 +22,7 @@ __all__ = [
     "count_outer_weights",
     "edge_list",
     "edge_masks",
+    "edges_at",
     "total_edges",
 ]
 
@@ -68,6 +69,23 @@ def edge_masks(
 def count_edges(config: TransformerConfig, params: Params, mask: Mapping[str, np.ndarray]) -> int:
     """E: how many edges the circuit has."""
     return sum(int(edges.sum()) for edges in edge_masks(config, params, mask).values())
+
+
+def edges_at(
+    config: TransformerConfig, params: Params, mask: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """{site: int `[L, W]`}: how many edges each kept node has, 0 for the others."""
+    found = {site: np.zeros(shape, int) for site, shape in shapes(config).items()}
+    masks = edge_masks(config, params, mask)
+    for family in config.families:
+        edges = masks[family.name]
+        found[family.target] += edges.sum(axis=1)
+        width = found[family.source].shape[1]
+        for layer, counts in enumerate(edges.sum(axis=2)):
+            found[family.source][layer] += np.bincount(family.rows(config), counts, width).astype(
+                int
+            )
+    return found
 
 
 def total_edges(config: TransformerConfig, params: Params) -> int:

@@ -22,7 +22,7 @@ from jax import lax
 from circuitjax.core.policy import side_by_side
 from circuitjax.gated.measures import calibrated_odds, task_losses
 
-__all__ = ["STEPS", "Calibration", "calibrate", "calibrated_loss"]
+__all__ = ["STEPS", "Calibration", "calibrate", "calibrated_losses"]
 
 STEPS = 16
 _GROUP = 16  # differences that are fitted by one call
@@ -90,8 +90,8 @@ def _fit_all(
     return lax.fori_loop(0, used, fill, Calibration(empty, empty, empty))
 
 
-def calibrated_loss(odds: jax.Array, steps: int = 10) -> jax.Array:
-    """Mean task loss in nats of log odds `[M]` of pairs under their own best scale and shift.
+def calibrated_losses(odds: jax.Array, steps: int = 10) -> jax.Array:
+    """Task losses in nats `[M]` of log odds `[M]` of pairs under their own best scale and shift.
 
     For training: a few Newton steps, and a slight pull to scale 0 (in units of the spread), without
     which pairs told apart perfectly would leave no gradient. At its optimum the calibration's own
@@ -99,7 +99,7 @@ def calibrated_loss(odds: jax.Array, steps: int = 10) -> jax.Array:
     """
     differences = odds.reshape(-1, 2) * jnp.asarray(_SIDES)
     scale, shift = _newton(lax.stop_gradient(differences), steps)
-    return jnp.mean(task_losses(calibrated_odds(odds, scale, shift)))
+    return task_losses(calibrated_odds(odds, scale, shift))
 
 
 def _newton(differences: jax.Array, steps: int) -> tuple[jax.Array, jax.Array]:

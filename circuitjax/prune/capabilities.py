@@ -10,10 +10,12 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from circuitjax.gated import replacement
+from circuitjax.gated.conditions import condition_named
 from circuitjax.gated.grains import GRAINS
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.prune import opening
+from circuitjax.prune.conditions import held_under, shares, trained_under
 from circuitjax.prune.config import Choices, Hyper, SelectionConfig
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
@@ -82,14 +84,42 @@ class Rule:
     holds: Callable[[Case], bool | str]
 
 
+def _conditions(choices: Choices) -> list[str]:
+    """Every condition that is asked for."""
+    trained = [name for name, _ in trained_under(choices)]
+    return list(dict.fromkeys([choices.ablation, *trained, *held_under(choices)]))
+
+
+def _fills(case: Case) -> list[str]:
+    """The ablations among them."""
+    return [name for name in _conditions(case.choices) if name in replacement.ABLATIONS]
+
+
 def _without_corrupted(case: Case) -> bool | str:
-    ablation = case.choices.ablation
-    if case.corrupts or not replacement.needs_corrupted(ablation):
+    asked = [name for name in _fills(case) if replacement.needs_corrupted(name)]
+    if case.corrupts or not asked:
         return False
     return (
-        f"ablation={ablation} needs corrupted prompts, and task {case.task!r} has none: choose mean, "
+        f"ablation={asked[0]} needs corrupted prompts, and task {case.task!r} has none: choose mean, "
         "zero or resample"
     )
+
+
+def _without_norms(case: Case) -> bool:
+    frozen = any(condition_named(name).frozen for name in _conditions(case.choices))
+    return frozen and (case.choices.grain == "edges" or case.config.norm == "none")
+
+
+def _too_few(case: Case) -> bool | str:
+    weights = [weight for _, weight in trained_under(case.choices)]
+    items = case.batch_size // (2 if case.paired else 1)
+    try:
+        sizes = shares(weights, items)
+    except ValueError as error:
+        return str(error)
+    names = [name for name, _ in trained_under(case.choices)]
+    examples = dict(zip(names, sizes, strict=True))
+    return examples.get("resample", 2) * (2 if case.paired else 1) < 2
 
 
 def _without_graph(case: Case) -> bool | str:
@@ -152,12 +182,17 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "ablation=resample with one example a step",
         "another prompt of the batch is needed: choose batch_size of at least 2",
-        lambda c: c.choices.ablation == "resample" and c.batch_size < 2,
+        _too_few,
+    ),
+    Rule(
+        "condition frozen_norms with grain edges, or of a model without norms",
+        "there is no one norm to freeze: choose other conditions",
+        _without_norms,
     ),
     Rule(
         "mean ablation of a model without activation means",
         "compute them with `python -m experiments.means`, or choose ablation=zero",
-        lambda c: c.choices.ablation == "mean" and c.choices.grain != "edges" and not c.has_means,
+        lambda c: "mean" in _fills(c) and c.choices.grain != "edges" and not c.has_means,
     ),
 )
 

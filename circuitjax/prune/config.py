@@ -47,6 +47,9 @@ class Choices:
       owners: gates on the owners of gates besides (writers of edges, ends of weights).
       tie_qk: one gate for a q channel and the k channel it is multiplied with.
       loss: of the task: between the completions, or over the whole vocabulary.
+      train_under: conditions of training with their weights, as `conditions.parse` reads them; "" for
+        the ablation alone.
+      hold_under: conditions that the cut demands the target under; "" for the ablation alone.
     """
 
     grain: GrainName = "nodes"
@@ -58,10 +61,13 @@ class Choices:
     owners: bool = False
     tie_qk: bool = False
     loss: Literal["binary", "vocabulary"] = "binary"
+    train_under: str = ""
+    hold_under: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form."""
-        return dataclasses.asdict(self)
+        """A JSON-able form; conditions that were not asked for are left out."""
+        found = dataclasses.asdict(self)
+        return {n: v for n, v in found.items() if v or not n.endswith("_under")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +120,7 @@ class SelectionConfig:
       calibrate: `inside` takes the smallest k whose calibrated loss meets the target, `after`
         calibrates the circuit chosen without, `off` never does.
       eliminate: whether the open gates are ranked by backward elimination before the cut.
+      certify: whether every gate of the chosen circuit is then tried by itself; see `certify.py`.
       grid: candidate k per round of the bisection.
       random_controls: matched random sets of the necessity figure.
     """
@@ -122,6 +129,7 @@ class SelectionConfig:
     value: float = 0.15
     calibrate: Literal["inside", "after", "off"] = "inside"
     eliminate: bool = False
+    certify: bool = False
     grid: int = 12
     random_controls: int = 20
 

@@ -16,10 +16,12 @@ import numpy as np
 
 from circuitjax.core.policy import side_by_side
 from circuitjax.gated.examples import Examples
+from circuitjax.gated.measures import calibrated_odds
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import SelectionConfig
-from circuitjax.prune.evaluate import Answers, Prober
+from circuitjax.prune.evaluate import Answers
+from circuitjax.prune.prober import Prober
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked
 from circuitjax.prune.select import Selection, bisect, first_grid, neighbours
@@ -108,16 +110,29 @@ def compares(problem: Problem, selection: SelectionConfig) -> bool:
 
 
 def figures(
-    found: Answers, *, fitted: bool, loss: str = "binary", full: bool = False
+    found: Answers, *, fitted: bool, loss: str = "binary", full: bool = False, conditions: int = 1
 ) -> list[Figures]:
-    """Of K circuits' answers."""
-    raw = found.losses(loss)
-    kl = found.kl.mean(axis=1) if full else [None] * len(raw)
+    """Of K circuits' answers, under each of so many conditions in turn: the worst one's figures.
+
+    One calibration, fitted to all, serves every condition.
+    """
+
+    def worst(values: np.ndarray) -> np.ndarray:
+        by_condition = np.asarray(values).reshape(len(values), conditions, -1)
+        return np.asarray(by_condition.mean(axis=2).max(axis=1))
+
+    plain = np.logaddexp(0.0, -found.odds) if loss == "binary" else found.vocabulary
+    raw = worst(plain) if conditions > 1 else found.losses(loss)
+    kl = worst(found.kl) if full else [None] * len(raw)
     if not fitted:
         rows = [(float(x), float(x), 1.0, 0.0) for x in raw]
     else:
         fit = calibrate(found.odds)
-        columns = zip(raw, fit.loss, fit.scale, fit.shift, strict=True)
+        losses = fit.loss
+        if conditions > 1:
+            odds = calibrated_odds(found.odds, fit.scale, fit.shift)
+            losses = worst(np.logaddexp(0.0, -odds))
+        columns = zip(raw, losses, fit.scale, fit.shift, strict=True)
         rows = [tuple(float(x) for x in row) for row in columns]  # type: ignore[misc]
     return [
         Figures(*row, None if some is None else float(some))
@@ -164,7 +179,8 @@ class _Cutter:
 
     def figures(self, found: Answers) -> list[Figures]:
         fitted = calibrates(self.problem, self.selection, self.loss)
-        return figures(found, fitted=fitted, loss=self.loss, full=self.full)
+        count = len(self.problem.conditions)
+        return figures(found, fitted=fitted, loss=self.loss, full=self.full, conditions=count)
 
     def parts(self, ranking: int, k: int) -> int:
         """Gates that the first k leave open."""

@@ -78,7 +78,7 @@ class Search:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; `from_dict` is its inverse."""
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "choices": self.choices.to_dict()}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Search":
@@ -110,13 +110,21 @@ def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -
       'interchange'
     """
     given = {name: value for name, value in given.items() if value is not None}
+    for under in ("train_under", "hold_under"):
+        if given.get(under) and "ablation" in given:
+            raise ValueError(
+                f"ablation={given['ablation']} and {under}={given[under]} are both given: the first is "
+                "short for training and holding under it alone; leave one of them out"
+            )
     target, given = _target(given)
     gate = given.get("gate", "hard_concrete" if grain == "edges" else "heaviside")
-    control = {"nodes": "count", "weights": "hold", "edges": "count"}[grain]
+    control = {"nodes": "hold", "weights": "hold", "edges": "count"}[grain]
     if gate == "hard_concrete" and grain == "edges":
         control = "lagrangian"
     if control == "hold" and target.get("target", "loss") not in ("loss", "kl"):
         control = "count"
+    control = given.get("control", control)
+    learned = given.get("ranking", "learned") == "learned"
     edges = grain == "edges"
     share = 2 if paired else 1
     own: dict[str, Any] = {
@@ -126,10 +134,12 @@ def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -
         "minimise": "kl" if edges else "task",
         "control": control,
         "owners": edges and gate == "hard_concrete",
-        "steps": 100 if grain == "nodes" else 300,
+        "steps": 100 if grain == "nodes" and control == "count" else 300,
         "batch_size": 16 if grain == "nodes" else 32 // share if edges else 32,
-        "eliminate": grain != "nodes" and target.get("target", "loss") in ("loss", "kl"),
     }
+    if target.get("target", "loss") in ("loss", "kl") and (grain, control) != ("nodes", "count"):
+        # Every gate of several conditions' circuits is dear to try: only elimination then.
+        own |= {"eliminate": True, "certify": learned and not given.get("hold_under")}
     if edges:
         own |= {"train": 4096 // share, "validation": 512 // share, "test": 512 // share}
     if not paired:
@@ -192,8 +202,10 @@ def default_hyper(search: Search, num_gates: int, **changes: float) -> Hyper:
         values |= {"lr": 0.02} if edges else {}
     count = max(num_gates, 1)
     centre = {"nodes": 18.0 / count, "weights": 0.04 * count**-0.4, "edges": 0.01}[choices.grain]
+    if choices.control == "hold" and choices.grain == "nodes":
+        values["aim"] = 0.7
     if choices.control == "hold":
-        centre = {"nodes": 3.6 / count, "weights": 3e-3, "edges": 1e-3}[choices.grain]
+        centre = {"nodes": 0.3 / count, "weights": 3e-3, "edges": 1e-3}[choices.grain]
     if choices.control == "hold" and search.selection.is_loss:
         values["held"] = search.selection.value
     hyper = Hyper(**{"k_coef": centre, **values, **changes})

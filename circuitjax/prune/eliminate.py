@@ -2,7 +2,8 @@
 
 Scores after training say which gates are open, but hardly in which order the open ones matter: some
 sit on dead paths, some stand in for each other. Here the rise of the loss by closing each gate is
-estimated to first order, a share of the cheapest is closed, and all is estimated anew. A round that
+estimated to first order, a share of the cheapest (for the edges that go with each) is closed, and all is
+estimated anew. A round that
 costs more than expected is taken back and tried with a smaller share. The last gates go one at a time;
 there the estimate only proposes a few and the loss decides, for a derivative knows little of them.
 
@@ -11,7 +12,7 @@ two of its links may close within a few steps, and then neither has a gradient t
 then starts from as many gates, by their scores, as meet the target.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -24,6 +25,8 @@ _FIRST_SHARE = 0.25  # while the loss is below a third of the target: most gates
 _STEP = 0.02  # nats that a round may add; below a third of the target it may add more
 _ROOM = 0.8  # times the target: the loss to start elimination from, if a few more gates give it
 _MORE = 2  # times as many gates as meet the target: no more are opened for the sake of room
+_STEPS = (1.0, 1.1, 1.3, 1.6, 2.0)  # of the gates that training left open: where enough are sought
+_CLOSE = 1.05  # how near to the fewest, as a factor: elimination goes on from there
 _LAST = 32  # so few gates are closed one at a time
 _TRIED = 8  # of these, the cheapest that are really closed, to see which costs least
 _PATIENCE = 32  # gates in a row that prove to be needed, after which the rest is taken to be
@@ -41,6 +44,9 @@ class Trial(Protocol):
 
     def rises(self, opened: np.ndarray) -> np.ndarray:
         """`[E]`, estimated rise of the loss by closing each gate, in nats."""
+
+    def saves(self, opened: np.ndarray) -> np.ndarray:
+        """`[E]`, how many edges closing each gate saves."""
 
 
 def enough(trial: Trial, ranks: np.ndarray, opened: np.ndarray, target: float) -> np.ndarray:
@@ -67,14 +73,17 @@ def enough(trial: Trial, ranks: np.ndarray, opened: np.ndarray, target: float) -
         seen.update((int(k), trial.loss(ranks < k)) for k in ks if int(k) not in seen)
         return np.array([seen[int(k)] for k in ks])
 
+    size = int(opened.sum())
+    start = tuple(round(size * factor) for factor in _STEPS)  # first what is near, and small
+    options: dict[str, Any] = {"refine": 1, "start": start, "upwards": True, "close": _CLOSE}
     plain = opened
     if loss > target:
-        found = bisect(losses, len(ranks), target, refine=1)
+        found = bisect(losses, len(ranks), target, **options)
         if not found.reached:
             return opened
         plain = ranks < found.k
     most = min(len(ranks), max(_MORE * int(plain.sum()), int(plain.sum()) + _LAST))
-    roomy = bisect(losses, most, _ROOM * target, refine=1)
+    roomy = bisect(losses, most, _ROOM * target, **options)
     return np.asarray(ranks < roomy.k if roomy.reached else plain)
 
 
@@ -93,7 +102,7 @@ def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
     now = trial.alive(opened)
     closed = [np.flatnonzero(opened & ~now)]
     share, loss, end = _FIRST_SHARE, trial.loss(now), _BEYOND * target
-    estimate, needed, failures = trial.rises(now), np.zeros(len(now), bool), 0
+    estimate, needed, failures = _prices(trial, now), np.zeros(len(now), bool), 0
     while loss <= end and now.sum() > 1 and failures < _PATIENCE:
         places = np.flatnonzero(now & ~needed)
         if not len(places):
@@ -106,7 +115,8 @@ def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
             tried = [_without(trial, now, cheapest[i : i + 1]) for i in range(len(places))[:_TRIED]]
             losses = np.array([after for _, after in tried])
             needed[cheapest[: len(tried)][losses > end]] = True
-            best = int(np.argmin(losses))
+            saved = trial.saves(now)[cheapest[: len(tried)]]
+            best = int(np.argmin(_price(losses - loss, saved)))
             cheapest, (fewer, after) = cheapest[best : best + 1], tried[best]
         else:
             cheapest = cheapest[:count]
@@ -123,10 +133,20 @@ def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
         closed += [dead, cheapest]
         most = _FIRST_SHARE if after <= target / 3 else _SHARE
         now, loss, share, failures = fewer, after, min(most, 1.3 * share), 0
-        estimate = trial.rises(now)
+        estimate = _prices(trial, now)
     places = np.flatnonzero(now)
     left = places[np.argsort(estimate[places], kind="stable")]
     return np.concatenate([*closed, left])[::-1]
+
+
+def _prices(trial: Trial, opened: np.ndarray) -> np.ndarray:
+    """`[E]`, the estimated rise for each edge that closing a gate saves."""
+    return _price(trial.rises(opened), trial.saves(opened))
+
+
+def _price(rises: np.ndarray, saved: np.ndarray) -> np.ndarray:
+    """Nats for an edge; what helps by leaving comes first, by what it helps."""
+    return np.where(rises > 0, rises / np.maximum(saved, 1), rises)
 
 
 def _without(trial: Trial, opened: np.ndarray, closed: np.ndarray) -> tuple[np.ndarray, float]:

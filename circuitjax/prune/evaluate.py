@@ -4,16 +4,22 @@ The unit of work is one set of open gates on one batch, a single compiled progra
 run. Everything after that (loss, accuracy, calibration) is arithmetic on the cached answers.
 """
 
+import copy
 import functools
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.core.policy import leaves_out_closed, side_by_side
+from circuitjax.core.policy import side_by_side
+from circuitjax.gated.conditions import (
+    answers_under,
+    logits_under,
+    refer_under,
+)
 from circuitjax.gated.examples import Batch, Examples, picked
 from circuitjax.gated.measures import (
     agreement,
@@ -23,24 +29,20 @@ from circuitjax.gated.measures import (
     vocabulary_losses,
 )
 from circuitjax.gated.protocol import GatedModel
-from circuitjax.gated.replacement import Reference, is_per_prompt, refer
+from circuitjax.gated.replacement import Reference, is_per_prompt
 from circuitjax.gated.rows import Batches
-from circuitjax.prune.answer_memory import AnswerMemory
-from circuitjax.prune.calibrate import calibrated_loss
-from circuitjax.prune.objective import measured
+from circuitjax.prune.objective import measured, total_loss
 from circuitjax.prune.problem import Problem
 
 __all__ = [
     "Answers",
     "Asked",
-    "Prober",
     "answered",
     "answers",
     "beside",
     "gate_slopes",
     "references",
     "slopes",
-    "total_loss",
 ]
 
 _SETS = 8  # sets of gates side by side on an accelerator
@@ -73,20 +75,29 @@ class Answers(NamedTuple):
         return np.asarray(np.mean(self.odds > 0, axis=1))
 
 
-@functools.partial(jax.jit, static_argnames="full")
-def _refer(model: GatedModel, batch: Batch, key: jax.Array, *, full: bool) -> Reference:
-    return refer(model, batch, key, full=full)
+@functools.partial(jax.jit, static_argnames=("name", "full"))
+def _refer(name: str, model: GatedModel, batch: Batch, key: jax.Array, *, full: bool) -> Reference:
+    return refer_under(name, model, batch, key, full=full)
 
 
-def _reference(model: GatedModel, batch: Batch, number: int, full: bool) -> Reference:
-    return _refer(model, batch, jax.random.fold_in(jax.random.key(_SEED), number), full=full)
+def _reference(name: str, model: GatedModel, batch: Batch, number: int, full: bool) -> Reference:
+    key = jax.random.fold_in(jax.random.key(_SEED), number)
+    return _refer(name, model, batch, key, full=full)
 
 
 def references(
-    model: GatedModel, batches: Sequence[Batch], *, full: bool
+    model: GatedModel, batches: Sequence[Batch], *, full: bool, condition: str | None = None
 ) -> list[tuple[Batch, Reference]]:
-    """Each batch with what circuits are run with and compared with; donors by a fixed seed."""
-    return [(batch, _reference(model, batch, n, full)) for n, batch in enumerate(batches)]
+    """Each batch with what circuits are run with and compared with; all draws by a fixed seed.
+
+    Args:
+      model: the whole one; its ablation is the condition's.
+      batches: of examples.
+      full: whether the whole model's logits are wanted.
+      condition: None for the model's ablation alone.
+    """
+    name = condition or model.ablation
+    return [(batch, _reference(name, model, batch, n, full)) for n, batch in enumerate(batches)]
 
 
 class Asked:
@@ -97,26 +108,39 @@ class Asked:
     """
 
     def __init__(
-        self, model: GatedModel, batches: Batches, examples: Examples, *, full: bool = False
+        self,
+        model: GatedModel,
+        batches: Batches,
+        examples: Examples,
+        *,
+        full: bool = False,
+        condition: str | None = None,
     ) -> None:
-        """Takes the whole model, how examples are cut, the examples, and `full` as in `answers`."""
+        """Takes the whole model, how examples are cut, the examples, and the rest as in `answers`."""
         rows, self.places = batches.even(examples)
         self._model, self._rows, self._full = model, rows, full
+        self._name = condition or model.ablation
+        self._left: jax.Array | None = None
         self._kept: list[Reference] | None = None
         if not is_per_prompt(model.ablation):
-            self._kept = [reference for _, reference in references(model, rows, full=full)]
+            self._kept = [
+                reference
+                for _, reference in references(model, rows, full=full, condition=self._name)
+            ]
+
+    def leaving(self, left: np.ndarray) -> "Asked":
+        """The same, with what an adversary leaves in, `[G]`."""
+        changed = copy.copy(self)
+        changed._left = jnp.asarray(left)
+        return changed
 
     def __iter__(self) -> Iterator[tuple[Batch, Reference]]:
         for number, batch in enumerate(self._rows):
-            kept = self._kept
-            yield (
-                batch,
-                (
-                    _reference(self._model, batch, number, self._full)
-                    if kept is None
-                    else kept[number]
-                ),
-            )
+            if self._kept is None:
+                found = _reference(self._name, self._model, batch, number, self._full)
+            else:
+                found = self._kept[number]
+            yield batch, found if self._left is None else found._replace(left=self._left)
 
 
 def _answer(
@@ -124,10 +148,10 @@ def _answer(
 ) -> tuple[jax.Array, ...]:
     """Of one circuit; where no whole model was run, the odds only."""
     if reference.full is None:
-        odds = odds_of(model.answers(gates, batch, reference.held), batch)
+        odds = odds_of(answers_under(model, gates, batch, reference), batch)
         none = jnp.zeros_like(odds)
         return odds, none, none, none
-    return beside(model.logits(gates, batch, reference.held), reference.full, batch)
+    return beside(logits_under(model, gates, batch, reference), reference.full, batch)
 
 
 def beside(logits: jax.Array, full: jax.Array, batch: Batch) -> tuple[jax.Array, ...]:
@@ -151,6 +175,7 @@ def answers(
     opened: np.ndarray | Sequence[np.ndarray],
     *,
     full: bool = False,
+    condition: str | None = None,
     together: bool | None = None,
 ) -> Answers:
     """Runs K circuits over all examples.
@@ -161,9 +186,10 @@ def answers(
       examples: M of them.
       opened: `[K, G]`, bool or numbers in [0, 1].
       full: whether vocabulary loss, KL and agreement are wanted, for which the whole model is run.
+      condition: that circuits are run under; None for the model's ablation alone.
       together: True maps circuits in groups, False runs one after another; None chooses by backend.
     """
-    asked = Asked(model, batches, examples, full=full)
+    asked = Asked(model, batches, examples, full=full, condition=condition)
     return answered(model, asked, opened, together=together)
 
 
@@ -192,94 +218,6 @@ def answered(
         parts.append([np.concatenate(p)[: len(gates)] for p in zip(*found, strict=True)])
     joined = (np.concatenate(part, axis=1)[:, asked.places] for part in zip(*parts, strict=True))
     return Answers(*joined)
-
-
-class Prober:
-    """Answers of "the first k gates of a ranking", for several rankings over any examples.
-
-    Where closed gates are left out of the arithmetic, a small k runs through a smaller model: for
-    each of a few sizes, the gates that any ranking puts among its first so many are the reduced
-    model's, folded once, and the set within it is traced. So a handful of programs is compiled
-    whatever the number of rankings, k and rounds.
-    """
-
-    def __init__(
-        self,
-        problem: Problem,
-        rankings: Sequence[np.ndarray],
-        *,
-        full: bool = False,
-        reduce: bool | None = None,
-        memory: AnswerMemory | None = None,
-        room: Callable[[int], Any] | None = None,
-    ) -> None:
-        """Takes the rankings; reduced models are folded when first needed.
-
-        Args:
-          problem: the model and its data.
-          rankings: each `[G]`, 0 is the most important gate.
-          full: see `answers`.
-          reduce: None reduces where that pays and an exact reduction exists; False never.
-          memory: of answers under the same model and replacements; added to.
-          room: how wide the reduced model of so many gates is at least.
-        """
-        reduce = leaves_out_closed() if reduce is None else reduce
-        self._problem, self._rankings, self._memory = problem, rankings, memory
-        self._models: dict[int, GatedModel] = {}
-        self._full, self._room = full, room
-        self._sizes = tuple(problem.whole.sizes()) if reduce and not full else ()
-
-    def opened(self, ranking: int, k: int) -> np.ndarray:
-        """bool `[G]`: what a cut at k opens; see `GatedModel.cut`."""
-        return self._problem.whole.cut(self._rankings[ranking] < k)
-
-    def widths(self, size: int) -> Any:
-        """Of the reduced model of the first so many gates of every ranking."""
-        return self._fold(size).small.widths  # type: ignore[attr-defined]
-
-    def _fold(self, size: int, room: Any = None) -> GatedModel:
-        sets = [self.opened(index, size) for index in range(len(self._rankings))]
-        more = {} if room is None else {"at_least": room}
-        return self._problem.whole.reduced(np.any(sets, axis=0), **more)
-
-    def _model_for(self, k: int) -> GatedModel:
-        size = next((size for size in self._sizes if k <= size), None)
-        if size is None:
-            return self._problem.whole
-        if size not in self._models:
-            self._models[size] = self._fold(size, None if self._room is None else self._room(size))
-        return self._models[size]
-
-    def answers(self, examples: Examples, ranking: int, ks: Sequence[int]) -> Answers:
-        """Answers of the first k gates of a ranking to M examples, for each k `[K]`."""
-        if self._memory is None:
-            return self._look(examples, ranking, ks)
-        found = self._memory.answers(
-            self._rankings[ranking], examples, ks, lambda ks: self._look(examples, ranking, ks)
-        )
-        return Answers(*found)
-
-    def _look(self, examples: Examples, ranking: int, ks: Sequence[int]) -> Answers:
-        batches, parts = self._problem.batches, []
-        sets = {int(k): self.opened(ranking, int(k)) for k in ks}
-        alike: list[list[int]] = []  # neighbours that run through the same model
-        for k in (int(k) for k in ks):
-            if alike and self._model_for(alike[-1][0]) is self._model_for(k):
-                alike[-1].append(k)
-            else:
-                alike.append([k])
-        for group in alike:
-            rows = np.stack([sets[k] for k in group])
-            model = self._model_for(group[0])
-            parts.append(answers(model, batches, examples, rows, full=self._full))
-        return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
-
-
-def total_loss(kind: str, found: dict[str, jax.Array]) -> jax.Array:
-    """One loss in nats of what `objective.measured` found: `task`, `calibrated`, `kl`."""
-    if kind == "calibrated":
-        return calibrated_loss(found["odds"])
-    return jnp.mean(found[kind])
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "levels", "loss"))

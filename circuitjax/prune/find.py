@@ -18,6 +18,8 @@ from circuitjax.gated.protocol import Part
 from circuitjax.model.record import Model
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.capabilities import refuse
+from circuitjax.prune.certify import Certificate, certify
+from circuitjax.prune.conditions import shares, trained_under
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.cut import Choice, Point, calibrates, choose, compares, figures, scouts
 from circuitjax.prune.defaults import Search, default_jobs, default_search
@@ -42,6 +44,7 @@ __all__ = [
     "Candidate",
     "as_circuit",
     "candidates_of",
+    "certified",
     "empty_candidate",
     "facts_of",
     "find_circuit",
@@ -53,6 +56,9 @@ __all__ = [
     "refuse_search",
     "train_gates",
 ]
+
+
+_FEW_TIES = 32  # items that gates of one score are told apart on, where elimination follows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -95,12 +101,22 @@ def objective_of(problem: Problem, search: Search) -> Objective:
         holds="kl" if selection.target == "kl" else "loss",
         steps=search.train.steps,
         batch_size=search.train.batch_size,
+        under=_mix(problem, search),
     )
+
+
+def _mix(problem: Problem, search: Search) -> tuple[tuple[str, int], ...]:
+    """The items of a step that each condition of a mix gets."""
+    if not problem.mixed:
+        return ()
+    weighted = trained_under(search.choices)
+    sizes = shares([weight for _, weight in weighted], search.train.batch_size)
+    return tuple((name, size) for (name, _), size in zip(weighted, sizes, strict=True))
 
 
 def initial_state(problem: Problem, search: Search, jobs: Sequence[Job]) -> MaskState:
     """J jobs before their first step."""
-    return start_jobs(objective_of(problem, search), jobs, problem.trained)
+    return start_jobs(objective_of(problem, search), jobs, problem.data)
 
 
 def train_gates(
@@ -115,8 +131,8 @@ def train_gates(
     return run_chunks(
         objective_of(problem, search),
         state,
-        problem.trained,
-        problem.batches.training(problem.train, search.train.batch_size),
+        problem.data,
+        problem.items(search.train.batch_size),
         search.train.chunk,
         on_chunk,
         spare=spare,
@@ -149,6 +165,8 @@ def rank_jobs(
     if not isinstance(state, MaskState):
         return [rank_scores(problem, row, job.seed) for job, row in zip(jobs, state, strict=True)]
     objective, ties = objective_of(problem, search), scouts(problem, problem.validation)
+    if search.selection.eliminate:  # it ranks what is open anew
+        ties = problem.validation.first(_FEW_TIES)
     found = []
     trial = None
     if search.selection.eliminate and search.selection.is_loss:
@@ -235,6 +253,21 @@ def pick(candidates: Sequence[Candidate], search: Search) -> Candidate:
     return min(candidates, key=cost)
 
 
+def certified(
+    problem: Problem, search: Search, found: Candidate
+) -> tuple[Candidate, Certificate | None]:
+    """The candidate without what can still go, and what is known of the rest; see `certify.certify`.
+
+    A target that is missed, or is a size, leaves nothing to certify.
+    """
+    selection = search.selection
+    if not (selection.certify and selection.is_loss and found.choice.reached and found.edges):
+        return found, None
+    choice, certificate = certify(problem, search, found.choice)
+    part = problem.whole.clean(choice.opened)
+    return dataclasses.replace(found, choice=choice, part=part), certificate
+
+
 def as_circuit(problem: Problem, found: Candidate, provenance: Mapping[str, Any]) -> Circuit:
     """The candidate as a value that can be saved and run."""
     return Circuit.of(
@@ -249,10 +282,17 @@ def as_circuit(problem: Problem, found: Candidate, provenance: Mapping[str, Any]
     )
 
 
-def facts_of(task: Task | ContrastTask, search: Search, found: Candidate) -> dict[str, Any]:
+def facts_of(
+    task: Task | ContrastTask,
+    search: Search,
+    found: Candidate,
+    certificate: Certificate | None = None,
+) -> dict[str, Any]:
     """What the record of a circuit says of how it was found."""
     loss = found.choice.loss
+    known = {} if certificate is None else {"certificate": certificate.to_dict()}
     return {
+        **known,
         "task": task.name,
         "search": search.to_dict(),
         "chosen": {"seed": found.job.seed, **found.job.hyper.to_dict()},
@@ -358,4 +398,5 @@ def find_circuit(
         jobs = jobs or default_jobs(search, count, [seed], started=start is not None, **changes)
         state = train_gates(problem, search, initial_state(problem, search, jobs), on_chunk)
     found = pick(candidates_of(problem, search, jobs, state), search)
-    return as_circuit(problem, found, facts_of(task, search, found))
+    found, certificate = certified(problem, search, found)
+    return as_circuit(problem, found, facts_of(task, search, found, certificate))

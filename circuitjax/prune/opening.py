@@ -5,7 +5,8 @@
 
     count        minimised: k_coef * (expected) number of open gates
     lagrangian   held: expected sparsity = 1 - open fraction at a target that rises over a warm-up
-    hold         held: the loss at a fraction of its target, by a coefficient that adapts
+    hold         held: the loss at a fraction of its target, by a coefficient of the circuit's size that
+                 adapts
 
 At evaluation gates are 0 or 1 only, whichever way they were trained. Adding a kind of gate is one entry
 of `GATES`; adding a control one of `CONTROLS`.
@@ -83,12 +84,15 @@ class ControlKind:
       cost: (expected open parts, of how many, multipliers, hyper, (step, steps), (loss, aim)) -> nats.
       ascend: (multipliers, gradient, hyper, aim) -> multipliers after a step of gradient ascent.
       waits: whether the learning rate decays only once the target has risen.
+      sizes: whether what it makes small is the circuit's size (`GatedModel.size`) rather than the number
+        of open gates.
     """
 
     start: Callable[[Any], Any]
     cost: Callable[..., jax.Array]
     ascend: Callable[[Any, Any, Hyper, Any], Any]
     waits: bool = False
+    sizes: bool = False
 
 
 def _count(opened: Any, total: Any, multipliers: Any, hyper: Hyper, at: Any, held: Any) -> Any:
@@ -118,6 +122,7 @@ CONTROLS: Mapping[str, ControlKind] = MappingProxyType(
             lambda total: coefficient.start(),
             _hold,
             lambda m, gradient, hyper, aim: coefficient.ascend(m, gradient, aim),
+            sizes=True,
         ),
     }
 )

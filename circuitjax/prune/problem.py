@@ -1,13 +1,14 @@
 """What is searched: one frozen model under gates, and one task's three disjoint sets, on the device."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.gated.conditions import condition_named, refills
 from circuitjax.gated.edges import EdgeGates, fixed_writers
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.nodes import NodeGates, constants
@@ -16,13 +17,14 @@ from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.gated.rows import Batches, row_length
 from circuitjax.gated.weights import weight_gates
 from circuitjax.model.record import Model
+from circuitjax.prune.conditions import Under, base_of, held_under, trained_under
 from circuitjax.prune.config import Choices, DataConfig
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask, EncodedExamples, draw_encoded
 from circuitjax.tasks.splits import SPLITS
 from circuitjax.tasks.tokenizer import Tokenizer
 
-__all__ = ["Problem", "batches_of", "draw_sets", "gated_model", "make_problem"]
+__all__ = ["Problem", "assembled", "batches_of", "draw_sets", "gated_model", "make_problem"]
 
 _LENGTH_STEP = 8  # prompts are padded to a multiple of this: tasks of similar length share programs
 _MEAN_ITEMS = 256  # training items that the means of writers are over
@@ -38,6 +40,8 @@ class Problem:
       trained: what the training looks at: the same, or reduced to the circuit it starts from.
       train, validation, test: examples whose texts are disjoint between the three.
       batches: how they are cut for the model.
+      held: the conditions of the cut; () for the ablation of `whole` alone.
+      mixed: the conditions of training; () likewise.
     """
 
     model: Model
@@ -47,6 +51,24 @@ class Problem:
     validation: Examples
     test: Examples
     batches: Batches
+    held: tuple[Under, ...] = ()
+    mixed: tuple[Under, ...] = ()
+
+    @property
+    def conditions(self) -> tuple[Under, ...]:
+        """Those that the cut demands its target under, at least one."""
+        return self.held or (Under(self.whole.ablation, self.whole, self.trained, self.batches),)
+
+    @property
+    def data(self) -> Any:
+        """What training looks at: one gated model, or one for each condition of a mix."""
+        return tuple(under.trained for under in self.mixed) or self.trained
+
+    def items(self, batch_size: int) -> Any:
+        """What training draws from: rows, or rows for each condition of a mix."""
+        if not self.mixed:
+            return self.batches.training(self.train, batch_size)
+        return tuple(under.batches.training(self.train, batch_size) for under in self.mixed)
 
     @property
     def paired(self) -> bool:
@@ -232,6 +254,47 @@ def make_problem(
       ValueError: see `draw_sets` and `gated_model`; mean ablation of a model without means.
     """
     choices, data = choices or Choices(), data or DataConfig()
-    sets = draw_sets(model, task, data)
-    whole, trained = gated_model(model, choices, sets["train"], start)
-    return Problem(model, whole, trained, batches=batches_of(whole), **sets)
+    return assembled(model, choices, draw_sets(model, task, data), start)
+
+
+def assembled(
+    model: Model, choices: Choices, sets: Mapping[str, Examples], start: Circuit | None = None
+) -> Problem:
+    """A model and drawn sets as a problem, with the conditions of training and of the cut."""
+    names, held = [name for name, _ in trained_under(choices)], held_under(choices)
+    wanted = dict.fromkeys([*held, *names])
+    folds = not any(refills(name, choices.ablation) for name in wanted)
+
+    def gated(ablation: str) -> tuple[Any, Any]:
+        own = dataclasses.replace(choices, ablation=ablation)
+        both: list[Any] = list(gated_model(model, own, sets["train"], start))
+        whole, trained = (one if folds else dataclasses.replace(one, folds=False) for one in both)
+        return whole, whole if both[0] is both[1] else trained
+
+    made = {
+        fills: gated(fills) for fills in {choices.ablation} | {base_of(choices, n) for n in wanted}
+    }
+
+    def under(name: str) -> Under:
+        whole, trained = made[base_of(choices, name)]
+        rows = batches_of(whole)
+        # Where norms are those of another run, each of its tokens needs a place of its own.
+        rows = dataclasses.replace(rows, packs=rows.packs and not condition_named(name).frozen)
+        return Under(name, whole, trained, rows)
+
+    def several(conditions: Sequence[str]) -> tuple[Under, ...]:
+        alone = list(conditions) == [choices.ablation]
+        return () if alone else tuple(under(name) for name in conditions)
+
+    whole, trained = made[choices.ablation]
+    return Problem(
+        model,
+        whole,
+        trained,
+        sets["train"],
+        sets["validation"],
+        sets["test"],
+        batches_of(whole),
+        several(held),
+        several(names),
+    )

@@ -97,6 +97,9 @@ class Trained(Protocol):
     def init(self, key: jax.Array, hyper: Any, data: Any) -> tuple[Any, Any]:
         """Gate parameters and multipliers before the first step."""
 
+    def draw(self, items: Any, key: jax.Array) -> Any:
+        """The items of one step."""
+
     def data_of(self, hyper: Any, data: Any) -> Any:
         """What of the data that all jobs share is a job's own: picked once, not in every step."""
 
@@ -175,7 +178,7 @@ def make_train_chunk(objective: Trained) -> Callable[..., tuple[MaskState, Metri
 
     def one_step(state: MaskState, data: Any, items: Any) -> tuple[MaskState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        batch = items.draw(key, objective.batch_size)
+        batch = objective.draw(items, key)
         at = (jax.random.fold_in(key, 1), state.step)
         count = slices(data.training_slices(batch)) if objective.separable(data) else 1
 

@@ -27,6 +27,7 @@ from circuitjax.prune.find import (
     Candidate,
     as_circuit,
     candidates_of,
+    certified,
     empty_candidate,
     facts_of,
     pick,
@@ -165,8 +166,12 @@ def _run(
             memory = None if shared is None else shared.memory
             candidates = candidates_of(problem, search, run.jobs, state, memory)
     best = pick(candidates, search)
+    number = candidates.index(best)
+    with _timed(seconds, "certificate"):
+        best, certificate = certified(problem, search, best)
+    candidates[number] = best
     digest = digest_of(RUN, run.identity())
-    facts = {**facts_of(run.task, search, best), "run": digest, "versions": versions()}
+    facts = {**facts_of(run.task, search, best, certificate), "run": digest, "versions": versions()}
     circuit = as_circuit(problem, best, facts)
     say("testing the evidence")
     with _timed(seconds, "evidence"):

@@ -11,8 +11,9 @@ from circuitjax.prune.eliminate import eliminate, enough
 class Additive:
     """Every gate saves its own share of the loss; gates in `chain` matter only all together."""
 
-    def __init__(self, worth, chain=()):
+    def __init__(self, worth, chain=(), edges=1):
         self.worth, self.chain, self.asked = np.asarray(worth, float), np.array(chain, int), 0
+        self.edges = edges
 
     def alive(self, opened):
         opened = opened.copy()
@@ -27,6 +28,9 @@ class Additive:
     def rises(self, opened):
         return np.where(opened, self.worth, 0.0)
 
+    def saves(self, opened):
+        return opened.astype(int) * self.edges
+
 
 def test_the_order_is_that_of_what_gates_are_worth():
     worth = np.random.default_rng(0).permutation(np.linspace(1e-4, 0.02, 60))
@@ -35,6 +39,13 @@ def test_the_order_is_that_of_what_gates_are_worth():
     assert sorted(order) == list(range(60))
     # What is left at the end is in order too: all of it is.
     np.testing.assert_array_equal(order, np.argsort(worth)[::-1])
+
+
+def test_what_saves_more_edges_goes_first():
+    edges = np.tile([1, 10], 30)
+    order = eliminate(Additive(np.full(60, 0.002), edges=edges), np.ones(60, bool), 0.05)
+    # The target leaves room for 40 gates, and those of ten edges are closed before any other.
+    assert set(order[:30]) == set(np.flatnonzero(edges == 1))
 
 
 def test_a_prefix_is_the_smallest_that_meets_the_target():

@@ -14,7 +14,8 @@ from circuitjax.model.transformer import apply
 from circuitjax.model.widths import widest
 from circuitjax.prune import evaluate
 from circuitjax.prune.answer_memory import AnswerMemory
-from circuitjax.prune.evaluate import Prober, answers, gate_slopes
+from circuitjax.prune.evaluate import answers, gate_slopes
+from circuitjax.prune.prober import Prober
 from circuitjax.prune.problem import Problem
 from tests.prune.planted import CONFIG, planted_problem
 

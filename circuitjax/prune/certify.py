@@ -1,0 +1,224 @@
+"""Minimality with a certificate: no open gate of a circuit can be closed, each of them tried.
+
+    1-minimal            closing any single open gate misses the target
+    sampled 2-minimal    and so does closing any of the 1,000 pairs with the least sum of single losses
+
+Elimination estimates, and remembers as needed what the circuit may no longer need once others have
+gone. Here every gate is closed by itself, under every condition, with the calibration fitted anew: first
+on a few validation items, and on all of them unless the few miss the target by a quarter. What can go
+goes, the one that saves most for its price first, and all is tried again, until a whole pass finds
+nothing. The certificate says what was tried, and no more.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from circuitjax.gated.conditions import condition_named
+from circuitjax.gated.examples import Examples
+from circuitjax.prune.cut import Choice, Figures, calibrates, compares, figures, scouts
+from circuitjax.prune.defaults import Search
+from circuitjax.prune.evaluate import Answers, Asked, answered
+from circuitjax.prune.prober import worst_left
+from circuitjax.prune.problem import Problem
+
+__all__ = ["PAIRS", "Certificate", "certify"]
+
+PAIRS = 1000
+_HOPE = 1.25  # times the target: what is above it at the first look is not looked at again
+_PASSES = 12  # over all gates, at most: each but the last closes at least one
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """What was tried, and what is therefore known.
+
+    Attributes:
+      kind: `1-minimal`, `sampled 2-minimal`, or `none` where trying was stopped before a whole pass.
+      singles, pairs: how many were closed in the last pass; all of them missed the target.
+      closed: how many gates went before.
+      least: the lowest loss on all items of what was tried on them in the last pass, in nats: above the
+        target; None where the first look was enough for all.
+      items: validation items that a loss is over.
+      first_look: items of the first look; what misses the target by a quarter there is not looked at
+        again.
+      conditions: under which the target was demanded.
+    """
+
+    kind: str
+    singles: int
+    pairs: int
+    closed: int
+    least: float | None
+    items: int
+    first_look: int
+    conditions: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        return {**dataclasses.asdict(self), "conditions": list(self.conditions)}
+
+
+class _Judge:
+    """What subsets of one set of open gates do on some examples: the worst condition's figures."""
+
+    def __init__(
+        self, problem: Problem, search: Search, opened: np.ndarray, some: Examples
+    ) -> None:
+        self._problem, self._search, self._some = problem, search, some
+        loss, selection = search.choices.loss, search.selection
+        self._full = compares(problem, selection) or loss == "vocabulary"
+        self._asked = []
+        for under in problem.conditions:
+            condition, model = condition_named(under.name), under.whole
+            if not self._full and condition.leaves == "nothing" and not condition.frozen:
+                model = model.reduced(opened, own_widths=True)
+            asked = Asked(model, under.batches, some, full=self._full, condition=under.name)
+            self._asked.append((model, asked, condition.leaves == "worst"))
+
+    def figures(self, rows: Sequence[np.ndarray]) -> list[Figures]:
+        """Of each row."""
+        parts = [self._under(number, rows) for number in range(len(self._asked))]
+        joined = Answers(*(np.concatenate(part, axis=1) for part in zip(*parts, strict=True)))
+        loss, selection = self._search.choices.loss, self._search.selection
+        return figures(
+            joined,
+            fitted=calibrates(self._problem, selection, loss) and selection.calibrate == "inside",
+            loss=loss,
+            full=self._full,
+            conditions=len(self._asked),
+        )
+
+    def losses(self, rows: Sequence[np.ndarray]) -> np.ndarray:
+        """Of each row what the target is about, in nats; `[n]`."""
+        kl = self._search.selection.target == "kl"
+        found = [at.kl if kl else at.loss for at in self.figures(rows)]
+        return np.array(found, float)
+
+    def _under(self, number: int, rows: Sequence[np.ndarray]) -> Answers:
+        model, asked, worst = self._asked[number]
+        if not worst:
+            return answered(model, asked, rows)
+        found = []
+        for row in rows:
+            left = worst_left(self._problem, number, row, self._some)
+            found.append(answered(model, asked.leaving(left), [row]))
+        return Answers(*(np.concatenate(part) for part in zip(*found, strict=True)))
+
+
+class _Tried:
+    """A first look on few items, and a second one on all where the first leaves hope."""
+
+    def __init__(self, problem: Problem, search: Search, opened: np.ndarray) -> None:
+        few = scouts(problem, problem.validation)
+        self.all = _Judge(problem, search, opened, problem.validation)
+        self._few = _Judge(problem, search, opened, few)
+        self._hope = _HOPE * search.selection.value
+
+    def losses(self, rows: list[np.ndarray]) -> np.ndarray:
+        """`[n]`, infinite where the first look was enough."""
+        found = np.full(len(rows), np.inf)
+        if len(rows):
+            near = np.flatnonzero(self._few.losses(rows) <= self._hope)
+            if len(near):
+                found[near] = self.all.losses([rows[int(place)] for place in near])
+        return found
+
+
+def certify(
+    problem: Problem,
+    search: Search,
+    choice: Choice,
+    *,
+    pairs: int = PAIRS,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[Choice, Certificate]:
+    """Closes what can still go, and says what is known of the rest.
+
+    Args:
+      problem: model, task, conditions.
+      search: target and calibration; the target is a loss or a KL.
+      choice: the cut, which meets the target.
+      pairs: to try, of those with the least sum of single losses.
+      say: told of each pass.
+
+    Returns:
+      The choice with what went closed and its figures taken anew; and the certificate.
+    """
+    selection, whole = search.selection, problem.whole
+    target, opened = selection.value, choice.opened.copy()
+    closed, kind, least, tried, look = 0, "none", None, (0, 0), None
+    for number in range(_PASSES):
+        look = _Tried(problem, search, opened)
+        places = np.flatnonzero(opened)
+        say(f"trying each of {len(places)} gates alone, pass {number + 1}")
+        losses = look.losses(_without(opened, places[:, None]))
+        able = np.flatnonzero(losses <= target)
+        if not len(able):
+            groups = places[_cheapest(losses, pairs)]
+            both = look.losses(_without(opened, groups))
+            if not np.any(both <= target):
+                kind = "sampled 2-minimal" if len(groups) else "1-minimal"
+                tried, least = (len(places), len(groups)), float(min([*losses, *both]))
+                break
+            opened[groups[int(np.argmin(both))]] = False
+            closed += 2
+            continue
+        saved = np.maximum(whole.saves(opened)[places[able]], 1)
+        for place in places[able[np.argsort(losses[able] / saved, kind="stable")]]:
+            fewer = opened.copy()
+            fewer[place] = False
+            if look.losses([fewer])[0] <= target:
+                opened, closed = fewer, closed + 1
+    certificate = Certificate(
+        kind=kind,
+        singles=tried[0],
+        pairs=tried[1],
+        closed=closed,
+        least=least if least is not None and np.isfinite(least) else None,
+        items=problem.validation.items,
+        first_look=scouts(problem, problem.validation).items,
+        conditions=tuple(under.name for under in problem.conditions),
+    )
+    if not closed:
+        return choice, certificate
+    assert look is not None
+    (now,) = look.all.figures([opened])
+    if selection.calibrate == "off":
+        now = now._replace(loss=now.raw, scale=1.0, shift=0.0)
+    k = int(opened.sum())
+    return (
+        dataclasses.replace(
+            choice,
+            opened=opened,
+            selection=dataclasses.replace(
+                choice.selection, k=k, loss=float(look.losses([opened])[0])
+            ),
+            scale=now.scale,
+            shift=now.shift,
+            loss=now.loss,
+            loss_uncalibrated=now.raw,
+            kl=now.kl,
+        ),
+        certificate,
+    )
+
+
+def _without(opened: np.ndarray, groups: np.ndarray) -> list[np.ndarray]:
+    """Rows with the gates of each group `[n, size]` closed."""
+    rows = []
+    for group in groups:
+        row = opened.copy()
+        row[group] = False
+        rows.append(row)
+    return rows
+
+
+def _cheapest(losses: np.ndarray, count: int) -> np.ndarray:
+    """Pairs `[n, 2]` of places with the least sums of losses, at most so many."""
+    few = np.argsort(losses, kind="stable")[: 2 + int(np.sqrt(2 * count) * 2)]
+    found = sorted(itertools.combinations(few, 2), key=lambda p: losses[p[0]] + losses[p[1]])
+    return np.array(found[:count], int).reshape(-1, 2)

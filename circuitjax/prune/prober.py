@@ -1,0 +1,144 @@
+"""Answers of "the first k gates of a ranking", under every condition that the cut demands."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from circuitjax.core.policy import leaves_out_closed
+from circuitjax.gated.conditions import condition_named
+from circuitjax.gated.examples import Examples
+from circuitjax.gated.protocol import GatedModel
+from circuitjax.prune.adversary import attack, starts
+from circuitjax.prune.answer_memory import AnswerMemory
+from circuitjax.prune.evaluate import Answers, Asked, answered, references
+from circuitjax.prune.problem import Problem
+
+__all__ = ["Prober", "worst_left"]
+
+_ATTACKED = 32  # items that an adversary sees
+
+
+class Prober:
+    """Answers of "the first k gates of a ranking", for several rankings over any examples.
+
+    Where closed gates are left out of the arithmetic, a small k runs through a smaller model: for
+    each of a few sizes, the gates that any ranking puts among its first so many are the reduced
+    model's, folded once, and the set within it is traced. So a handful of programs is compiled
+    whatever the number of rankings, k and rounds.
+
+    Where the problem has several conditions, M counts the examples once for each of them.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        rankings: Sequence[np.ndarray],
+        *,
+        full: bool = False,
+        reduce: bool | None = None,
+        memory: AnswerMemory | None = None,
+        room: Callable[[int], Any] | None = None,
+    ) -> None:
+        """Takes the rankings; reduced models are folded when first needed.
+
+        Args:
+          problem: the model and its data.
+          rankings: each `[G]`, 0 is the most important gate.
+          full: see `answers`.
+          reduce: None reduces where that pays and an exact reduction exists; False never.
+          memory: of answers under the same model and replacements; added to.
+          room: how wide the reduced model of so many gates is at least.
+        """
+        reduce = leaves_out_closed() if reduce is None else reduce
+        self._problem, self._rankings, self._memory = problem, rankings, memory
+        self._models: dict[tuple[int, int], GatedModel] = {}
+        self._full, self._room = full, room
+        self._sizes = tuple(problem.whole.sizes()) if reduce and not full else ()
+
+    def opened(self, ranking: int, k: int) -> np.ndarray:
+        """bool `[G]`: what a cut at k opens; see `GatedModel.cut`."""
+        return self._problem.whole.cut(self._rankings[ranking] < k)
+
+    def widths(self, size: int) -> Any:
+        """Of the reduced model of the first so many gates of every ranking."""
+        return self._fold(size).small.widths  # type: ignore[attr-defined]
+
+    def _fold(self, size: int, room: Any = None, condition: int = 0) -> GatedModel:
+        sets = [self.opened(index, size) for index in range(len(self._rankings))]
+        more = {} if room is None else {"at_least": room}
+        whole = self._problem.conditions[condition].whole
+        return whole.reduced(np.any(sets, axis=0), **more)
+
+    def _model_for(self, k: int, condition: int = 0) -> GatedModel:
+        under = self._problem.conditions[condition]
+        asked = condition_named(under.name)
+        size = next((size for size in self._sizes if k <= size), None)
+        if size is None or asked.frozen or asked.leaves != "nothing":
+            return under.whole
+        if (condition, size) not in self._models:
+            room = None if self._room is None else self._room(size)
+            self._models[condition, size] = self._fold(size, room, condition)
+        return self._models[condition, size]
+
+    def answers(self, examples: Examples, ranking: int, ks: Sequence[int]) -> Answers:
+        """Answers of the first k gates of a ranking to M examples, for each k `[K]`."""
+        if self._memory is None:
+            return self._look(examples, ranking, ks)
+        found = self._memory.answers(
+            self._rankings[ranking], examples, ks, lambda ks: self._look(examples, ranking, ks)
+        )
+        return Answers(*found)
+
+    def _look(self, examples: Examples, ranking: int, ks: Sequence[int]) -> Answers:
+        sets = {int(k): self.opened(ranking, int(k)) for k in ks}
+        conditions = range(len(self._problem.conditions))
+        found = [self._under(number, examples, sets) for number in conditions]
+        return Answers(*(np.concatenate(part, axis=1) for part in zip(*found, strict=True)))
+
+    def _under(self, condition: int, examples: Examples, sets: Mapping[int, np.ndarray]) -> Answers:
+        under, parts = self._problem.conditions[condition], []
+        alike: list[list[int]] = []  # neighbours that run through the same model
+        for k in sets:
+            own = self._model_for(k, condition)
+            if alike and self._model_for(alike[-1][0], condition) is own:
+                alike[-1].append(k)
+            else:
+                alike.append([k])
+        for group in alike:
+            model, rows = self._model_for(group[0], condition), [sets[k] for k in group]
+            asked = Asked(model, under.batches, examples, full=self._full, condition=under.name)
+            if condition_named(under.name).leaves != "worst":
+                parts.append(answered(model, asked, rows))
+                continue
+            for row in rows:
+                left = worst_left(self._problem, condition, row, examples)
+                parts.append(answered(model, asked.leaving(left), [row]))
+        return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def worst_left(
+    problem: Problem,
+    condition: int,
+    gates: np.ndarray,
+    examples: Examples,
+    begin: Sequence[np.ndarray] | None = None,
+    *,
+    steps: int = 8,
+) -> np.ndarray:
+    """What an adversary who sees the first of some examples leaves in, 0 or 1 `[G]`.
+
+    Args:
+      problem: model and conditions.
+      condition: number of the adversary among the problem's.
+      gates: `[G]`, the circuit's.
+      examples: M of them; it sees 32 items.
+      begin: where searches start; None for two of `adversary.starts`.
+      steps: of each search.
+    """
+    under = problem.conditions[condition]
+    rows = [under.batches.whole(examples.first(_ATTACKED))]
+    (pair,) = references(under.whole, rows, full=False, condition=under.name)
+    begin = list(starts(under.whole.num_gates, 2)) if begin is None else begin
+    kind = "calibrated" if problem.paired else "task"
+    return attack(under.whole, gates, *pair, begin, kind=kind, steps=steps)[0]
