@@ -14,7 +14,8 @@ from circuitjax.gated.grains import GRAINS
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.prune import opening
-from circuitjax.prune.config import Choices, Hyper, SelectionConfig
+from circuitjax.prune.attribution import ATTRIBUTIONS
+from circuitjax.prune.config import SYNONYMS, Choices, Hyper, SelectionConfig
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
@@ -39,7 +40,10 @@ def answers() -> dict[str, tuple[str, ...]]:
         "ablation": tuple(replacement.ABLATIONS),
         "minimise": ("task", "kl", "both"),
         "control": tuple(opening.CONTROLS),
-        "ranking": ("learned", "attribution", "integrated", "variance", "random"),
+        "ranking": ("learned", *ATTRIBUTIONS, *SYNONYMS, "variance", "random"),
+        "sign": ("absolute", "signed", "positive"),
+        "attribute_to": ("loss", "odds"),
+        "warm_start": ("none", *ATTRIBUTIONS, *SYNONYMS),
         "loss": ("binary", "vocabulary"),
     }
 
@@ -118,6 +122,36 @@ RULES: tuple[Rule, ...] = (
         lambda c: c.choices.ranking == "variance" and c.choices.grain != "nodes",
     ),
     Rule(
+        "ranking (or warm_start)=eap_ig_inputs without residual edges under interchange",
+        "it is about what edges carry on the corrupted prompt: choose grain=edges and "
+        "ablation=interchange, or ranking=integrated",
+        lambda c: (
+            "eap_ig_inputs" in (c.choices.ranking, c.choices.warm_start)
+            and (c.choices.grain, c.choices.ablation) != ("edges", "interchange")
+        ),
+    ),
+    Rule(
+        "ranking (or warm_start)=eap_ig_activations without residual edges",
+        "it takes writers of the stream one depth at a time: choose grain=edges, or "
+        "ranking=integrated",
+        lambda c: (
+            "eap_ig_activations" in (c.choices.ranking, c.choices.warm_start)
+            and c.choices.grain != "edges"
+        ),
+    ),
+    Rule(
+        "ranking (or warm_start)=gim with grain weights",
+        "its corrected gradient is of activations: choose attribution or integrated",
+        lambda c: (
+            "gim" in (c.choices.ranking, c.choices.warm_start) and c.choices.grain == "weights"
+        ),
+    ),
+    Rule(
+        "selection=greedy without residual edges",
+        "only they are walked from the logits backwards: choose grain=edges or selection=top",
+        lambda c: c.selection.order == "greedy" and c.choices.grain != "edges",
+    ),
+    Rule(
         "threshold=match_soft without hard-concrete gates that were trained",
         "only they expect a number of open gates: choose gate=hard_concrete and ranking=learned",
         lambda c: (
@@ -171,10 +205,12 @@ READ_BY: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "multiplier_lr": ("control", ("lagrangian",)),
         "heaviside_temp": ("gate", ("heaviside",)),
         "kl_weight": ("minimise", ("both",)),
+        "sign": ("ranking", tuple(ATTRIBUTIONS)),
+        "attribute_to": ("ranking", tuple(ATTRIBUTIONS)),
     }
 )
 #: What only training reads, beside all hyperparameters.
-_TRAINING = ("steps", "batch_size", "num_jobs", "gate", "control", "minimise", "node_gates")
+_TRAINING = ("steps", "batch_size", "num_jobs", "gate", "control", "minimise", "node_gates", "warm_start")
 
 
 def refuse_unused(choices: Choices, given: Iterable[str]) -> None:

@@ -28,6 +28,7 @@ from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.rank import (
     Baseline,
     Ranked,
+    connected,
     learned_ranking,
     rank_scores,
     scores_without_training,
@@ -35,6 +36,7 @@ from circuitjax.prune.rank import (
 from circuitjax.prune.select import Selection
 from circuitjax.prune.train import Job, MaskState, OnChunk, run_chunks, start_jobs
 from circuitjax.prune.trial import GateTrial
+from circuitjax.prune.warm_start import warmed
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
@@ -100,7 +102,8 @@ def objective_of(problem: Problem, search: Search) -> Objective:
 
 def initial_state(problem: Problem, search: Search, jobs: Sequence[Job]) -> MaskState:
     """J jobs before their first step."""
-    return start_jobs(objective_of(problem, search), jobs, problem.trained)
+    state = start_jobs(objective_of(problem, search), jobs, problem.trained)
+    return state if search.choices.warm_start == "none" else warmed(problem, search, state)
 
 
 def train_gates(
@@ -146,6 +149,15 @@ def rank_jobs(
     Raises:
       FloatingPointError: a score that is not finite.
     """
+    found = _ranked(problem, search, jobs, state)
+    if search.selection.order == "greedy":
+        found = [connected(problem, one, job.seed) for one, job in zip(found, jobs, strict=True)]
+    return found
+
+
+def _ranked(
+    problem: Problem, search: Search, jobs: Sequence[Job], state: MaskState | np.ndarray
+) -> list[Ranked]:
     if not isinstance(state, MaskState):
         return [rank_scores(problem, row, job.seed) for job, row in zip(jobs, state, strict=True)]
     objective, ties = objective_of(problem, search), scouts(problem, problem.validation)
@@ -346,7 +358,7 @@ def find_circuit(
         raise ValueError(f"{sorted(settings)[0]} and `search` are both given: choose one")
     problem = prepare(model, task, search, start)
     if search.choices.ranking != "learned":
-        jobs = jobs or [Job(seed, Baseline(search.choices.ranking))]
+        jobs = jobs or [Job(seed, Baseline.of(search.choices))]
         state: MaskState | np.ndarray = np.stack(
             [
                 scores_without_training(problem, job.hyper, job.seed, search.choices.loss)

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.gated.edges import EdgeGates, fixed_writers
+from circuitjax.core.host import available_memory
+from circuitjax.gated.edges import EdgeGates, bytes_of_slope, fixed_writers
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.nodes import NodeGates, constants
 from circuitjax.gated.protocol import GatedModel
@@ -22,7 +23,7 @@ from circuitjax.tasks.contrast import ContrastTask, EncodedExamples, draw_encode
 from circuitjax.tasks.splits import SPLITS
 from circuitjax.tasks.tokenizer import Tokenizer
 
-__all__ = ["Problem", "batches_of", "draw_sets", "gated_model", "make_problem"]
+__all__ = ["Problem", "batches_of", "check_memory", "draw_sets", "gated_model", "make_problem"]
 
 _LENGTH_STEP = 8  # prompts are padded to a multiple of this: tasks of similar length share programs
 _MEAN_ITEMS = 256  # training items that the means of writers are over
@@ -211,6 +212,29 @@ def to_examples(encoded: EncodedExamples, *, paired: bool) -> Examples:
     )
 
 
+def check_memory(model: GatedModel, length: int, unit: int = 1) -> None:
+    """Refuses residual edges of prompts that this host's memory will not hold, before any work.
+
+    Args:
+      model: of any grain; the others hold little beside the model.
+      length: T of the prompts.
+      unit: examples of an item.
+
+    Raises:
+      ValueError: how much one pass needs, how much there is, and how many edges it is of.
+    """
+    free = available_memory()
+    if model.grain != "edges" or free is None or jax.default_backend() != "cpu":
+        return
+    needed = model.eval_items * unit * bytes_of_slope(model.config, length)
+    if needed > free:
+        raise ValueError(
+            f"{model.num_gates} residual edges on {model.eval_items * unit} prompts of {length} tokens "
+            f"at a time need about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: "
+            "shorten the prompts, or choose grain=nodes"
+        )
+
+
 def make_problem(
     model: Model,
     task: Task | ContrastTask,
@@ -234,4 +258,5 @@ def make_problem(
     choices, data = choices or Choices(), data or DataConfig()
     sets = draw_sets(model, task, data)
     whole, trained = gated_model(model, choices, sets["train"], start)
+    check_memory(whole, sets["train"].tokens.shape[-1], sets["train"].unit)
     return Problem(model, whole, trained, batches=batches_of(whole), **sets)
