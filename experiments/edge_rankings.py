@@ -11,6 +11,7 @@ examples under interchange; CPR and CMD are the benchmark's areas (`circuitjax.b
 Seconds are CPU seconds, compilation included.
 """
 
+import dataclasses
 import pathlib
 import resource
 import time
@@ -20,15 +21,15 @@ import numpy as np
 from absl import flags
 
 from circuitjax.benchmarks.faithfulness import FRACTIONS, faithfulness_curve
-from circuitjax.report.rankings import draw_curves, rankings_table
 from circuitjax.core.files import read_object, require_place, write_bytes, write_json
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
 from circuitjax.prune.config import SYNONYMS
 from circuitjax.prune.defaults import Search, default_jobs, default_search
-from circuitjax.prune.find import initial_state, prepare, rank_jobs, train_gates
+from circuitjax.prune.find import initial_state, prepare, rank_jobs, refuse_search, train_gates
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
+from circuitjax.report.rankings import draw_curves, rankings_table
 from circuitjax.tasks.base import Task
 from experiments.command import exit_on_bad_input, run_main
 from experiments.task_names import load_task
@@ -87,9 +88,12 @@ def _ranks(problem: Problem, search: Search, name: str) -> dict[str, np.ndarray]
 
 
 def _add(out: pathlib.Path, problem: Problem, search: Search, name: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
     started = time.process_time()
     ranked = _ranks(problem, search, name)
     seconds = time.process_time() - started
+    for sign, row in ranked.items():
+        np.save(out / f"{_known(name)}{sign and '_'}{sign}.npy", row)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows: list[dict[str, Any]] = []
     for sign, ranks in ranked.items():
@@ -130,6 +134,10 @@ def main(argv: list[str]) -> None:
         steps=_STEPS.value,
         batch_size=_BATCH.value,
     )
+    for name in asked:
+        ranking = "learned" if name == "learned" else SYNONYMS.get(name, name)
+        choices = dataclasses.replace(search.choices, ranking=ranking)  # type: ignore[arg-type]
+        refuse_search(model, task, dataclasses.replace(search, choices=choices))
     asked = [name for name in asked if not (out / f"{_known(name)}.json").exists()]
     if asked:
         problem = prepare(model, task, search)

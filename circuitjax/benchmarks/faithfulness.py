@@ -36,7 +36,7 @@ def sizes_of(total: int, fractions: Sequence[float] = FRACTIONS) -> tuple[int, .
       ValueError: fractions that do not rise, or lie outside [0, 1].
     """
     given = list(fractions)
-    if given != sorted(set(given)) or len(given) < 2 or not 0 <= given[0] or not given[-1] <= 1:
+    if given != sorted(set(given)) or len(given) < 2 or given[0] < 0 or given[-1] > 1:
         raise ValueError(f"fractions are {given}; they must rise, within [0, 1], and be at least 2")
     return tuple(int(fraction * total) for fraction in given)
 

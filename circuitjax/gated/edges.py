@@ -72,7 +72,7 @@ class EdgeGates:
 
     @property
     def eval_items(self) -> int:
-        """As many as a slope holds in about 3 GiB, from 1 to 16: every edge is an activation in memory."""
+        """As many as a slope holds in about 3 GiB, from 1 to 16: an edge is an activation in memory."""
         fit = 3 * 2**30 // bytes_of_slope(self.config, _USUAL)
         return 1 << min(max(int(fit), 1).bit_length() - 1, 4)
 
@@ -213,7 +213,7 @@ class EdgeGates:
 
 
 def bytes_of_slope(config: TransformerConfig, length: int) -> int:
-    """About what the slope of one example of T tokens by all edges holds in memory at a time, in bytes."""
+    """About what the slope of one example of T tokens by all edges holds at a time, in bytes."""
     graph = residual_graph(config)
     rows = len(graph.writers) + len(graph.readers)
     return _KEPT * rows * length * config.d_model * 4

@@ -1,4 +1,4 @@
-"""What gradients say of each gate: attribution and its relatives, one slope per gate and place on a path.
+"""What gradients say of each gate: attribution and its relatives, a slope per gate and place on a path.
 
     gain of a gate  =  - dL/dz,  or  d odds/dz, averaged over places z on a path      (nats, signed)
 
@@ -9,7 +9,7 @@ which is edge attribution patching. The rankings differ in where the slope is ta
     attribution         every gate open: EAP on residual edges (Syed et al. 2023, arXiv 2310.10348),
                         attribution patching on nodes
     integrated          all gates together from 0 to 1: complete, as gains add up to L(empty) - L(whole)
-    eap_ig_inputs       the token embedding from its corrupted to its clean value, all else as it follows;
+    eap_ig_inputs       the token embedding from its corrupted to its clean value, all else as follows;
                         the difference that the slope is multiplied with stays clean - corrupted (EAP-IG,
                         Hanna et al. 2024, arXiv 2403.17806)
     eap_ig_activations  the writers of one depth (tokens, the heads of a layer, its MLP) from replaced to

@@ -210,7 +210,16 @@ READ_BY: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
     }
 )
 #: What only training reads, beside all hyperparameters.
-_TRAINING = ("steps", "batch_size", "num_jobs", "gate", "control", "minimise", "node_gates", "warm_start")
+_TRAINING = (
+    "steps",
+    "batch_size",
+    "num_jobs",
+    "gate",
+    "control",
+    "minimise",
+    "node_gates",
+    "warm_start",
+)
 
 
 def refuse_unused(choices: Choices, given: Iterable[str]) -> None:

@@ -7,7 +7,6 @@ scores alone may hold edges that lead nowhere, and these are lost when it is cle
 """
 
 import heapq
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from circuitjax.model.residual_graph import Graph
 __all__ = ["connected_order"]
 
 
-def connected_order(graph: Graph, scores: np.ndarray, ties: Sequence[float]) -> np.ndarray:
+def connected_order(graph: Graph, scores: np.ndarray, ties: np.ndarray) -> np.ndarray:
     """The edges of a graph in the order in which they are taken, int `[E]`.
 
     Args:

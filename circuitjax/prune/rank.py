@@ -43,7 +43,7 @@ __all__ = [
     "scores_without_training",
 ]
 
-RANKINGS: tuple[Ranking, ...] = (*ATTRIBUTIONS, "variance", "random")  # type: ignore[assignment]
+RANKINGS: tuple[str, ...] = (*ATTRIBUTIONS, "variance", "random")
 _AT_ONCE = 32  # pairs whose activations at every node are held at a time
 
 
