@@ -22,6 +22,7 @@ from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph, run_graph
 from circuitjax.prune.attribution import Place, _averaged, gains, signed
 from circuitjax.prune.config import Choices
+from circuitjax.prune.connected import connected_order
 from circuitjax.prune.evaluate import answers
 from circuitjax.prune.problem import Problem, batches_of, gated_model
 from circuitjax.prune.rank import Baseline, connected, rank_scores
@@ -231,3 +232,15 @@ def test_what_is_taken_from_the_logits_backwards_is_connected():
         ]  # fmt: skip
         assert scores[edge] == max(scores[later])
         taken.add(graph.writers[graph.sources[edge]])
+
+
+def test_edges_into_shared_keys_are_taken_once():
+    """They come within reach with the first of the heads that share them."""
+    shared = dataclasses.replace(CONFIG, num_heads=4, d_head=3, num_kv_heads=2)
+    graph = residual_graph(shared)
+    order = connected_order(graph, np.zeros(graph.num_edges), np.arange(graph.num_edges))
+    assert sorted(order) == list(range(graph.num_edges))
+    taken: set[int] = {len(graph.writers)}
+    for edge in order:
+        assert taken & set(graph.feeds[graph.targets[edge]] or [len(graph.writers)])
+        taken.add(int(graph.sources[edge]))
