@@ -69,6 +69,7 @@ class EdgeGates:
     slope_levels = (1.0,)
     freezes_norms = False
     tied = False
+    units = "channel"
 
     @property
     def eval_items(self) -> int:

@@ -67,6 +67,7 @@ class WeightGates:
     tied: bool = flax.struct.field(pytree_node=False, default=False)
 
     grain = "weights"
+    units = "channel"
     eval_items = 64
     scouted_items = 128
     shares_rows = True

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from circuitjax.gated import replacement
 from circuitjax.gated.grains import GRAINS
+from circuitjax.gated.units import UNITS
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.prune import opening
@@ -45,6 +46,7 @@ def answers() -> dict[str, tuple[str, ...]]:
         "attribute_to": ("loss", "odds"),
         "warm_start": ("none", *ATTRIBUTIONS, *SYNONYMS),
         "loss": ("binary", "vocabulary"),
+        "units": UNITS,
     }
 
 
@@ -182,6 +184,16 @@ RULES: tuple[Rule, ...] = (
         "tie_qk with grain edges",
         "residual edges have no q and k channels: leave tie_qk out",
         lambda c: c.choices.tie_qk and c.choices.grain == "edges",
+    ),
+    Rule(
+        "units=head or block without grain nodes",
+        "weights and edges are no nodes: choose grain=nodes, or leave units out",
+        lambda c: c.choices.units != "channel" and c.choices.grain != "nodes",
+    ),
+    Rule(
+        "tie_qk with units=head or block",
+        "q and k of a head share a gate already: leave tie_qk out",
+        lambda c: c.choices.tie_qk and c.choices.units != "channel" and c.choices.grain == "nodes",
     ),
     Rule(
         "ablation=resample with one example a step",

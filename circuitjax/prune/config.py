@@ -66,6 +66,7 @@ class Choices:
       warm_start: a ranking by gradients that learned gates start from, or `none`.
       owners: gates on the owners of gates besides (writers of edges, ends of weights).
       tie_qk: one gate for a q channel and the k channel it is multiplied with.
+      units: what a gate on nodes opens: a `channel`, a `head` (or MLP), a `block`.
       loss: of the task: between the completions, or over the whole vocabulary.
     """
 
@@ -80,6 +81,7 @@ class Choices:
     warm_start: str = "none"
     owners: bool = False
     tie_qk: bool = False
+    units: Literal["channel", "head", "block"] = "channel"
     loss: Literal["binary", "vocabulary"] = "binary"
 
     def __post_init__(self) -> None:

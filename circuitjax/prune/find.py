@@ -367,6 +367,8 @@ def find_circuit(
         )
     else:
         count = int(problem.whole.exists().sum())
+        if search.choices.units != "channel":  # what is open is counted in nodes
+            count = problem.whole.work()
         jobs = jobs or default_jobs(search, count, [seed], started=start is not None, **changes)
         state = train_gates(problem, search, initial_state(problem, search, jobs), on_chunk)
     found = pick(candidates_of(problem, search, jobs, state), search)

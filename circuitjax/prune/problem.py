@@ -77,7 +77,12 @@ def _nodes(model: Model, choices: Choices, train: Examples, start: Any) -> Gated
     fills = constants(model.config, choices.ablation, model.means)
     held = None if fills is None else {s: jnp.asarray(f) for s, f in fills.items()}
     return NodeGates(
-        params, held, config=model.config, ablation=choices.ablation, tied=choices.tie_qk
+        params,
+        held,
+        config=model.config,
+        ablation=choices.ablation,
+        tied=choices.tie_qk,
+        units=choices.units,
     )
 
 

@@ -264,6 +264,8 @@ REFUSED = {
     "calibration": case(loss="vocabulary"),
     "gates on owners": case(owners=True),
     "tie_qk": case(grain="edges", tie_qk=True),
+    "units=head or block": case(grain="edges", units="head"),
+    "tie_qk with units": case(units="head", tie_qk=True),
     "ablation=resample": case(ablation="resample")._replace(batch_size=1),
     "mean ablation": case()._replace(has_means=False),
 }
