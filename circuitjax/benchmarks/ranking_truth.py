@@ -11,7 +11,6 @@ import numpy as np
 from circuitjax.benchmarks.ground_truth import auroc
 from circuitjax.benchmarks.recovery import planted_problem, planted_search
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
-from circuitjax.prune.config import AttributeTo
 from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
 from circuitjax.zoo.planted.draft import Planted
 
@@ -43,7 +42,7 @@ def truth_of_rankings(
     rankings: tuple[str, ...] = (*ATTRIBUTIONS, "random"),
     *,
     items: int = 64,
-    of: AttributeTo = "odds",
+    of: str = "odds",
     seed: int = 0,
 ) -> list[RankingTruth]:
     """Every ranking of a planted model's residual edges under interchange, absolute and signed.
