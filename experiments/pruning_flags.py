@@ -49,8 +49,14 @@ _TEXTS = {
     "and Heaviside edges, hold for weights, lagrangian for hard-concrete edges.",
     "loss": "Task loss between the completions, or over the whole vocabulary. Default: binary.",
     "ranking": "How gates are ranked before the smallest circuit is cut: by what was learned or, "
-    "without training, by gradient attribution to the task loss, its integrated form, variance of "
-    "the activations (nodes), at random. Default: learned.",
+    "without training, by gradient attribution (eap is its name on edges), its integrated forms, "
+    "a corrected gradient (gim), variance of the activations (nodes), at random. Default: learned.",
+    "sign": "Rankings by gradients: by size, as they are, or what helps alone. Default: absolute.",
+    "attribute_to": "What these gradients are of: the task loss, or the log odds of the right "
+    "answer (a difference of logits). Default: loss.",
+    "units": "Nodes: what a gate opens: a channel, a head or MLP, or a layer's whole attention or "
+    "MLP. Default: channel.",
+    "warm_start": "A ranking by gradients that learned gates start from. Default: none.",
 }
 _CHOICES = {
     name: flags.DEFINE_enum(name, None, list(CHOICES[name]), text) for name, text in _TEXTS.items()
@@ -122,6 +128,13 @@ _SETTINGS = {
         None,
         "Conditions that the cut demands the target under, with one calibration: mean,resample.",
     ),
+    "selection": flags.DEFINE_enum(
+        "selection",
+        None,
+        ["top", "greedy"],
+        "Edges: take the best-ranked first (top, the default), or from the logits backwards, so "
+        "that what is taken is connected.",
+    ),
     "tie_qk": flags.DEFINE_bool("tie_qk", None, "One gate for a q channel and its k channel."),
     "node_gates": flags.DEFINE_bool(
         "node_gates",
@@ -148,6 +161,7 @@ _AIMS = ("target_loss", "target_kl", "target_edges", "target_nodes")
 # Flags whose setting has another name.
 _RENAMED = {
     "node_gates": "owners",
+    "selection": "order",
     "train_pairs": "train",
     "validation_pairs": "validation",
     "test_pairs": "test",
@@ -288,7 +302,7 @@ def build_run(
                 f"--num_seeds={len(seeds)} has no meaning with ranking={ranking}, which is the same "
                 "for every seed: leave it out"
             )
-        jobs = [Job(one, Baseline(ranking)) for one in seeds]
+        jobs = [Job(one, Baseline.of(search.choices)) for one in seeds]
     else:
         Hyper(**given).check()
         count = gates_of(model, search, circuit)

@@ -108,6 +108,8 @@ def among_all(problem: Problem, circuit: Circuit) -> View:
     whole: Any = problem.whole
     if whole.tied:
         whole = dataclasses.replace(whole, tied=False)
+    if whole.units != "channel":
+        whole = dataclasses.replace(whole, units="channel")
     own, gates = circuit.view(problem.model)
     if own.num_gates == whole.num_gates:
         return View(whole, gates)

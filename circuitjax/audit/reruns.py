@@ -260,5 +260,7 @@ def _of_parts(problem: Problem, measure: Measure, examples: Examples, parts: fro
     whole: Any = problem.whole
     if whole.tied:
         whole = dataclasses.replace(whole, tied=False)
+    if whole.units != "channel":
+        whole = dataclasses.replace(whole, units="channel")
     opened = np.array([name in parts for name in whole.names()])
     return answers(whole, problem.batches, examples, [opened], full=measure.full)

@@ -17,6 +17,7 @@ from circuitjax.core.files import clean_leftovers
 __all__ = [
     "NoDeviceError",
     "alone_in",
+    "available_memory",
     "cache_compilations",
     "cache_directory",
     "cache_size",
@@ -85,6 +86,16 @@ def check_settings() -> None:
         raise ValueError(
             "JAX_DISABLE_JIT is set: without compilation a run takes a thousand times as long; unset it"
         )
+
+
+def available_memory() -> int | None:
+    """Bytes of memory that a program may still take on this host; None where nobody says (not Linux)."""
+    try:
+        lines = pathlib.Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        found = next(line.split()[1] for line in lines if line.startswith("MemAvailable:"))
+        return int(found) * 1024
+    except (OSError, StopIteration, IndexError, ValueError):
+        return None
 
 
 def cache_directory() -> pathlib.Path:

@@ -1,8 +1,8 @@
 """Gates on nodes: single channels and neurons of every layer, x -> m x + (1 - m) r.
 
 A gate opens a *unit*: one node or, where q and k are tied, a q channel and the k channel it is
-multiplied with (Gao et al. 2025, section 2.2). The replacement r is {site: `[L, W]`} where it is a
-constant, {site: `[L, B, T, W]`} where it is what another run held.
+multiplied with (Gao et al. 2025, section 2.2); or a head, an MLP, a block (`units.py`). The replacement
+r is {site: `[L, W]`} where it is a constant, {site: `[L, B, T, W]`} where it is what another run held.
 """
 
 import dataclasses
@@ -18,6 +18,7 @@ from circuitjax.gated.cleanup import cleanup
 from circuitjax.gated.examples import Batch, picked
 from circuitjax.gated.protocol import Part, View
 from circuitjax.gated.replacement import is_per_prompt
+from circuitjax.gated.units import Units, units_of
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import count_edges, edges_at, total_edges
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
@@ -41,6 +42,7 @@ class NodeGates:
       tied: whether a q channel and its k channel share a gate (static).
       folds: whether what is constant may be folded into constants (static): not where a circuit is
         asked to hold under several conditions, which fill it differently.
+      units: what a gate opens (static).
     """
 
     params: Any
@@ -50,6 +52,7 @@ class NodeGates:
     ablation: str = flax.struct.field(pytree_node=False, default="mean")
     tied: bool = flax.struct.field(pytree_node=False, default=False)
     folds: bool = flax.struct.field(pytree_node=False, default=True)
+    units: Units = flax.struct.field(pytree_node=False, default="channel")
 
     grain = "nodes"
     num_owners = 0
@@ -63,7 +66,12 @@ class NodeGates:
     @property
     def num_gates(self) -> int:
         """G, the number of units."""
+        if self.units != "channel":
+            return len(self._units()[1])
         return sum(layers * width for layers, width in self._shapes().values())
+
+    def _units(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        return units_of(self.config, self.units, tuple(self._shapes()))
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         wide = shapes(self.config)
@@ -71,6 +79,8 @@ class NodeGates:
 
     def tree(self, gates: Any) -> dict[str, Any]:
         """{site: `[..., L, W]`} over all sites from gates `[..., G]`."""
+        if self.units != "channel":
+            gates = gates[..., self._units()[0]]
         found, start = {}, 0
         for site, (layers, width) in self._shapes().items():
             stop = start + layers * width
@@ -79,8 +89,12 @@ class NodeGates:
         return {**found, "attn.k": found["attn.q"]} if self.tied else found
 
     def flat(self, tree: Mapping[str, Any]) -> np.ndarray:
-        """`[G]` from {site: `[L, W]`}; of a tied pair the q's."""
-        return np.concatenate([np.asarray(tree[site]).reshape(-1) for site in self._shapes()])
+        """`[G]` from {site: `[L, W]`}; of a tied pair the q's, of a larger unit the sum, or any."""
+        nodes = np.concatenate([np.asarray(tree[site]).reshape(-1) for site in self._shapes()])
+        if self.units == "channel":
+            return nodes
+        found = np.bincount(self._units()[0], weights=nodes, minlength=self.num_gates)
+        return found > 0 if nodes.dtype == bool else found
 
     def exists(self) -> np.ndarray:
         """Every gate."""
@@ -88,6 +102,8 @@ class NodeGates:
 
     def draw(self, key: jax.Array) -> jax.Array:
         """Standard normal numbers `[G]`, site by site."""
+        if self.units != "channel":
+            return jax.random.normal(jax.random.fold_in(key, 0), (self.num_gates,))
         parts = []
         for index, (site, shape) in enumerate(shapes(self.config).items()):
             if site in self._shapes():
@@ -222,14 +238,19 @@ class NodeGates:
         return Part({"mask": mask}, held, report.counts, nodes, report.edges_after)
 
     def groups(self) -> np.ndarray:
-        """A number for each site of each layer."""
+        """A number for each site of each layer, or for each kind of larger unit."""
+        if self.units != "channel":
+            kinds = [name.partition(".")[2].rstrip("0123456789") for name in self.names()]
+            return np.unique(kinds, return_inverse=True)[1]
         found = []
         for number, (layers, width) in enumerate(self._shapes().values()):
             found.append(number * layers + np.repeat(np.arange(layers), width))
         return np.concatenate(found)
 
     def names(self) -> list[str]:
-        """Addresses, of a tied pair the q's."""
+        """Addresses, of a tied pair the q's; of larger units as in `units.py`."""
+        if self.units != "channel":
+            return list(self._units()[1])
         return [
             address(self.config, layer, site, index)
             for site, (layers, width) in self._shapes().items()

@@ -98,6 +98,10 @@ class GatedModel(Protocol):
     def freezes_norms(self) -> bool:
         """Whether `logits` takes `norms`, factors of another run's norms; see `transformer.apply`."""
 
+    @property
+    def units(self) -> str:
+        """What a gate opens, where that is a choice: `channel`, `head` or `block`; see `units.py`."""
+
     def exists(self) -> np.ndarray:
         """bool `[G]`: gates that can matter; the others are padding, or always open."""
 

@@ -69,6 +69,7 @@ class WeightGates:
     folds: bool = flax.struct.field(pytree_node=False, default=True)
 
     grain = "weights"
+    units = "channel"
     eval_items = 64
     scouted_items = 128
     shares_rows = True

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from circuitjax.model.families import FAMILIES, GATED_FAMILIES, Family
 from circuitjax.model.rotary import Rotary
@@ -99,6 +99,9 @@ class TransformerConfig:
       logit_softcap: likewise the unembedding's output, before `final_bias` and `bigram`.
       embed_scale: of the token embedding as the stream begins; a tied unembedding has none.
     """
+
+    #: Whether gradients are corrected; see `model/corrected.py`.
+    corrects_gradients: ClassVar[bool] = False
 
     num_layers: int
     d_model: int

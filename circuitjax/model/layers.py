@@ -13,12 +13,14 @@ from jax import lax
 
 from circuitjax.core.magnitude import abs_top_k
 from circuitjax.model.config import TransformerConfig
+from circuitjax.model.corrected import pattern, share
 
 __all__ = [
     "activate",
     "attend",
     "cap_logits",
     "embed",
+    "gated",
     "keep_largest",
     "linear",
     "norm_factor",
@@ -67,7 +69,8 @@ def _factor(config: TransformerConfig, centred: jax.Array) -> jax.Array:
     eps = config.norm_eps
     if eps is None:
         eps = 1e-5 if config.norm == "layer" else float(jnp.finfo(jnp.float32).eps)
-    return lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+    factor = lax.rsqrt(jnp.mean(centred * centred, axis=-1, keepdims=True) + eps)
+    return lax.stop_gradient(factor) if config.corrects_gradients else factor
 
 
 def rms(config: TransformerConfig, x: jax.Array) -> jax.Array:
@@ -106,6 +109,11 @@ def activate(config: TransformerConfig, x: jax.Array) -> jax.Array:
     if config.activation == "silu":
         return jax.nn.silu(x)
     return jax.nn.gelu(x, approximate=config.activation == "gelu_tanh")
+
+
+def gated(config: TransformerConfig, gate: jax.Array, up: jax.Array) -> jax.Array:
+    """Neurons of a gated MLP, `[..., F]`."""
+    return activate(config, share(config, gate, 0.5)) * share(config, up, 0.5)
 
 
 def take_positions(x: jax.Array, positions: jax.Array) -> jax.Array:
@@ -162,6 +170,7 @@ def attend(
     # Heads beside the batch, and the division after the product with v: both are faster on CPU.
     q, k, v = (x.reshape(batch, -1, x.shape[-1] // config.d_head, config.d_head) for x in (q, k, v))
     q, k, v = (x.swapaxes(1, 2) for x in (q, k, v))
+    q, k, v = share(config, q, 0.25), share(config, k, 0.25), share(config, v, 0.5)
     if config.queries_per_kv > 1:
         k, v = (jnp.repeat(x, config.queries_per_kv, axis=1) for x in (k, v))
     exact = lax.Precision.HIGHEST
@@ -182,6 +191,8 @@ def attend(
     total = jnp.sum(weights, axis=-1, keepdims=True)
     if sinks is not None:
         total = total + jnp.exp(sinks - top)
+    if config.corrects_gradients:
+        weights, total = pattern(weights / total, scores, sinks), jnp.ones_like(total)
     out = jnp.matmul(weights, v, precision=exact) / total
     out = out.swapaxes(1, 2).reshape(batch, num_asked, config.d_attention)
     return out, weights / total

@@ -49,6 +49,7 @@ __all__ = [
     "apply_graph",
     "first_count",
     "residual_graph",
+    "run_graph",
     "run_writers",
 ]
 
@@ -259,6 +260,21 @@ def apply_graph(
     Raises:
       ValueError: gates of another shape, or an unsupported architecture.
     """
+    return run_graph(config, params, tokens, gates, replacement, positions)[0]
+
+
+def run_graph(
+    config: TransformerConfig,
+    params: Params,
+    tokens: jax.Array,
+    gates: jax.Array,
+    replacement: Writers,
+    positions: jax.Array,
+) -> tuple[jax.Array, Writers]:
+    """As `apply_graph`, and y - r of every writer, `Writers` of `[., B, T, D]`.
+
+    What the last layer's writers wrote is known at `positions` alone; elsewhere theirs is zero.
+    """
     graph = residual_graph(config)
     if jnp.shape(gates) != (graph.num_edges,):
         raise ValueError(f"gates are shaped {jnp.shape(gates)}; they must be ({graph.num_edges},)")
@@ -280,7 +296,7 @@ def apply_graph(
     reads = read(config, layer, "attn", base + pull(edges.qkv[last], blocks), extra)
     written = head_outputs(config, layer, reads, places_of(length, None, traits), positions)
     written, bias = attention_writes(config, layer, written)
-    blocks, base = [at(block, positions) for block in blocks], at(base, positions)
+    before, blocks, base = blocks, [at(block, positions) for block in blocks], at(base, positions)
     extra = extra_channels(config, params, layer, "mlp", length)
     if extra is not None:
         extra = at(jnp.broadcast_to(extra, (1, 1, length, extra.shape[-1])), positions)
@@ -297,4 +313,24 @@ def apply_graph(
     blocks.append(written - replaced)
     base = base + replaced
     seen = base + pull(edges.logits, blocks)
-    return final_logits(config, params, seen[0], tokens, positions)
+    logits = final_logits(config, params, seen[0], tokens, positions)
+    ends = [_spread(block, positions, length) for block in blocks[-2:]]
+    return logits, _regrouped(config, [*before, *ends])
+
+
+def _spread(x: jax.Array, positions: jax.Array, length: int) -> jax.Array:
+    """x `[W, B, P, D]` at its positions `[B, P]` of `[W, B, T, D]`, else zero."""
+    rows = jnp.arange(len(positions))[:, None]
+    shape = (x.shape[0], x.shape[1], length, x.shape[-1])
+    return jnp.zeros(shape, x.dtype).at[:, rows, positions].set(x)
+
+
+def _regrouped(config: TransformerConfig, blocks: list[jax.Array]) -> Writers:
+    """Blocks of one or more layers `[., B, T, D]` in forward order, as `Writers`."""
+    heads, mlps, own = [], [], config.num_heads + 1
+    stretched = [*blocks[1:-2], jnp.concatenate(blocks[-2:])]
+    for block in stretched:
+        for start in range(0, len(block), own):
+            heads.append(block[start : start + own - 1])
+            mlps.append(block[start + own - 1 : start + own])
+    return Writers(blocks[0], tuple(heads), tuple(mlps))

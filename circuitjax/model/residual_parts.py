@@ -137,7 +137,7 @@ def mlp_output(config: TransformerConfig, layer: Params, read: jax.Array) -> jax
     if config.gated_mlp:
         gate = layers.keep_largest(config, project("mlp_gate"), "mlp.gate")
         up = layers.keep_largest(config, project("mlp_up"), "mlp.up")
-        hidden = layers.activate(config, gate) * up
+        hidden = layers.gated(config, gate, up)
     else:
         hidden = layers.activate(config, project("mlp_in"))
     hidden = layers.keep_largest(config, hidden, "mlp.post_act")

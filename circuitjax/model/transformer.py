@@ -177,7 +177,7 @@ class Block(nn.Module):
         if config.gated_mlp:
             gate = node("mlp.gate", project("mlp_gate", "mlp.gate"), positions)
             up = node("mlp.up", project("mlp_up", "mlp.up"), positions)
-            hidden = layers.activate(config, gate) * up
+            hidden = layers.gated(config, gate, up)
         else:
             hidden = layers.activate(config, project("mlp_in", "mlp.post_act"))
         hidden = node("mlp.post_act", hidden, positions)

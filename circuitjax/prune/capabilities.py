@@ -12,11 +12,13 @@ from typing import Any, NamedTuple
 from circuitjax.gated import replacement
 from circuitjax.gated.conditions import condition_named
 from circuitjax.gated.grains import GRAINS
+from circuitjax.gated.units import UNITS
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.prune import opening
+from circuitjax.prune.attribution import ATTRIBUTIONS
 from circuitjax.prune.conditions import held_under, shares, trained_under
-from circuitjax.prune.config import Choices, Hyper, SelectionConfig
+from circuitjax.prune.config import SYNONYMS, Choices, Hyper, SelectionConfig
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
@@ -41,8 +43,12 @@ def answers() -> dict[str, tuple[str, ...]]:
         "ablation": tuple(replacement.ABLATIONS),
         "minimise": ("task", "kl", "both"),
         "control": tuple(opening.CONTROLS),
-        "ranking": ("learned", "attribution", "integrated", "variance", "random"),
+        "ranking": ("learned", *ATTRIBUTIONS, *SYNONYMS, "variance", "random"),
+        "sign": ("absolute", "signed", "positive"),
+        "attribute_to": ("loss", "odds"),
+        "warm_start": ("none", *ATTRIBUTIONS, *SYNONYMS),
         "loss": ("binary", "vocabulary"),
+        "units": UNITS,
     }
 
 
@@ -148,6 +154,36 @@ RULES: tuple[Rule, ...] = (
         lambda c: c.choices.ranking == "variance" and c.choices.grain != "nodes",
     ),
     Rule(
+        "ranking (or warm_start)=eap_ig_inputs without residual edges under interchange",
+        "it is about what edges carry on the corrupted prompt: choose grain=edges and "
+        "ablation=interchange, or ranking=integrated",
+        lambda c: (
+            "eap_ig_inputs" in (c.choices.ranking, c.choices.warm_start)
+            and (c.choices.grain, c.choices.ablation) != ("edges", "interchange")
+        ),
+    ),
+    Rule(
+        "ranking (or warm_start)=eap_ig_activations without residual edges",
+        "it takes writers of the stream one depth at a time: choose grain=edges, or "
+        "ranking=integrated",
+        lambda c: (
+            "eap_ig_activations" in (c.choices.ranking, c.choices.warm_start)
+            and c.choices.grain != "edges"
+        ),
+    ),
+    Rule(
+        "ranking (or warm_start)=gim with grain weights",
+        "its corrected gradient is of activations: choose attribution or integrated",
+        lambda c: (
+            "gim" in (c.choices.ranking, c.choices.warm_start) and c.choices.grain == "weights"
+        ),
+    ),
+    Rule(
+        "selection=greedy without residual edges",
+        "only they are walked from the logits backwards: choose grain=edges or selection=top",
+        lambda c: c.selection.order == "greedy" and c.choices.grain != "edges",
+    ),
+    Rule(
         "threshold=match_soft without hard-concrete gates that were trained",
         "only they expect a number of open gates: choose gate=hard_concrete and ranking=learned",
         lambda c: (
@@ -180,6 +216,16 @@ RULES: tuple[Rule, ...] = (
         lambda c: c.choices.tie_qk and c.choices.grain == "edges",
     ),
     Rule(
+        "units=head or block without grain nodes",
+        "weights and edges are no nodes: choose grain=nodes, or leave units out",
+        lambda c: c.choices.units != "channel" and c.choices.grain != "nodes",
+    ),
+    Rule(
+        "tie_qk with units=head or block",
+        "q and k of a head share a gate already: leave tie_qk out",
+        lambda c: c.choices.tie_qk and c.choices.units != "channel" and c.choices.grain == "nodes",
+    ),
+    Rule(
         "ablation=resample with one example a step",
         "another prompt of the batch is needed: choose batch_size of at least 2",
         _too_few,
@@ -206,10 +252,21 @@ READ_BY: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "multiplier_lr": ("control", ("lagrangian",)),
         "heaviside_temp": ("gate", ("heaviside",)),
         "kl_weight": ("minimise", ("both",)),
+        "sign": ("ranking", tuple(ATTRIBUTIONS)),
+        "attribute_to": ("ranking", tuple(ATTRIBUTIONS)),
     }
 )
 #: What only training reads, beside all hyperparameters.
-_TRAINING = ("steps", "batch_size", "num_jobs", "gate", "control", "minimise", "node_gates")
+_TRAINING = (
+    "steps",
+    "batch_size",
+    "num_jobs",
+    "gate",
+    "control",
+    "minimise",
+    "node_gates",
+    "warm_start",
+)
 
 
 def refuse_unused(choices: Choices, given: Iterable[str]) -> None:

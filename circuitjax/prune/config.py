@@ -18,10 +18,14 @@ import numpy as np
 
 __all__ = [
     "LIMITS",
+    "SYNONYMS",
+    "AttributeTo",
     "Choices",
     "DataConfig",
     "Hyper",
+    "Ranking",
     "SelectionConfig",
+    "Sign",
     "TrainConfig",
     "check_limits",
     "stack_hypers",
@@ -29,7 +33,20 @@ __all__ = [
 
 GrainName = Literal["nodes", "weights", "edges"]
 Minimise = Literal["task", "kl", "both"]
-Ranking = Literal["learned", "attribution", "integrated", "variance", "random"]
+Ranking = Literal[
+    "learned",
+    "attribution",
+    "integrated",
+    "eap_ig_inputs",
+    "eap_ig_activations",
+    "gim",
+    "variance",
+    "random",
+]
+Sign = Literal["absolute", "signed", "positive"]
+AttributeTo = Literal["loss", "odds"]
+#: The literature's names of rankings that have another one here.
+SYNONYMS: Mapping[str, Any] = MappingProxyType({"eap": "attribution"})
 Target = Literal["loss", "kl", "edges", "nodes", "match_soft"]
 
 
@@ -44,8 +61,12 @@ class Choices:
       minimise: the task loss, the KL to the whole model, or the sum of both (`Hyper.kl_weight`).
       control: what keeps gates closed.
       ranking: by what gates are ranked: learned scores, or a score without training.
+      sign: of rankings by gradients: `absolute`, `signed`, or `positive` ones alone.
+      attribute_to: what these gradients are of: the task `loss`, or the `odds` of the right answer.
+      warm_start: a ranking by gradients that learned gates start from, or `none`.
       owners: gates on the owners of gates besides (writers of edges, ends of weights).
       tie_qk: one gate for a q channel and the k channel it is multiplied with.
+      units: what a gate on nodes opens: a `channel`, a `head` (or MLP), a `block`.
       loss: of the task: between the completions, or over the whole vocabulary.
       train_under: conditions of training with their weights, as `conditions.parse` reads them; "" for
         the ablation alone.
@@ -58,11 +79,20 @@ class Choices:
     minimise: Minimise = "task"
     control: str = "count"
     ranking: Ranking = "learned"
+    sign: Sign = "absolute"
+    attribute_to: AttributeTo = "loss"
+    warm_start: str = "none"
     owners: bool = False
     tie_qk: bool = False
+    units: Literal["channel", "head", "block"] = "channel"
     loss: Literal["binary", "vocabulary"] = "binary"
     train_under: str = ""
     hold_under: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("ranking", "warm_start"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, SYNONYMS.get(value, value))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; conditions that were not asked for are left out."""
@@ -121,6 +151,8 @@ class SelectionConfig:
         calibrates the circuit chosen without, `off` never does.
       eliminate: whether the open gates are ranked by backward elimination before the cut.
       certify: whether every gate of the chosen circuit is then tried by itself; see `certify.py`.
+      order: how a ranking of residual edges is walked: `top`, the best first, or `greedy`, from the
+        logits backwards, so that what is taken is connected.
       grid: candidate k per round of the bisection.
       random_controls: matched random sets of the necessity figure.
     """
@@ -130,6 +162,7 @@ class SelectionConfig:
     calibrate: Literal["inside", "after", "off"] = "inside"
     eliminate: bool = False
     certify: bool = False
+    order: Literal["top", "greedy"] = "top"
     grid: int = 12
     random_controls: int = 20
 
@@ -147,6 +180,7 @@ class SelectionConfig:
         for name, allowed in (
             ("target", ("loss", "kl", "edges", "nodes", "match_soft")),
             ("calibrate", ("inside", "after", "off")),
+            ("order", ("top", "greedy")),
         ):
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}")

@@ -30,6 +30,7 @@ from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.rank import (
     Baseline,
     Ranked,
+    connected,
     learned_ranking,
     rank_scores,
     scores_without_training,
@@ -37,6 +38,7 @@ from circuitjax.prune.rank import (
 from circuitjax.prune.select import Selection
 from circuitjax.prune.train import Job, MaskState, OnChunk, run_chunks, start_jobs
 from circuitjax.prune.trial import GateTrial
+from circuitjax.prune.warm_start import warmed
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
@@ -116,7 +118,8 @@ def _mix(problem: Problem, search: Search) -> tuple[tuple[str, int], ...]:
 
 def initial_state(problem: Problem, search: Search, jobs: Sequence[Job]) -> MaskState:
     """J jobs before their first step."""
-    return start_jobs(objective_of(problem, search), jobs, problem.data)
+    state = start_jobs(objective_of(problem, search), jobs, problem.data)
+    return state if search.choices.warm_start == "none" else warmed(problem, search, state)
 
 
 def train_gates(
@@ -162,6 +165,15 @@ def rank_jobs(
     Raises:
       FloatingPointError: a score that is not finite.
     """
+    found = _ranked(problem, search, jobs, state)
+    if search.selection.order == "greedy":
+        found = [connected(problem, one, job.seed) for one, job in zip(found, jobs, strict=True)]
+    return found
+
+
+def _ranked(
+    problem: Problem, search: Search, jobs: Sequence[Job], state: MaskState | np.ndarray
+) -> list[Ranked]:
     if not isinstance(state, MaskState):
         return [rank_scores(problem, row, job.seed) for job, row in zip(jobs, state, strict=True)]
     objective, ties = objective_of(problem, search), scouts(problem, problem.validation)
@@ -386,7 +398,7 @@ def find_circuit(
         raise ValueError(f"{sorted(settings)[0]} and `search` are both given: choose one")
     problem = prepare(model, task, search, start)
     if search.choices.ranking != "learned":
-        jobs = jobs or [Job(seed, Baseline(search.choices.ranking))]
+        jobs = jobs or [Job(seed, Baseline.of(search.choices))]
         state: MaskState | np.ndarray = np.stack(
             [
                 scores_without_training(problem, job.hyper, job.seed, search.choices.loss)
@@ -395,6 +407,8 @@ def find_circuit(
         )
     else:
         count = int(problem.whole.exists().sum())
+        if search.choices.units != "channel":  # what is open is counted in nodes
+            count = problem.whole.work()
         jobs = jobs or default_jobs(search, count, [seed], started=start is not None, **changes)
         state = train_gates(problem, search, initial_state(problem, search, jobs), on_chunk)
     found = pick(candidates_of(problem, search, jobs, state), search)

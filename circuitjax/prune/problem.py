@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.core.host import available_memory
 from circuitjax.gated.conditions import condition_named, refills
-from circuitjax.gated.edges import EdgeGates, fixed_writers
+from circuitjax.gated.edges import EdgeGates, bytes_of_slope, fixed_writers
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.nodes import NodeGates, constants
 from circuitjax.gated.protocol import GatedModel
@@ -24,7 +25,15 @@ from circuitjax.tasks.contrast import ContrastTask, EncodedExamples, draw_encode
 from circuitjax.tasks.splits import SPLITS
 from circuitjax.tasks.tokenizer import Tokenizer
 
-__all__ = ["Problem", "assembled", "batches_of", "draw_sets", "gated_model", "make_problem"]
+__all__ = [
+    "Problem",
+    "assembled",
+    "batches_of",
+    "check_memory",
+    "draw_sets",
+    "gated_model",
+    "make_problem",
+]
 
 _LENGTH_STEP = 8  # prompts are padded to a multiple of this: tasks of similar length share programs
 _MEAN_ITEMS = 256  # training items that the means of writers are over
@@ -98,7 +107,12 @@ def _nodes(model: Model, choices: Choices, train: Examples, start: Any) -> Gated
     fills = constants(model.config, choices.ablation, model.means)
     held = None if fills is None else {s: jnp.asarray(f) for s, f in fills.items()}
     return NodeGates(
-        params, held, config=model.config, ablation=choices.ablation, tied=choices.tie_qk
+        params,
+        held,
+        config=model.config,
+        ablation=choices.ablation,
+        tied=choices.tie_qk,
+        units=choices.units,
     )
 
 
@@ -233,6 +247,29 @@ def to_examples(encoded: EncodedExamples, *, paired: bool) -> Examples:
     )
 
 
+def check_memory(model: GatedModel, length: int, unit: int = 1) -> None:
+    """Refuses residual edges of prompts that this host's memory will not hold, before any work.
+
+    Args:
+      model: of any grain; the others hold little beside the model.
+      length: T of the prompts.
+      unit: examples of an item.
+
+    Raises:
+      ValueError: how much one pass needs, how much there is, and how many edges it is of.
+    """
+    free = available_memory()
+    if model.grain != "edges" or free is None or jax.default_backend() != "cpu":
+        return
+    needed = model.eval_items * unit * bytes_of_slope(model.config, length)
+    if needed > free:
+        raise ValueError(
+            f"{model.num_gates} residual edges on {model.eval_items * unit} prompts of {length} tokens "
+            f"at a time need about {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free: "
+            "shorten the prompts, or choose grain=nodes"
+        )
+
+
 def make_problem(
     model: Model,
     task: Task | ContrastTask,
@@ -254,7 +291,10 @@ def make_problem(
       ValueError: see `draw_sets` and `gated_model`; mean ablation of a model without means.
     """
     choices, data = choices or Choices(), data or DataConfig()
-    return assembled(model, choices, draw_sets(model, task, data), start)
+    sets = draw_sets(model, task, data)
+    found = assembled(model, choices, sets, start)
+    check_memory(found.whole, sets["train"].tokens.shape[-1], sets["train"].unit)
+    return found
 
 
 def assembled(

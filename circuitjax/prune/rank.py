@@ -1,16 +1,13 @@
 """Rankings of gates: by what was learned, by backward elimination, or by a score without training.
 
     learned       the trained score, or the chance to be open; ties by attribution
-    attribution   |dL/dz| with every gate open
-    integrated    |integral of dL/dz| along the straight path of all gates from 0 to 1
+    by gradients  attribution (on residual edges: EAP), integrated, eap_ig_inputs, eap_ig_activations,
+                  gim: see `attribution.py`; absolute, signed or positive
     variance      variance of a node's activation over the tokens of the task's prompts
     random        a permutation
 
-with L the task loss in nats and z a gate. On residual edges under interchange, attribution and
-integrated are what the literature calls EAP and EAP-IG over activations. Scores without training
-are taken on training examples, since k is chosen on validation; the mean over examples comes before
-the absolute value, for it is the derivative by the one gate that all examples share (integrated
-gradients: Sundararajan et al. 2017).
+Scores without training are taken on training examples, since k is chosen on validation. Any ranking
+of residual edges can be walked from the logits backwards instead (`connected.py`).
 """
 
 import dataclasses
@@ -26,7 +23,9 @@ from circuitjax.gated.protocol import GatedModel
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.transformer import Params, apply
 from circuitjax.prune import opening
-from circuitjax.prune.config import Ranking
+from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
+from circuitjax.prune.config import SYNONYMS, AttributeTo, Choices, Ranking, Sign
+from circuitjax.prune.connected import connected_order
 from circuitjax.prune.evaluate import gate_slopes
 from circuitjax.prune.objective import Objective
 from circuitjax.prune.problem import Problem
@@ -38,12 +37,13 @@ __all__ = [
     "Baseline",
     "Ranked",
     "activation_moments",
+    "connected",
     "learned_ranking",
     "rank_scores",
     "scores_without_training",
 ]
 
-RANKINGS: tuple[Ranking, ...] = ("attribution", "integrated", "variance", "random")
+RANKINGS: tuple[str, ...] = (*ATTRIBUTIONS, "variance", "random")
 _AT_ONCE = 32  # pairs whose activations at every node are held at a time
 
 
@@ -100,16 +100,29 @@ class Baseline:
     """How gates are ranked without training; stands where a learned job has its hyperparameters.
 
     Attributes:
-      ranking: one of `RANKINGS`.
+      ranking: one of `RANKINGS`, or a synonym.
       items: training items that scores are taken on (all of them where there are fewer).
-      points: places on the path of `integrated`.
+      points: places on each stretch of a path; None: 16 of `integrated`, 5 of the others.
+      sign: see `attribution.signed`.
+      attribute_to: what gradients are of; see `attribution.gains`.
     """
 
     ranking: Ranking
     items: int = 512
-    points: int = 16
+    points: int | None = None
+    sign: Sign = "absolute"
+    attribute_to: AttributeTo = "loss"
+
+    @classmethod
+    def of(cls, choices: Choices) -> "Baseline":
+        """What a search's choices say of it."""
+        return cls(choices.ranking, sign=choices.sign, attribute_to=choices.attribute_to)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "ranking", SYNONYMS.get(self.ranking, self.ranking))
+        if self.points is None and self.ranking in RANKINGS:
+            own = ATTRIBUTIONS.get(self.ranking)
+            object.__setattr__(self, "points", 1 if own is None else own.points)
         if self.ranking not in RANKINGS:
             raise ValueError(f"ranking is {self.ranking!r}; choose one of {RANKINGS}")
         for name in ("items", "points"):
@@ -119,13 +132,16 @@ class Baseline:
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form, of the fields that the ranking reads."""
-        unread = {
-            "attribution": ("points",),
-            "integrated": (),
-            "variance": ("points",),
-            "random": ("items", "points"),
-        }[self.ranking]
-        return {k: v for k, v in dataclasses.asdict(self).items() if k not in unread}
+        fields = dataclasses.asdict(self)
+        own = ATTRIBUTIONS.get(self.ranking)
+        for name in ("sign", "attribute_to"):  # they came later: said where they say something
+            if own is None or fields[name] == getattr(Baseline, name):
+                del fields[name]
+        if own is None or own.points == 1:
+            del fields["points"]
+        if self.ranking == "random":
+            del fields["items"]
+        return fields
 
 
 def scores_without_training(
@@ -137,7 +153,7 @@ def scores_without_training(
       problem: model, task, data.
       baseline: which ranking.
       seed: of `random`; the others do not depend on it.
-      loss: kind of task loss that `attribution` and `integrated` differentiate.
+      loss: kind of task loss that gradients are of.
     """
     whole = problem.whole
     if baseline.ranking == "random":
@@ -145,25 +161,15 @@ def scores_without_training(
     examples = problem.train.first(baseline.items)
     if baseline.ranking == "variance":
         return _activation_variance(whole, examples)
-    if baseline.ranking == "integrated":
-        return np.abs(integrated(problem, examples, baseline.points, loss))
-    return np.abs(gate_slopes(problem, np.ones(whole.num_gates), examples, "task", loss=loss))
-
-
-def integrated(
-    problem: Problem, examples: Examples, points: int = 16, loss: str = "binary"
-) -> np.ndarray:
-    """The slope averaged over the path from the empty circuit to the whole model: `[G]`, signed.
-
-    By the Gauss-Legendre rule. The sum over gates is L(whole) - L(empty), up to the error of the rule;
-    AbsTopK makes L jump along the path, and then it is only an estimate.
-    """
-    places, weights = np.polynomial.legendre.leggauss(points)  # on [-1, 1]
-    total = np.zeros(problem.whole.num_gates)
-    for place, weight in zip((places + 1) / 2, weights / 2, strict=True):
-        at = np.full(problem.whole.num_gates, place, np.float32)
-        total += weight * gate_slopes(problem, at, examples, "task", loss=loss)
-    return total
+    found = gains(
+        problem,
+        examples,
+        baseline.ranking,
+        points=baseline.points,
+        of=baseline.attribute_to,
+        loss=loss,
+    )
+    return signed(found, baseline.sign)
 
 
 def rank_scores(problem: Problem, scores: np.ndarray, seed: int) -> Ranked:
@@ -180,6 +186,16 @@ def rank_scores(problem: Problem, scores: np.ndarray, seed: int) -> Ranked:
     exists = problem.whole.exists()
     ties = _shuffled(problem.whole, seed, 1).astype(np.float64)
     return Ranked(rank_nodes(np.where(exists, scores, -np.inf), ties), np.zeros(len(exists), bool))
+
+
+def connected(problem: Problem, ranked: Ranked, seed: int) -> Ranked:
+    """The same ranking of residual edges, walked from the logits backwards; see `connected.py`."""
+    model: Any = problem.whole
+    scores = np.where(model.exists(), -ranked.ranks.astype(np.float64), -np.inf)
+    order = connected_order(model.graph, scores, _shuffled(model, seed, 1))
+    ranks = np.empty_like(ranked.ranks)
+    ranks[order] = np.arange(len(order), dtype=ranks.dtype)
+    return dataclasses.replace(ranked, ranks=ranks)
 
 
 def _shuffled(model: GatedModel, seed: int, stream: int) -> np.ndarray:

@@ -253,11 +253,19 @@ REFUSED = {
     ),
     "ablation=interchange": case(ablation="interchange")._replace(corrupts=False),
     "ranking=variance": case(grain="weights", ranking="variance"),
+    "ranking (or warm_start)=eap_ig_inputs": case(
+        grain="edges", ablation="mean", ranking="eap_ig_inputs"
+    ),
+    "ranking (or warm_start)=eap_ig_activations": case(warm_start="eap_ig_activations"),
+    "ranking (or warm_start)=gim": case(grain="weights", ranking="gim"),
+    "selection=greedy": case(SelectionConfig(order="greedy")),
     "threshold=match_soft": case(SelectionConfig("match_soft")),
     "control=hold": case(SelectionConfig("edges", 3), control="hold"),
     "calibration": case(loss="vocabulary"),
     "gates on owners": case(owners=True),
     "tie_qk": case(grain="edges", tie_qk=True),
+    "units=head or block": case(grain="edges", units="head"),
+    "tie_qk with units": case(units="head", tie_qk=True),
     "ablation=resample": case(ablation="resample")._replace(batch_size=1),
     "mean ablation": case()._replace(has_means=False),
 }

@@ -11,6 +11,7 @@ import pytest
 from circuitjax.model.config import SITES
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.transformer import apply
+from circuitjax.prune.attribution import gains
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import default_search
 from circuitjax.prune.evaluate import answers, gate_slopes
@@ -19,7 +20,6 @@ from circuitjax.prune.opening import GATES
 from circuitjax.prune.rank import (
     RANKINGS,
     Baseline,
-    integrated,
     learned_ranking,
     rank_scores,
     scores_without_training,
@@ -48,24 +48,24 @@ def test_attribution_is_the_slope_with_every_gate_open(problem):
 
 
 def test_integrated_attribution_is_complete(problem):
-    """Its sum over gates is the loss of the whole model minus that of the empty circuit."""
+    """Its sum over gates is the loss of the empty circuit minus that of the whole model."""
     some = problem.train.first(16)
-    total = integrated(problem, some, points=16).sum()
+    total = gains(problem, some, "integrated").sum()
     ends = np.stack([np.ones(problem.whole.num_gates), np.zeros(problem.whole.num_gates)])
     whole, empty = answers(problem.whole, problem.batches, some, ends).losses("binary")
-    assert total == pytest.approx(whole - empty, abs=2e-3)
+    assert total == pytest.approx(empty - whole, abs=2e-3)
 
 
 def test_integrated_attribution_is_of_the_loss_that_is_asked_for(problem):
     """Over the whole vocabulary the loss of a circuit that keeps nothing is log V, not log 2."""
     some = problem.train.first(16)
     baseline = Baseline("integrated", items=16)
-    total = integrated(problem, some, baseline.points, "vocabulary")
+    total = gains(problem, some, "integrated", loss="vocabulary")
     ends = np.stack([np.ones(problem.whole.num_gates), np.zeros(problem.whole.num_gates)])
     found = answers(problem.whole, problem.batches, some, ends, full=True)
     whole, empty = found.losses("vocabulary")
-    assert total.sum() == pytest.approx(whole - empty, abs=1e-2)
-    assert abs(total.sum() - integrated(problem, some, baseline.points).sum()) > 0.1
+    assert total.sum() == pytest.approx(empty - whole, abs=1e-2)
+    assert abs(total.sum() - gains(problem, some, "integrated").sum()) > 0.1
     scores = scores_without_training(problem, baseline, 0, "vocabulary")
     np.testing.assert_array_equal(scores, np.abs(total))
 

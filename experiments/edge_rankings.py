@@ -1,0 +1,159 @@
+"""Ranks a model's residual edges in several ways and compares the circuits of equal size.
+
+    python -m experiments.edge_rankings --model=models/smollm2 --task=ioi --rankings=eap
+    python -m experiments.edge_rankings --model=models/smollm2 --task=ioi --rankings=learned
+    python -m experiments.edge_rankings --model=models/smollm2 --task=ioi --rankings=
+
+Each ranking is kept in --out and not done again; the table and the figure are of all that are there. One
+ranking a command gives each its own peak memory. Rankings by gradients are cut both ways, by size of
+the score (absolute) and as it is (signed). Faithfulness is of the mean logit difference on test
+examples under interchange; CPR and CMD are the benchmark's areas (`circuitjax.benchmarks.faithfulness`).
+Seconds are CPU seconds, compilation included.
+"""
+
+import dataclasses
+import pathlib
+import resource
+import time
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from circuitjax.benchmarks.faithfulness import FRACTIONS, faithfulness_curve
+from circuitjax.core.files import read_object, require_place, write_bytes, write_json
+from circuitjax.core.host import cache_compilations, keep_freed_memory
+from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
+from circuitjax.prune.config import SYNONYMS
+from circuitjax.prune.defaults import Search, default_jobs, default_search
+from circuitjax.prune.find import initial_state, prepare, rank_jobs, refuse_search, train_gates
+from circuitjax.prune.problem import Problem
+from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
+from circuitjax.report.rankings import draw_curves, rankings_table
+from circuitjax.tasks.base import Task
+from experiments.command import exit_on_bad_input, run_main
+from experiments.task_names import load_task
+
+_MODEL = flags.DEFINE_string(
+    "model", "tiny-python", "Built-in model, or path of a model directory."
+)
+_TASK = flags.DEFINE_string("task", None, "Name of a task, or a .jsonl file.")
+_RANKINGS = flags.DEFINE_list(
+    "rankings", ["random", "eap", "eap_ig_inputs", "gim", "learned"], "Rankings to add."
+)
+_ABLATION = flags.DEFINE_string("ablation", "interchange", "What closed edges carry.")
+_TRAIN = flags.DEFINE_integer("train_examples", 64, "That gradients and gates are taken on.")
+_TEST = flags.DEFINE_integer("test_examples", 32, "That faithfulness is of.")
+_POINTS = flags.DEFINE_integer("points", 5, "Places on the path of an integrated ranking.")
+_OF = flags.DEFINE_enum("attribute_to", "odds", ["odds", "loss"], "What gradients are of.")
+_STEPS = flags.DEFINE_integer("steps", 300, "Training steps of learned edges.")
+_BATCH = flags.DEFINE_integer("batch_size", 8, "Examples of a step.")
+_SPARSITY = flags.DEFINE_float("target_sparsity", 0.99, "Fraction of edges to close in training.")
+_WARM = flags.DEFINE_string("warm_start", "none", "A ranking that learned gates start from.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of gates, batches and ties.")
+_OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/edge_rankings/<model>/<task>.")
+
+
+def _known(name: str) -> str:
+    """The name of a ranking under which it is kept."""
+    if name == "learned":
+        return name if _WARM.value == "none" else f"learned_from_{_WARM.value}"
+    if SYNONYMS.get(name, name) not in (*ATTRIBUTIONS, "random"):
+        known = ("learned", "random", *ATTRIBUTIONS, *SYNONYMS)
+        raise ValueError(f"--rankings holds {name!r}; choose from {', '.join(known)}")
+    return name
+
+
+def _learned(problem: Problem, search: Search) -> np.ndarray:
+    count = int(problem.whole.exists().sum())
+    jobs = default_jobs(search, count, [_SEED.value], target_sparsity=_SPARSITY.value)
+    state = train_gates(problem, search, initial_state(problem, search, jobs))
+    return rank_jobs(problem, search, jobs, state)[0].ranks
+
+
+def _ranks(problem: Problem, search: Search, name: str) -> dict[str, np.ndarray]:
+    """Ranks by the sign under which they are cut; one of no sign has none."""
+    if name == "learned":
+        return {"": _learned(problem, search)}
+    if name == "random":
+        scores = scores_without_training(problem, Baseline("random"), _SEED.value)
+        return {"": rank_scores(problem, scores, _SEED.value).ranks}
+    canonical = SYNONYMS.get(name, name)
+    points = None if ATTRIBUTIONS[canonical].points == 1 else _POINTS.value
+    found = gains(problem, problem.train, canonical, points=points, of=_OF.value)
+    return {
+        sign: rank_scores(problem, signed(found, sign), _SEED.value).ranks
+        for sign in ("absolute", "signed")
+    }
+
+
+def _add(out: pathlib.Path, problem: Problem, search: Search, name: str) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    started = time.process_time()
+    ranked = _ranks(problem, search, name)
+    seconds = time.process_time() - started
+    for sign, row in ranked.items():
+        np.save(out / f"{_known(name)}{sign and '_'}{sign}.npy", row)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    rows: list[dict[str, Any]] = []
+    for sign, ranks in ranked.items():
+        curve = faithfulness_curve(problem, ranks, problem.test)
+        rows.append({"sign": sign, **curve.to_dict()})
+        first = np.argsort(ranks)[: len(ranks) // 100]
+        rows[-1]["first"] = [problem.whole.names()[i] for i in first]
+    record = {"ranking": _known(name), "cpu_seconds": seconds, "peak_gib": peak, "curves": rows}
+    write_json(out / f"{_known(name)}.json", record)
+    print(f"{_known(name)}: {seconds:.0f} CPU seconds, peak {peak:.1f} GiB", flush=True)
+
+
+@exit_on_bad_input
+def main(argv: list[str]) -> None:
+    del argv
+    keep_freed_memory()
+    cache_compilations()
+    asked = [name for name in _RANKINGS.value if name]
+    for name in asked:
+        _known(name)
+    for flag in (_TRAIN, _TEST, _POINTS, _STEPS, _BATCH):
+        if flag.value < 1:
+            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
+    model, task = load_task(_TASK.value, _MODEL.value)
+    place = f"runs/edge_rankings/{pathlib.Path(model.name).name}/{task.name}"
+    out = pathlib.Path(_OUT.value or place)
+    require_place(out, folder=True)
+    search = default_search(
+        "edges",
+        paired=isinstance(task, Task),
+        ablation=_ABLATION.value,
+        warm_start=_WARM.value,
+        target_kl=0.1,
+        eliminate=False,
+        train=_TRAIN.value,
+        validation=16,
+        test=_TEST.value,
+        steps=_STEPS.value,
+        batch_size=_BATCH.value,
+    )
+    for name in asked:
+        ranking = "learned" if name == "learned" else SYNONYMS.get(name, name)
+        choices = dataclasses.replace(search.choices, ranking=ranking)  # type: ignore[arg-type]
+        refuse_search(model, task, dataclasses.replace(search, choices=choices))
+    asked = [name for name in asked if not (out / f"{_known(name)}.json").exists()]
+    if asked:
+        problem = prepare(model, task, search)
+        nodes, edges = problem.whole.totals()
+        print(f"{model.name}: {edges} residual edges between {nodes} writers and readers' owners")
+        for name in asked:
+            _add(out, problem, search, name)
+    records = [read_object(path) for path in sorted(out.glob("*.json"))]
+    if not records:
+        raise ValueError(f"{out} holds no ranking yet: name some in --rankings")
+    text = rankings_table(records)
+    write_bytes(out / "table.md", text.encode())
+    draw_curves(records, out / "faithfulness.png")
+    print(text)
+    print(f"at {', '.join(f'{fraction:.1%}' for fraction in FRACTIONS)} of all edges; in {out}")
+
+
+if __name__ == "__main__":
+    run_main(main)
