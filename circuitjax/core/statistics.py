@@ -1,7 +1,7 @@
 """Error bars and error rates: what a figure of a sample says of what it is a sample of.
 
     interval of a mean     bias-corrected and accelerated bootstrap (Efron 1987): quantiles of resampled
-                           means at  Phi(z0 + (z0 + z) / (1 - a (z0 + z))),  z0 their bias, a the skewness
+                           means at Phi(z0 + (z0 + z) / (1 - a (z0 + z))); z0 is their bias, a skewness
     interval of a share    Clopper and Pearson 1934, exact
     p of random draws      Besag and Clifford 1991, "Sequential Monte Carlo p-values": draw until h of
                            them are as extreme as what is tested, or n are drawn:
