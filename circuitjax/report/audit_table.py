@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from circuitjax.audit.record import FORMAT, AuditFigures, CheckFigures
+from circuitjax.audit.record import FORMAT, OLDER, AuditFigures, CheckFigures
 from circuitjax.core.schema import read_record
 from circuitjax.report.statistics import geometric_mean
 from circuitjax.report.table import markdown_table
@@ -13,12 +13,12 @@ __all__ = ["checks_table", "controls_table", "polish_table", "read_audit", "read
 
 
 def read_audit(path: pathlib.Path) -> AuditFigures:
-    """Reads an `audit.json` of this version.
+    """Reads an `audit.json` of this version or the one before, which has no tests and no intervals.
 
     Raises:
       ValueError: none there, one that was changed, or of another version: one line.
     """
-    return read_record(AuditFigures, path, FORMAT)
+    return read_record(AuditFigures, path, FORMAT, OLDER)
 
 
 def read_audits(directory: pathlib.Path) -> list[AuditFigures]:

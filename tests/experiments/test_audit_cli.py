@@ -26,6 +26,8 @@ BAD = {
     "few seeds": (["--circuit=%s/circuit", "--num_seeds=4"], "seeds is 4"),
     "steps": (["--circuit=%s/circuit", "--steps=0"], "steps is 0"),
     "batch": (["--circuit=%s/circuit", "--batch_size=-1"], "batch_size is -1"),
+    "confidence": (["--circuit=%s/circuit", "--confidence=1"], "confidence is 1.0; it must be in"),
+    "random sets": (["--circuit=%s/circuit", "--random_sets=0"], "random_sets is 0"),
     "polish": (["--nopolish", "--polish_at=own"], "--polish_at has no meaning with --nopolish"),
     "foreign": (
         ["--circuit=%s/circuit", "--model=%s/model", "--task=%s/good.jsonl", "--out=%s/mine"],
