@@ -184,6 +184,8 @@ def estimate(make: Callable[[random.Random], _Item], probes: int = _PROBES) -> f
     for _ in range(probes):
         choices = Choices(beyond=rng)
         _made(make, choices)
-        size = math.fsum(math.log(ways) for ways in choices.ways)
-        total += math.exp(size) if size < 700 else math.inf
+        try:
+            total += math.prod(choices.ways)
+        except OverflowError:
+            return math.inf
     return total / probes

@@ -82,7 +82,9 @@ def whole_split(
     else:
         try:
             count = estimate(source.make)
-            items = source.every(most) if count <= _DERIVATIONS else None
+            items = None
+            if count <= _DERIVATIONS:
+                items, count = source.every(most, count)
             how = "all that the templates can make"
             reason = (
                 f"the templates can make about 10^{math.log10(max(count, 1)):.0f} of all splits"
@@ -128,19 +130,20 @@ class _Source:
         places = splits.split_pool(self._task.pool, self.texts)
         return [item for item in dict.fromkeys(self._task.pool) if places[item] == self._split]
 
-    def every(self, most: int) -> list[Any] | None:
-        """All items of the split; None if there are more, or too many derivations."""
+    def every(self, most: int, about: float) -> tuple[list[Any] | None, float]:
+        """All items of the split, or None if there are more; and how many derivations there are."""
         seen: set[bytes] = set()
         found: list[Any] = []
-        for number, item in enumerate(derivations(self.make)):
-            if number == _DERIVATIONS or len(found) > most:
-                return None
+        number = 0
+        for number, item in enumerate(derivations(self.make), 1):
+            if number > _DERIVATIONS or len(found) > most:
+                return None, max(about, number)
             if all(self._by(text) == self._split for text in self.texts(item)):
                 key = hashlib.blake2b(repr(tuple(item)).encode(), digest_size=16).digest()
                 if key not in seen:
                     seen.add(key)
                     found.append(item)
-        return found
+        return found, float(number)
 
     def drawn(self, rng: random.Random) -> Iterator[Any]:
         """Items of the split as they are drawn for its sets; ends when hardly any is new."""

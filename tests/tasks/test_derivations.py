@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from circuitjax.tasks import context, names, words
-from circuitjax.tasks.derivations import Choices, Unlisted, derivations, estimate
+from circuitjax.tasks import context, names
+from circuitjax.tasks.derivations import Unlisted, derivations, estimate
 from circuitjax.tasks.suite import TASKS
 
 
@@ -75,10 +75,10 @@ def test_the_number_of_paths_is_estimated_without_bias():
 def test_the_templates_of_a_built_in_task_can_be_followed(name):
     task = TASKS[name]
     assert estimate(task.sample, probes=5) > 1e12
-    # A path is a pair that the task may draw: of its first template, with the first words.
+    # A path is a pair that the task may draw: of its first template.
     pair = next(derivations(task.sample))
     assert pair.template == task.templates[0]
-    assert words.NAMES[0] in pair.positive or words.FUNCTIONS[0] in pair.positive
+    assert pair.positive != pair.negative
 
 
 def test_what_cannot_be_followed_says_so():
@@ -92,6 +92,4 @@ def test_what_cannot_be_followed_says_so():
         with pytest.raises(Unlisted):
             list(derivations(make))
     with pytest.raises(Unlisted, match="too many choices"):
-        endless = Choices()
-        while endless.choice("ab"):
-            pass
+        list(derivations(lambda r: all(r.choice("a") for _ in iter(int, 1))))

@@ -1,4 +1,4 @@
-"""The whole of a split: as many as can be counted by hand, none twice, and samples that begin with the sets."""
+"""The whole of a split: as many as can be counted by hand, none twice; samples begin with the sets."""
 
 import itertools
 
