@@ -52,7 +52,7 @@ __all__ = [
 RANDOM_SETS = 200  # of the test of necessity in a run; an audit takes more
 EXCEEDANCES = 20  # random sets that hurt as much, after which there is nothing more to learn
 _CONTROLS = 128  # test examples, at least, of the listed controls: each costs a full forward
-_ITEMS = 16  # test items on which the sets of the test of necessity are compared
+_ITEMS = 8  # test items on which the sets of the test of necessity are compared
 
 
 class Compared(NamedTuple):

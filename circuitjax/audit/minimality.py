@@ -35,7 +35,7 @@ __all__ = ["INFLATED", "Inflated", "inflated_sets", "minimality", "part_changes"
 
 INFLATED = 100  # inflated circuits: the least p is then 1 / 101
 _PARTS = 96  # of the circuit that are closed one by one; of more, a random sample
-_ITEMS = 16
+_ITEMS = 8  # on which changes are compared
 _TRIES = 20  # inflated circuits without an added part on a path, in a row, before there are none
 _LEVEL = 0.05
 

@@ -43,7 +43,7 @@ from circuitjax.zoo.planted.draft import Planted
 __all__ = ["Rate", "error_rates", "rates_table"]
 
 _SETS = 199  # random sets of a test of necessity here
-_ITEMS = 16  # of the changes that minimality compares
+_ITEMS = 8  # of the changes that minimality compares
 _SAMPLE = 128  # items of a bound
 _MEAN_ITEMS = 256  # that a shuffled network's means are over
 

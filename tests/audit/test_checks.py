@@ -265,7 +265,7 @@ def test_every_figure_is_held_to_its_threshold_from_both_sides(name, good, bad):
     assert audit(**bad)[name].passed is False
 
 
-def tested(name, adjusted):
+def with_p(name, adjusted):
     tests = [dataclasses.replace(t, adjusted=adjusted) if t.name == name else t for t in TESTS]
     return {"tests": tests}
 
@@ -280,18 +280,18 @@ def answered(share, exact=True):
     [
         (
             "p of the circuit among random sets of its shape",
-            tested("necessity", 0.05),
-            tested("necessity", 0.051),
+            with_p("necessity", 0.05),
+            with_p("necessity", 0.051),
         ),
         (
             "p of the circuit against the model, item by item",
-            tested("equivalence", 0.05),
-            tested("equivalence", 0.049),
+            with_p("equivalence", 0.05),
+            with_p("equivalence", 0.049),
         ),
         (
             "p of the model's outcome against what is left without the circuit",
-            tested("independence", 0.05),
-            tested("independence", 0.049),
+            with_p("independence", 0.05),
+            with_p("independence", 0.049),
         ),
         (
             "parts that do no more than random parts",

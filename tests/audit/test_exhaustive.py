@@ -50,8 +50,9 @@ def test_every_prompt_of_the_split_is_run_once(names):
     assert worst == sorted(worst)
     np.testing.assert_allclose(worst, np.sort(values)[:10], atol=1e-3)
     for one in found.worst:
-        assert odds[one.prompt] == pytest.approx(one.odds, abs=1e-3)
-        assert (one.right, one.wrong) == (("x", "y") if one.prompt[0] == "A" else ("y", "x"))
+        prompt = one.prompt.replace(" ", "")  # this tokenizer puts blanks between its tokens
+        assert odds[prompt] == pytest.approx(one.odds, abs=1e-3)
+        assert (one.right, one.wrong) == (("x", "y") if prompt[0] == "A" else ("y", "x"))
         assert one.odds_model > 2  # the whole model does the task
 
 
