@@ -14,9 +14,9 @@ from circuitjax.core.files import require_place, write_bytes
 from circuitjax.report.audit_table import (
     checks_table,
     controls_table,
+    hypotheses_table,
     polish_table,
     read_audits,
-    hypotheses_table,
 )
 from experiments.command import exit_on_bad_input, run_main
 

@@ -14,10 +14,10 @@ from circuitjax.report.table import markdown_table
 __all__ = [
     "checks_table",
     "controls_table",
+    "hypotheses_table",
     "polish_table",
     "read_audit",
     "read_audits",
-    "hypotheses_table",
 ]
 
 

@@ -22,9 +22,9 @@ from circuitjax.core.records import seal
 from circuitjax.report.audit_table import (
     checks_table,
     controls_table,
+    hypotheses_table,
     polish_table,
     read_audits,
-    hypotheses_table,
 )
 
 
