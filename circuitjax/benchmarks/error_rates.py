@@ -10,7 +10,8 @@ Nulls that hold by construction:
                   0.5, and one of 0.6, which is the edge of the tolerance
     independence  what the rest of the model does is told of other items than what the model does
     minimality    the tested part is one more random part of an inflated circuit
-    bound         the items are drawn from a population whose mean loss is the target
+    bound         the items are drawn from losses whose mean is the target: those of the network, whole
+                  and without random parts
 
 Alternatives: the true circuit for necessity and minimality; for those that speak against a circuit, a
 true circuit without one of its parts, and random other parts taken out instead of the circuit (the rest
@@ -214,9 +215,9 @@ def _minimality(network: _Network, trials: int) -> Iterator[_Outcome]:
 
 
 def _bound(network: _Network, trials: int) -> Iterator[_Outcome]:
-    rng = np.random.default_rng([network.seed, 3])
-    sets = [network.view.gates] if network.true else []
-    sets += matched_random_gates(*network.view, 1, network.seed + 9)
+    rng, gates = np.random.default_rng([network.seed, 3]), network.view.gates
+    # The whole network, and two that lack a random half of what is not the circuit.
+    sets = [np.ones_like(gates), *(gates | (rng.random((2, gates.size)) < 0.5))]
     for odds in network.odds(sets):
         losses = item_losses(odds, network.problem.test.unit)
         drawn = losses[rng.integers(len(losses), size=(trials, _SAMPLE))]
