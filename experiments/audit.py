@@ -93,15 +93,16 @@ class _PromptsFlag(flags.Flag):
         self.boolean = True
 
 
-_EXHAUSTIVE = flags.DEFINE_flag(
-    _PromptsFlag(
-        _Prompts(),
-        flags.ArgumentSerializer(),
-        "exhaustive",
-        0,
-        "Run every prompt of the task's held-out split where it has at most 1,000,000, else a sample of "
-        "20,000; with =N at most N of them.",
-    )
+def _DEFINE_prompts(name: str, text: str) -> flags.FlagHolder[int]:
+    """A flag of a number of prompts, 0 by default."""
+    flag = _PromptsFlag(_Prompts(), flags.ArgumentSerializer(), name, 0, text)
+    return flags.DEFINE_flag(flag)
+
+
+_EXHAUSTIVE = _DEFINE_prompts(
+    "exhaustive",
+    "Run every prompt of the task's held-out split where it has at most 1,000,000, else a sample of "
+    "20,000; with =N at most N of them.",
 )
 
 
