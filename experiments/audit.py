@@ -61,6 +61,49 @@ _START = flags.DEFINE_string(
     "Directory of the circuit of nodes that the search of these weights started from.",
 )
 _SEED = flags.DEFINE_integer("seed", _D.seed, "Of everything random.")
+_SETS = flags.DEFINE_integer(
+    "random_sets", _D.random_sets, "Random sets of the test of necessity, at most."
+)
+_CONFIDENCE = flags.DEFINE_float(
+    "confidence", None, "Asks the test loss to meet the target with this confidence, in (0, 1)."
+)
+_MANY, _SAMPLE = 1_000_000, 20_000
+
+
+class _Prompts(flags.ArgumentParser):
+    """A number of prompts; `true` and `false` are what a flag without a value is read as."""
+
+    syntactic_help = "a whole number, or nothing"
+
+    def parse(self, argument: typing.Any) -> int:
+        """The number; -1 for all of them, 0 for none."""
+        given = {"true": -1, "false": 0}.get(str(argument).lower())
+        if given is None and str(argument).isdecimal():
+            given = int(argument)
+        if given is None:
+            raise ValueError("it takes a whole number of prompts, or no value")
+        return given
+
+
+class _PromptsFlag(flags.Flag):
+    """May stand without a value, as a flag of true and false does."""
+
+    def __init__(self, *args: typing.Any, **more: typing.Any) -> None:
+        super().__init__(*args, **more)
+        self.boolean = True
+
+
+def _DEFINE_prompts(name: str, text: str) -> flags.FlagHolder[int]:
+    """A flag of a number of prompts, 0 by default."""
+    flag = _PromptsFlag(_Prompts(), flags.ArgumentSerializer(), name, 0, text)
+    return flags.DEFINE_flag(flag)
+
+
+_EXHAUSTIVE = _DEFINE_prompts(
+    "exhaustive",
+    "Run every prompt of the task's held-out split where it has at most 1,000,000, else a sample of "
+    "20,000; with =N at most N of them.",
+)
 
 
 def _circuit() -> Circuit:
@@ -111,6 +154,10 @@ def main(argv: list[str]) -> None:
         search=_SEARCH.value,
         polish=_POLISH.value,
         polish_at=_POLISH_AT.value,  # type: ignore[arg-type]  # the flag admits no other
+        random_sets=_SETS.value,
+        confidence=_CONFIDENCE.value,
+        exhaustive=_MANY if _EXHAUSTIVE.value == -1 else _EXHAUSTIVE.value,
+        sample=_SAMPLE if _EXHAUSTIVE.value == -1 else None,
         batch_size=_D.batch_size if _BATCH.value is None else _BATCH.value or None,
     )
     if _POLISH_AT.present and not _POLISH.value:

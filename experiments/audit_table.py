@@ -11,7 +11,13 @@ import pathlib
 from absl import flags
 
 from circuitjax.core.files import require_place, write_bytes
-from circuitjax.report.audit_table import checks_table, controls_table, polish_table, read_audits
+from circuitjax.report.audit_table import (
+    checks_table,
+    controls_table,
+    hypotheses_table,
+    polish_table,
+    read_audits,
+)
 from experiments.command import exit_on_bad_input, run_main
 
 _AUDITS = flags.DEFINE_string("audits", "runs/audit", "Directory with audits below it.")
@@ -28,6 +34,10 @@ def main(argv: list[str]) -> None:
         "## Checks",
         "Figures in bold miss what is wanted.",
         checks_table(audits),
+        "## Tests",
+        "p-values adjusted over all tests of all circuits; in bold those at most 0.05. A small one of "
+        "necessity speaks for the circuit, of equivalence and independence against it.",
+        hypotheses_table(audits),
         "## Polish",
         polish_table(audits),
         "## Other seeds and controls",

@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
         figures = baseline(prepare(model, task, search), search)
         columns = ("loss_unpruned", "loss_empty", "accuracy_unpruned")
         table.append((name, *(figures[column] for column in columns)))
-        print(name, {key: round(value, 4) for key, value in figures.items()}, flush=True)
+        print(name, {column: round(figures[column], 4) for column in columns}, flush=True)
     out = pathlib.Path(_OUT.value)
     counts = bigram_counts(config, corpus) if config.model.bigram else None
     size = pack(out / "weights.npz", model, counts=counts, smoothing=config.bigram_smoothing)

@@ -1,7 +1,7 @@
 """How far to trust a circuit: every check on one circuit of any grain, in one call.
 
-    evidence -> other replacements, templates -> each part's effect -> polish -> supersets
-             -> other seeds and controls (jobs of one program) -> named checks
+    evidence -> hypothesis tests -> other replacements, templates -> each part's effect -> polish
+             -> supersets -> other seeds and controls (jobs of one program) -> named checks
 
 The searches of the last stage share a budget that is smaller than the circuit's own by default, so that
 an audit takes no longer than the search it judges; sizes are compared within that budget. What cannot be
@@ -20,10 +20,13 @@ import numpy as np
 from circuitjax.audit import replacement
 from circuitjax.audit.agreement import agreement
 from circuitjax.audit.checks import full_checks
+from circuitjax.audit.config import AuditConfig
 from circuitjax.audit.evidence import Compared, baseline, compare, evidence
+from circuitjax.audit.exhaustive import exhaustive
+from circuitjax.audit.hypotheses import hypotheses
 from circuitjax.audit.measure import Measure, counts_nodes, measure_of, members, share_of
 from circuitjax.audit.parts import Effects, effects
-from circuitjax.audit.polish import PolishAt, polish
+from circuitjax.audit.polish import polish
 from circuitjax.audit.record import (
     FORMAT,
     AuditFigures,
@@ -37,9 +40,10 @@ from circuitjax.audit.record import (
     Template,
 )
 from circuitjax.audit.reruns import run_worlds, stability
-from circuitjax.audit.supersets import FRACTIONS, supersets
+from circuitjax.audit.supersets import supersets
 from circuitjax.audit.worlds import make_worlds, templates_of
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.core.statistics import mean_bound
 from circuitjax.model.record import Model
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import Search, default_hyper
@@ -53,63 +57,6 @@ from circuitjax.tasks.tokenizer import Tokenizer
 __all__ = ["Audit", "AuditConfig", "audit_circuit"]
 
 _SEARCHED = ("templates", "nonsense", "shuffled", "weights", "stability")
-
-
-@dataclasses.dataclass(frozen=True)
-class AuditConfig:
-    """How much an audit does; items are pairs, or examples of a contrast task.
-
-    Attributes:
-      seeds: of the stability test, counted from `seed`.
-      batch_size: items per step of every search (seeds and controls); None: as the circuit's own.
-      steps: of every search; None: as the circuit's own.
-      pairs: test items, and validation items, of every figure but the headline's; each part's effect and
-        agreement inside take half of them, the adversary searches on a quarter. Where a run of the grain
-        costs more (residual edges), a quarter of all these.
-      search_pairs: validation items that a search's k is chosen on, and test items it is judged by.
-      fractions: of the rest that is left in by random supersets.
-      sets: random supersets per fraction.
-      search_steps: gradient steps of the adversarial superset, from each of two starts.
-      search: run the searches at all.
-      polish: polish at all.
-      polish_at: see `polish`.
-      polish_rounds: likewise.
-      seed: of everything random.
-    """
-
-    seeds: int = 5
-    batch_size: int | None = 8
-    steps: int | None = None
-    pairs: int = 128
-    search_pairs: int = 64
-    fractions: tuple[float, ...] = FRACTIONS
-    sets: int = 4
-    search_steps: int = 12
-    search: bool = True
-    polish: bool = True
-    polish_at: PolishAt = "target"
-    polish_rounds: int = 16
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.seeds < 5:
-            raise ValueError(f"seeds is {self.seeds}; it must be at least 5 to speak of stability")
-        for name in (
-            "batch_size",
-            "steps",
-            "pairs",
-            "search_pairs",
-            "sets",
-            "search_steps",
-            "polish_rounds",
-        ):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} is {value}; it must be at least 1")
-        if not 0 <= self.seed < 2**32 - self.seeds:
-            raise ValueError(f"seed is {self.seed}; it must be in [0, 2^32 - {self.seeds})")
-        if not self.fractions or not all(0 < value < 1 for value in self.fractions):
-            raise ValueError(f"fractions are {self.fractions}; each must be in (0, 1)")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -203,7 +150,20 @@ def audit_circuit(
     with stage("evidence", "sufficiency, necessity, faithfulness"):
         compared = compare(problem, search, circuit)
         base = Baseline(**baseline(problem, search, compared.model))
-        figures = Evidence(**evidence(problem, search, circuit, config.seed, compared))
+        facts = evidence(problem, search, circuit, config.seed, compared, sets=config.random_sets)
+        figures = Evidence(**facts)
+    with stage("tests", "equivalence, independence, minimality"):
+        tests, small = hypotheses(
+            problem, measure, circuit, compared, figures.necessity, test, config.seed
+        )
+        if isinstance(small, str):
+            stage.skipped["minimality"] = small
+        bound = None
+        if config.confidence is not None:
+            losses = measure.item_losses(
+                compared.circuit, problem.test.unit, measure.stored(circuit)
+            )
+            bound = float(mean_bound(losses[0], config.confidence))
     chance = math.log(2) if problem.paired else base.loss_empty
     with stage("replacement", "other replacements, frozen norms, templates"):
         corrupted = isinstance(task, Task) or task.corrupts
@@ -257,7 +217,13 @@ def audit_circuit(
     nodes, edges = problem.whole.totals()
     by_nodes, size = counts_nodes(circuit), len(members(circuit))
     reached = [run.size for run in runs if run.world == "task" and run.reached]
-    facts = polished.provenance["polish"] if polished is not None else None
+    whole = None
+    if config.exhaustive:
+        with stage("exhaustive", "the whole held-out split"):
+            whole = exhaustive(
+                task, problem, search, measure, circuit, config.exhaustive, config.sample
+            )
+    removed = polished.provenance["polish"] if polished is not None else None
     found = AuditFigures(
         format=FORMAT,
         model=model.name,
@@ -283,7 +249,7 @@ def audit_circuit(
         templates=templates,
         agreement=inside,
         effects=_effect_figures(alone, measure.target),
-        polish=None if facts is None else PolishFigures(**facts),
+        polish=None if removed is None else PolishFigures(**removed),
         supersets=around.figures(),
         runs=runs,
         worlds=worlds,
@@ -296,6 +262,10 @@ def audit_circuit(
             "hyper": hyper.to_dict(),
         },
         checks=[],
+        tests=tests,
+        minimality=None if isinstance(small, str) else small,
+        exhaustive=whole,
+        bound=bound,
     )
     checks = [CheckFigures(**check.to_dict()) for check in full_checks(found)]
     odds = (compared.model.odds[0], compared.circuit.odds[0])

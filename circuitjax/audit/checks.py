@@ -7,57 +7,24 @@ at the target, so that under any others its loss is above it. Target and chance 
 circuit was cut to: the task loss, or the KL to the model. A figure that could not be taken says why.
 """
 
-import dataclasses
 import math
 from collections.abc import Mapping
 from typing import Any
 
-from circuitjax.audit.record import AuditFigures
+from circuitjax.audit.check import LEVEL, Check, checked, ends_of
+from circuitjax.audit.record import AuditFigures, Hypothesis, Interval, PolishFigures
 
 __all__ = ["Check", "full_checks", "loose_loss", "short_checks"]
 
+NECESSITY = "p of the circuit among random sets of its shape"
+EQUIVALENCE = "p of the circuit against the model, item by item"
+INDEPENDENCE = "p of the model's outcome against what is left without the circuit"
+RIGHT_OF_SAMPLE = "answered right on a sample of the whole split"
 _CHANCE = math.log(2)  # of the task loss of pairs
 _REMOVED = 0.1  # share of the circuit that polish may remove
 _SLACK = (
     1.25  # times the target: what a test set differs from the validation set that k was chosen on
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Check:
-    """One line of the verdict.
-
-    Attributes:
-      group: what it is evidence of.
-      name: what is measured, unique.
-      figure: the value; None where it could not be taken.
-      threshold: what it is held to.
-      at_most: whether the figure must not exceed the threshold, rather than reach it.
-      unit: of both.
-      note: why it is missing, or what to know of it.
-    """
-
-    group: str
-    name: str
-    figure: float | None
-    threshold: float
-    at_most: bool = True
-    unit: str = "nats"
-    note: str = ""
-
-    @property
-    def passed(self) -> bool | None:
-        """Whether it holds; None where there is no figure."""
-        if self.figure is None or math.isnan(self.figure):
-            return None
-        return self.figure <= self.threshold if self.at_most else self.figure >= self.threshold
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the report; a figure that is not finite becomes null."""
-        fields = dataclasses.asdict(self)
-        if self.figure is not None and not math.isfinite(self.figure):
-            fields["figure"] = None
-        return {**fields, "passed": self.passed}
 
 
 def loose_loss(target: float, chance: float = _CHANCE) -> float:
@@ -76,20 +43,23 @@ def short_checks(
       kind: what the target is of: `loss` or `kl`.
       paired: whether the task's prompts come in pairs.
     """
-    checks = []
+    checks, known = [], figures.get("intervals", {})
+
+    def ends(name: str) -> dict[str, Any]:
+        return ends_of(known.get(name))
+
     if target is not None:
         name, figure = ("test KL", "kl_to_model") if kind == "kl" else ("test loss", "loss_circuit")
-        checks.append(Check("sufficiency", name, figures[figure], _SLACK * target))
+        checks.append(Check("sufficiency", name, figures[figure], _SLACK * target, **ends(figure)))
     checks += [
+        checked("necessity", NECESSITY, figures.get("necessity")),
         Check(
-            "necessity",
-            "percentile among matched random sets",
-            figures["necessity_percentile"],
-            0.95,
-            at_most=False,
-            unit="share",
+            "faithfulness",
+            "KL(model || circuit)",
+            figures["kl_to_model"],
+            0.5,
+            **ends("kl_to_model"),
         ),
-        Check("faithfulness", "KL(model || circuit)", figures["kl_to_model"], 0.5),
         Check(
             "faithfulness",
             "agreement of the most probable token",
@@ -97,6 +67,7 @@ def short_checks(
             0.9,
             at_most=False,
             unit="share",
+            **ends("argmax_agreement"),
         ),
         Check(
             "faithfulness",
@@ -127,18 +98,36 @@ def full_checks(audit: AuditFigures) -> list[Check]:
     target, skipped = audit.target, audit.skipped
     loose = loose_loss(target, audit.chance)
     kind = "kl" if audit.measure == "kl" else "loss"
-    figures = {**dataclasses.asdict(audit.baseline), **dataclasses.asdict(audit.evidence)}
+    figures = {**vars(audit.baseline), **vars(audit.evidence)}
+    tests = {test.name: test for test in audit.tests}
+    figures["necessity"] = tests.get("necessity", audit.evidence.necessity)
     checks = short_checks(figures, target, kind, paired=audit.paired)
 
-    def add(group: str, name: str, figure: float | None, threshold: float, **more: Any) -> None:
-        checks.append(Check(group, name, figure, threshold, **more))
+    def add(
+        group: str,
+        name: str,
+        figure: float | None,
+        threshold: float,
+        interval: Interval | None = None,
+        **more: Any,
+    ) -> None:
+        checks.append(Check(group, name, figure, threshold, **ends_of(interval), **more))
 
+    confidence = audit.settings.get("audit", {}).get("confidence")
+    if confidence is not None:
+        add(
+            "sufficiency",
+            f"test {'KL' if kind == 'kl' else 'loss'} at most, with confidence {confidence:g}",
+            audit.bound,
+            target,
+        )
     calibrated = audit.measure == "calibrated"
     add(
         "sufficiency",
         "test loss without calibration",
         audit.evidence.loss_circuit_uncalibrated if calibrated else None,
         _CHANCE,
+        audit.evidence.intervals.get("loss_circuit_uncalibrated") if calibrated else None,
         note="chance is ln 2: above it the answer needs its scale or its shift to be one"
         if calibrated
         else "the circuit has no calibration",
@@ -146,7 +135,7 @@ def full_checks(audit: AuditFigures) -> list[Check]:
     for name, norms in audit.sufficiency.items():
         for which, losses in norms.items():
             frozen = ", norms frozen" if which == "frozen" else ""
-            add("sufficiency", f"{name} replacement{frozen}", losses.loss, loose)
+            add("sufficiency", f"{name} replacement{frozen}", losses.loss, loose, losses.interval)
     for name in ("mean replacement", "interchange replacement", "frozen norms"):
         if name in skipped:
             add("sufficiency", name, None, loose, note=skipped[name])
@@ -158,6 +147,7 @@ def full_checks(audit: AuditFigures) -> list[Check]:
         "loss on its worst template",
         templates[worst].loss if worst is not None and loss_of_task else None,
         loose,
+        templates[worst].interval if worst is not None and loss_of_task else None,
         note=skipped.get("loss by template", "the circuit was cut to a KL, not to a loss")
         if worst is None or not loss_of_task
         else worst,
@@ -168,8 +158,10 @@ def full_checks(audit: AuditFigures) -> list[Check]:
         "templates held out from a search of its own",
         by_world["templates"].loss_test if "templates" in by_world else None,
         loose,
+        by_world["templates"].interval if "templates" in by_world else None,
         note=skipped.get("templates", audit.worlds.get("templates", "")),
     )
+    checks += _comparisons(audit, tests)
     _minimality(audit, add)
     inside = audit.agreement
     note = skipped.get("agreement", "")
@@ -192,12 +184,15 @@ def full_checks(audit: AuditFigures) -> list[Check]:
     )
     around = audit.supersets
     note = skipped.get("supersets", "")
-    middle = around.random[1:-1] if around else []
+    means = [sum(losses) / len(losses) for losses in (around.random[1:-1] if around else [])]
+    place = max(range(len(means)), key=means.__getitem__, default=None)
+    known_ends = around.random_intervals if around else None
     add(
         "robustness",
         "random supersets, worst mean over fractions",
-        max((sum(losses) / len(losses) for losses in middle), default=None),
+        None if place is None else means[place],
         loose,
+        None if place is None or known_ends is None else known_ends[place + 1],
         note=note,
     )
     add(
@@ -205,9 +200,54 @@ def full_checks(audit: AuditFigures) -> list[Check]:
         "adversarial superset",
         around.adversarial if around else None,
         0.9 * audit.chance,
+        around.adversarial_interval if around else None,
         note=note or f"chance is {'ln 2' if audit.chance == _CHANCE else f'{audit.chance:.3g}'}",
     )
     _controls(audit, add)
+    return checks
+
+
+def _comparisons(audit: AuditFigures, tests: Mapping[str, Hypothesis]) -> list[Check]:
+    """The tests besides necessity, and the run over the whole split."""
+    skipped, found = audit.skipped, audit.minimality
+    checks = [
+        checked("faithfulness", title, tests.get(name), at_most=False)
+        if name in tests
+        else Check("faithfulness", title, None, LEVEL, at_most=False, unit="p",
+                   note=skipped.get(name, "not tested"))
+        for name, title in (("equivalence", EQUIVALENCE), ("independence", INDEPENDENCE))
+    ]  # fmt: skip
+    sampled = found is not None and found.tested < found.parts
+    note = skipped.get("minimality", "not tested")
+    if found is not None:
+        of = f"{found.tested} of {found.parts} parts" if sampled else f"all {found.parts} parts"
+        note = f"{of}, against one random part of each of {found.inflated} inflated circuits"
+    checks.append(
+        Check(
+            "minimality",
+            "parts that do no more than random parts",
+            None if found is None else 1 - found.needed,
+            _REMOVED,
+            unit="share",
+            note=note,
+            low=None if found is None or found.high is None else 1 - found.high,
+            high=None if found is None or found.low is None else 1 - found.low,
+        )
+    )
+    whole = audit.exhaustive
+    if whole is not None:
+        checks.append(
+            Check(
+                "sufficiency",
+                "answered right on the whole split" if whole.exact else RIGHT_OF_SAMPLE,
+                whole.items_right,
+                0.95,
+                at_most=False,
+                unit="share",
+                note=f"{whole.prompts} prompts, {whole.how}",
+                **({} if whole.exact else {"low": whole.low, "high": whole.high}),
+            )
+        )
     return checks
 
 
@@ -245,8 +285,17 @@ def _minimality(audit: AuditFigures, add: Any) -> None:
         "test loss after polish, above target and circuit",
         held,
         (_SLACK - 1) * audit.target,
+        _shifted(polish, held),
         note=note,
     )
+
+
+def _shifted(polish: PolishFigures | None, held: float | None) -> Interval | None:
+    """The interval of the loss after polish, above what `held` is above."""
+    if polish is None or held is None or polish.loss_test_interval is None:
+        return None
+    low, high = polish.loss_test_interval
+    return low - polish.loss_test_after + held, high - polish.loss_test_after + held
 
 
 def _controls(audit: AuditFigures, add: Any) -> None:
@@ -291,6 +340,7 @@ def _controls(audit: AuditFigures, add: Any) -> None:
         "loss of the core alone",
         stable.core_loss if stable else None,
         loose_loss(audit.target, audit.chance),
+        stable.core_interval if stable else None,
         note=note
         or (f"{stable.core} {audit.unit} in all of {len(stable.seeds)} seeds" if stable else ""),
     )

@@ -13,7 +13,9 @@ import math
 
 import numpy as np
 
+from circuitjax.audit.record import Interval
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.core.statistics import mean_interval
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.grains import grain_named
 from circuitjax.gated.measures import calibrated_odds, mean_task_loss
@@ -25,7 +27,17 @@ from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Answers, Asked, answered, references, slopes
 from circuitjax.prune.problem import Problem, batches_of
 
-__all__ = ["Measure", "Variants", "counts_nodes", "measure_of", "members", "share_of"]
+__all__ = [
+    "Measure",
+    "Variants",
+    "counts_nodes",
+    "intervals",
+    "item_losses",
+    "measure_of",
+    "members",
+    "per_item",
+    "share_of",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +69,22 @@ class Measure:
         if by is None or self.kind != "calibrated":
             return np.asarray(self.fit(found).loss)
         return mean_task_loss(calibrated_odds(found.odds, by.scale, by.shift))
+
+    def item_losses(self, found: Answers, unit: int, by: Calibration | None = None) -> np.ndarray:
+        """The same item by item, `[K, I]`: what an interval is over, since items are independent."""
+        if self.full:
+            return per_item(found.kl, unit)
+        odds = found.odds
+        if self.kind == "calibrated":
+            by = self.fit(found) if by is None else by
+            odds = calibrated_odds(odds, by.scale, by.shift)
+        return item_losses(odds, unit)
+
+    def interval(
+        self, found: Answers, unit: int, by: Calibration | None = None
+    ) -> list[Interval | None]:
+        """Bootstrap interval of each of K losses over the items, the calibrations held fixed."""
+        return intervals(self.item_losses(found, unit, by))
 
     def stored(self, circuit: Circuit) -> Calibration:
         """The calibration that a circuit has, as that of K = 1."""
@@ -111,6 +139,26 @@ class Variants:
             slope = slopes(self._small, gates, batch, reference, kind=self._kind)
             found -= np.asarray(slope) * batch.size / examples.size
         return found
+
+
+def per_item(values: np.ndarray, unit: int) -> np.ndarray:
+    """Means `[..., I]` over the examples of each item, of values `[..., M]`."""
+    values = np.asarray(values, float)
+    return values.reshape(*values.shape[:-1], -1, unit).mean(axis=-1)
+
+
+def item_losses(odds: np.ndarray, unit: int) -> np.ndarray:
+    """Task losses `[..., I]` of items in nats, from the odds `[..., M]` of their examples."""
+    odds = np.asarray(odds, float)
+    return mean_task_loss(odds.reshape(*odds.shape[:-1], -1, unit))
+
+
+def intervals(values: np.ndarray) -> list[Interval | None]:
+    """Bootstrap intervals at 95% of means of values `[K, I]` over items; None for a single item."""
+    if values.shape[-1] < 2:
+        return [None] * len(values)
+    low, high = mean_interval(values)
+    return [(float(a), float(b)) for a, b in zip(low, high, strict=True)]
 
 
 def counts_nodes(circuit: Circuit) -> bool:

@@ -120,6 +120,7 @@ def polish(
         reached=held <= target,
         finished=finished,
         removed=sorted(old - new),
+        loss_test_interval=measure.interval(now[1], problem.test.unit, fitted)[0],
     )
     return dataclasses.replace(
         smaller,

@@ -2,7 +2,7 @@
 
 Losses are in nats. "The measure" is what the circuit was cut to (see `measure.py`): the calibrated task
 loss of pairs, the task loss, or the KL to the model. A size counts nodes for a circuit of nodes, edges
-for the others.
+for the others. Intervals are of 95%, over the test items (pairs, not single prompts).
 """
 
 import dataclasses
@@ -13,12 +13,17 @@ from circuitjax.core.schema import from_json, json_schema
 
 __all__ = [
     "FORMAT",
+    "OLDER",
     "Agreement",
     "AuditFigures",
     "Baseline",
     "CheckFigures",
     "EffectFigures",
     "Evidence",
+    "Exhaustive",
+    "Hypothesis",
+    "Interval",
+    "Minimality",
     "PolishFigures",
     "RunFigures",
     "Stability",
@@ -26,9 +31,114 @@ __all__ = [
     "SupersetFigures",
     "Template",
     "UnderFigures",
+    "Worst",
 ]
 
-FORMAT = "circuitjax-audit-2"
+FORMAT = "circuitjax-audit-3"
+OLDER = ("circuitjax-audit-2",)  # without tests, intervals and a run over the whole split
+
+Interval = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Hypothesis:
+    """One hypothesis test; see `hypotheses.py`.
+
+    Attributes:
+      name: `necessity`, `equivalence` or `independence`.
+      null: the null hypothesis, in words.
+      statistic: what was compared; its meaning is in `note`.
+      p: chance of a statistic as extreme under the null, at most.
+      low, high: interval of that chance where it comes from random draws, else None.
+      draws: random sets or permutations; items of a sign test.
+      exceeded: draws that are as extreme; items that speak for the circuit, ties counted half.
+      adjusted: p after Benjamini and Hochberg, over the tests of one audit; None before.
+      note: what to know of it.
+    """
+
+    name: str
+    null: str
+    statistic: float
+    p: float
+    low: float | None
+    high: float | None
+    draws: int
+    exceeded: float
+    adjusted: float | None = None
+    note: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Minimality:
+    """Parts of the circuit against random parts of inflated circuits; see `minimality.py`.
+
+    Attributes:
+      tested: parts that were closed one by one, of `parts` in all.
+      inflated: inflated circuits, each with one random part closed.
+      needed: share of the tested parts that do more than random ones, at a false discovery rate of 5%.
+      low, high: its interval where only a sample was tested; else None.
+      random: median change of a random part, of the log odds in nats.
+      p: {part: p-value}.
+    """
+
+    tested: int
+    parts: int
+    inflated: int
+    needed: float
+    low: float | None
+    high: float | None
+    random: float
+    p: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Worst:
+    """A prompt of the whole split that the circuit answers worst.
+
+    Attributes:
+      prompt, right, wrong: texts.
+      odds: calibrated log odds of the right completion by the circuit, nats.
+      odds_model: by the whole model.
+    """
+
+    prompt: str
+    right: str
+    wrong: str
+    odds: float
+    odds_model: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Exhaustive:
+    """The circuit on the whole held-out split, or a sample of it; see `exhaustive.py`.
+
+    Attributes:
+      exact: whether every prompt of the split was run.
+      how: in words, how the prompts were got.
+      derivations: how many ways the task's grammar has to make an item of any split; estimated where it
+        is too many to count, None where that is unknown.
+      prompts, items: that were run.
+      right: share of the prompts whose right completion is preferred.
+      items_right: share of the items all of whose prompts are.
+      low, high: interval of `items_right`: itself where exact, else Clopper and Pearson's at 95%.
+      loss: mean calibrated task loss, nats.
+      loss_low, loss_high: its bootstrap interval; itself where exact.
+      worst: prompts, the worst first.
+    """
+
+    exact: bool
+    how: str
+    derivations: float | None
+    prompts: int
+    items: int
+    right: float
+    items_right: float
+    low: float
+    high: float
+    loss: float
+    loss_low: float
+    loss_high: float
+    worst: list[Worst]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +149,7 @@ class Baseline:
     loss_empty: float
     kl_empty: float
     accuracy_unpruned: float
+    intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +166,8 @@ class Evidence:
     correlation_within: float | None
     kl_to_model: float
     argmax_agreement: float
+    intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
+    necessity: Hypothesis | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +176,7 @@ class Sufficiency:
 
     loss: float
     loss_uncalibrated: float
+    interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +195,7 @@ class Template:
 
     loss: float
     items: int
+    interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +254,7 @@ class PolishFigures:
     reached: bool
     finished: bool
     removed: list[str]
+    loss_test_interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +267,8 @@ class SupersetFigures:
     adversarial_fraction: float
     adversarial_from: str
     search: list[list[float]]
+    random_intervals: list[Interval | None] | None = None
+    adversarial_interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,6 +283,7 @@ class RunFigures:
     reached: bool
     loss: float
     loss_test: float
+    interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +298,7 @@ class Stability:
     core_share: float
     core_in_circuit: int
     core_loss: float
+    core_interval: Interval | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,6 +313,8 @@ class CheckFigures:
     unit: str
     note: str
     passed: bool | None
+    low: float | None = None
+    high: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,6 +343,9 @@ class AuditFigures:
       seconds: {stage: seconds}.
       settings: `audit`, `search`, `hyper`: dictionaries of the settings.
       checks: the verdict.
+      tests: hypothesis tests, with their p-values before and after correction for their number.
+      minimality, exhaustive: None where `skipped` says why, or in an older audit.
+      bound: what the measure's test loss is at most, at the confidence asked for; None: not asked for.
     """
 
     format: str
@@ -256,6 +381,10 @@ class AuditFigures:
     seconds: dict[str, float]
     settings: dict[str, Any]
     checks: list[CheckFigures]
+    tests: list[Hypothesis] = dataclasses.field(default_factory=list)
+    minimality: Minimality | None = None
+    exhaustive: Exhaustive | None = None
+    bound: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able form; `from_dict` is its inverse."""

@@ -19,12 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.audit.measure import Measure, share_of
+from circuitjax.audit.measure import Measure, intervals, item_losses, share_of
 from circuitjax.audit.record import Sufficiency, Template
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.conditions import norms_of
 from circuitjax.gated.examples import Examples
-from circuitjax.gated.measures import calibrated_odds, mean_task_loss
+from circuitjax.gated.measures import calibrated_odds
 from circuitjax.gated.protocol import GatedModel, Held
 from circuitjax.gated.replacement import ABLATIONS, is_per_prompt, needs_corrupted, refer
 from circuitjax.gated.rows import Batches
@@ -164,7 +164,8 @@ def sufficiency(
         answered = Answers(*(np.concatenate(p)[None, places] for p in zip(*parts, strict=True)))
         loss = float(measure.losses(answered)[0])
         raw = float(answered.losses("binary")[0])
-        figures.setdefault(kind, {})[name] = Sufficiency(loss, raw)
+        (interval,) = measure.interval(answered, test.unit)
+        figures.setdefault(kind, {})[name] = Sufficiency(loss, raw, interval)
     return figures, skipped
 
 
@@ -193,5 +194,7 @@ def by_template(
     found, names = {}, np.array(templates)
     for name in sorted(set(templates)):
         mine = names == name
-        found[name] = Template(float(mean_task_loss(odds[mine])), int(mine.sum()) // unit)
+        losses = item_losses(odds[mine], unit)
+        (interval,) = intervals(losses[None])
+        found[name] = Template(float(losses.mean()), len(losses), interval)
     return found

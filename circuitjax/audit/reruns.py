@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.audit.measure import Measure, members
-from circuitjax.audit.record import RunFigures, Stability
+from circuitjax.audit.record import Interval, RunFigures, Stability
 from circuitjax.audit.worlds import InWorld, World, WorldHyper, stack_worlds
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.policy import side_by_side
@@ -48,7 +48,7 @@ class Rerun:
       nodes, edges: their numbers.
       reached: whether the target is met on the validation items.
       loss: the measure on the validation items, nats.
-      loss_test: on the test items, by the calibration of the former.
+      loss_test, interval: on the test items, by the calibration of the former.
     """
 
     world: str
@@ -59,10 +59,11 @@ class Rerun:
     reached: bool
     loss: float
     loss_test: float
+    interval: Interval | None = None
 
     def figures(self) -> RunFigures:
         """For the record; without the names."""
-        names = ("world", "seed", "nodes", "edges", "reached", "loss", "loss_test")
+        names = ("world", "seed", "nodes", "edges", "reached", "loss", "loss_test", "interval")
         return RunFigures(size=len(self.parts), **{name: getattr(self, name) for name in names})
 
 
@@ -192,7 +193,8 @@ def _cut(
     model, ablation = problem.model, problem.whole.ablation
     circuit = Circuit.of(model, problem.whole.grain, part.opened, ablation=ablation, held=part.held)
     fitted = measure.fit(prober.answers(problem.validation, 0, [chosen.k]))
-    tested = measure.losses(prober.answers(problem.test, 0, [chosen.k]), fitted)
+    told = prober.answers(problem.test, 0, [chosen.k])
+    tested = measure.losses(told, fitted)
     return Rerun(
         world=world,
         seed=seed,
@@ -202,6 +204,7 @@ def _cut(
         reached=chosen.reached,
         loss=chosen.loss,
         loss_test=float(tested[0]),
+        interval=measure.interval(told, problem.test.unit, fitted)[0],
     )
 
 
@@ -242,7 +245,8 @@ def stability(
     smallest = min(len(one) for one in sets)
     few = _some(problem, items)
     fitted = measure.fit(_of_parts(few, measure, few.validation, core))
-    tested = measure.losses(_of_parts(few, measure, few.test, core), fitted)
+    told = _of_parts(few, measure, few.test, core)
+    tested = measure.losses(told, fitted)
     return Stability(
         seeds=[run.seed for run in runs],
         jaccard=float(np.mean(between)) if between else None,
@@ -252,6 +256,7 @@ def stability(
         core_share=len(core) / smallest if smallest else 0.0,
         core_in_circuit=len(core & circuit),
         core_loss=float(tested[0]),
+        core_interval=measure.interval(told, few.test.unit, fitted)[0],
     )
 
 

@@ -19,8 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from circuitjax.audit.measure import Measure
-from circuitjax.audit.record import SupersetFigures
+from circuitjax.audit.measure import Measure, intervals
+from circuitjax.audit.record import Interval, SupersetFigures
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.surrogate import heaviside
 from circuitjax.gated.examples import Batch, Examples
@@ -49,6 +49,8 @@ class Supersets:
       adversarial_from: `search` or `random`.
       search: loss on the search examples by step, one list per start.
       gates: bool `[G]`, that set.
+      random_intervals: of the mean over the random sets of each fraction, over items.
+      adversarial_interval: over items.
     """
 
     fractions: tuple[float, ...]
@@ -58,6 +60,8 @@ class Supersets:
     adversarial_from: str
     search: tuple[tuple[float, ...], ...]
     gates: np.ndarray
+    random_intervals: tuple[Interval | None, ...] = ()
+    adversarial_interval: Interval | None = None
 
     def figures(self) -> SupersetFigures:
         """For the record; without the gates."""
@@ -68,6 +72,8 @@ class Supersets:
             adversarial_fraction=self.adversarial_fraction,
             adversarial_from=self.adversarial_from,
             search=[list(path) for path in self.search],
+            random_intervals=list(self.random_intervals),
+            adversarial_interval=self.adversarial_interval,
         )
 
 
@@ -111,7 +117,8 @@ def supersets(
     shares.append(1.0)
     batches = batches_of(model)
     asked = Asked(model, batches, test, full=measure.full)
-    found = measure.losses(answered(model, asked, rows))
+    given = answered(model, asked, rows)
+    found, by_item = measure.losses(given), measure.item_losses(given, test.unit)
     worst = int(np.argmax(found))
     starts = np.stack([kept, rows[worst]])
     (pair,) = references(model, [batches.whole(search)], full=measure.full)
@@ -121,10 +128,14 @@ def supersets(
     )
     best = np.unravel_index(int(np.argmax(path)), path.shape)
     searched = masks[best]
-    loss = float(measure.losses(answered(model, asked, [searched]))[0])
+    worst_found = answered(model, asked, [searched])
+    loss = float(measure.losses(worst_found)[0])
     by_search = loss >= found[worst]
     final = searched if by_search else rows[worst]
     grid = (0.0, *fractions, 1.0)
+    at = np.array(shares)
+    final_items = measure.item_losses(worst_found, test.unit)[0] if by_search else by_item[worst]
+    ends = intervals(np.stack([*(by_item[at == s].mean(axis=0) for s in grid), final_items]))
     return Supersets(
         fractions=grid,
         random=tuple(
@@ -136,6 +147,8 @@ def supersets(
         adversarial_from="search" if by_search else "random",
         search=tuple(tuple(float(x) for x in row) for row in path),
         gates=final,
+        random_intervals=tuple(ends[:-1]),
+        adversarial_interval=ends[-1],
     )
 
 

@@ -2,17 +2,18 @@
 
     schema = json_schema(Report)             a JSON schema (draft 2020-12), from the annotations
     report = from_json(Report, fields, "report.json")
-    report = read_record(Report, path, "circuitjax-report-2")   a sealed one, from its file
+    report = read_record(Report, path, "circuitjax-report-3")   a sealed one, from its file
 
 Annotations are of str, int, float, bool, None, Any, Literal, unions, list, tuple, dict with text keys,
 and further dataclasses. `records.check_types` checks one level; `from_json` goes through all of them.
+A field that an older format lacks has a default, which stands in for it in such a record alone.
 """
 
 import dataclasses
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from circuitjax.core.records import HASH, check_types, open_sealed
@@ -61,13 +62,16 @@ def _of(kind: Any) -> dict[str, Any]:
     return {}
 
 
-def from_json(cls: type[_Record], fields: Mapping[str, Any], where: str) -> _Record:
+def from_json(
+    cls: type[_Record], fields: Mapping[str, Any], where: str, *, older: bool = False
+) -> _Record:
     """A dataclass from what `dataclasses.asdict` and JSON made of it.
 
     Args:
       cls: of the record.
       fields: as read.
       where: what messages call them.
+      older: fields that have a default may be missing.
 
     Raises:
       ValueError: a field that is missing, unknown or of another type: one line that names it.
@@ -76,40 +80,54 @@ def from_json(cls: type[_Record], fields: Mapping[str, Any], where: str) -> _Rec
         raise ValueError(f"{where} is {type(fields).__name__}; it must be an object")
     assert dataclasses.is_dataclass(cls)
     names = {field.name for field in dataclasses.fields(cls)}
-    for what, wrong in (("lacks", names - set(fields)), ("has the unknown", set(fields) - names)):
+    spared = {field.name for field in dataclasses.fields(cls) if older and _has_default(field)}
+    lacking, unknown = names - spared - set(fields), set(fields) - names
+    for what, wrong in (("lacks", lacking), ("has the unknown", unknown)):
         if wrong:
             raise ValueError(f"{where} {what} field {min(wrong)!r}")
     check_types(cls, fields, where)
     kinds = typing.get_type_hints(cls)
-    return cls(**{name: _back(kinds[name], fields[name], f"{where}: {name}") for name in names})
+    known = [name for name in names if name in fields]
+    return cls(**{n: _back(kinds[n], fields[n], f"{where}: {n}", older) for n in known})
 
 
-def read_record(cls: type[_Record], path: str | os.PathLike[str], form: str) -> _Record:
+def _has_default(field: Any) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
+
+
+def read_record(
+    cls: type[_Record], path: str | os.PathLike[str], form: str, older: Sequence[str] = ()
+) -> _Record:
     """A dataclass from the sealed JSON file that holds its fields, its `format` among them.
 
     Args:
       cls: of the record.
       path: the file.
       form: its format, with the version.
+      older: formats that lack fields which have a default by now; sealed as well.
 
     Raises:
       ValueError: none there, one that was changed, or of another version: one line.
     """
-    fields = open_sealed(path, form).to_dict()
+    found = open_sealed(path, form, older=older)
+    if not found.sealed:
+        raise ValueError(f"{os.fspath(path)} is damaged: it lacks the field {HASH!r}")
+    fields = found.to_dict()
     fields.pop(HASH)
-    return from_json(cls, fields, os.fspath(path))
+    return from_json(cls, fields, os.fspath(path), older=fields["format"] in older)
 
 
-def _back(kind: Any, value: Any, where: str) -> Any:
+def _back(kind: Any, value: Any, where: str, older: bool) -> Any:
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return from_json(kind, value, where)
+        return from_json(kind, value, where, older=older)
     if origin in (typing.Union, types.UnionType):
         kinds = [one for one in inner if one is not type(None)]
-        return value if value is None or len(kinds) > 1 else _back(kinds[0], value, where)
+        return value if value is None or len(kinds) > 1 else _back(kinds[0], value, where, older)
     if origin in (list, tuple) and inner and isinstance(value, list | tuple):
         each = inner if origin is tuple and inner[-1] is not Ellipsis else [inner[0]] * len(value)
-        return origin(_back(one, item, where) for one, item in zip(each, value, strict=True))
+        return origin(_back(k, item, where, older) for k, item in zip(each, value, strict=True))
     if origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {key: _back(inner[1], item, f"{where}: {key}") for key, item in value.items()}
+        return {k: _back(inner[1], item, f"{where}: {k}", older) for k, item in value.items()}
     return value

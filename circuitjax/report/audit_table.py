@@ -4,21 +4,30 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from circuitjax.audit.record import FORMAT, AuditFigures, CheckFigures
+from circuitjax.audit.check import LEVEL
+from circuitjax.audit.record import FORMAT, OLDER, AuditFigures, CheckFigures
 from circuitjax.core.schema import read_record
+from circuitjax.core.statistics import adjusted
 from circuitjax.report.statistics import geometric_mean
 from circuitjax.report.table import markdown_table
 
-__all__ = ["checks_table", "controls_table", "polish_table", "read_audit", "read_audits"]
+__all__ = [
+    "checks_table",
+    "controls_table",
+    "hypotheses_table",
+    "polish_table",
+    "read_audit",
+    "read_audits",
+]
 
 
 def read_audit(path: pathlib.Path) -> AuditFigures:
-    """Reads an `audit.json` of this version.
+    """Reads an `audit.json` of this version or the one before, which has no tests and no intervals.
 
     Raises:
       ValueError: none there, one that was changed, or of another version: one line.
     """
-    return read_record(AuditFigures, path, FORMAT)
+    return read_record(AuditFigures, path, FORMAT, OLDER)
 
 
 def read_audits(directory: pathlib.Path) -> list[AuditFigures]:
@@ -70,6 +79,26 @@ def checks_table(audits: Sequence[AuditFigures]) -> str:
     counts = (f"{a} of {b}" for a, b in zip(held, taken, strict=True))
     rows.append(["hold", "", *counts])
     return markdown_table(["check", "wanted", *_columns(audits)], rows)
+
+
+def hypotheses_table(audits: Sequence[AuditFigures]) -> str:
+    """A row per hypothesis test, a column per circuit: p-values adjusted over all tests of all of them.
+
+    After Benjamini and Hochberg; in bold those that reject their null hypothesis at 5%.
+    """
+    found = [(name, test) for name, one in enumerate(audits) for test in one.tests]
+    values = adjusted([test.p for _, test in found])
+    cells: dict[tuple[str, int], str] = {}
+    for (place, test), value in zip(found, values, strict=True):
+        text = f"{value:.3g}"
+        cells[test.name, place] = f"**{text}**" if value <= LEVEL else text
+    rows: list[list[Any]] = [
+        [name, *(cells.get((name, place)) for place in range(len(audits)))]
+        for name in dict.fromkeys(test.name for _, test in found)
+    ]
+    needed = [None if a.minimality is None else f"{a.minimality.needed:.2f}" for a in audits]
+    rows.append(["share of parts needed", *needed])
+    return markdown_table(["test", *_columns(audits)], rows)
 
 
 def polish_table(audits: Sequence[AuditFigures]) -> str:

@@ -11,6 +11,7 @@ _UNFINISHED = (
     " An audit polishes for a limited number of rounds, and there was more to try: `cj.polish` on the "
     "circuit in polished/ goes on."
 )
+_HEADER = ("of", "check", "figure", "95% interval", "wanted", "unit", "holds", "note")
 _ASTRAY = 10  # times the size of the smallest: no circuit of that search
 _MEASURES = {"calibrated": "calibrated task loss", "task": "task loss", "kl": "KL to the model"}
 
@@ -31,7 +32,14 @@ def _held(check: CheckFigures) -> str:
         return f"not taken: {check.note}"
     sign = "<=" if check.at_most else ">="
     note = f" ({check.note})" if check.note else ""
-    return f"{check.figure:.3f} {sign} {check.threshold:.3g} {check.unit}{note}"
+    return f"{check.figure:.3f}{_between(check)} {sign} {check.threshold:.3g} {check.unit}{note}"
+
+
+def _between(check: CheckFigures) -> str:
+    """The figure's interval."""
+    if check.low is None or check.high is None:
+        return ""
+    return f" ({check.low:.3f} to {check.high:.3f})"
 
 
 def audit_markdown(figures: AuditFigures) -> str:
@@ -44,6 +52,7 @@ def audit_markdown(figures: AuditFigures) -> str:
             check.group,
             check.name,
             check.figure,
+            _between(check).strip(" ()") or None,
             f"{'<=' if check.at_most else '>='} {check.threshold:.3g}",
             check.unit,
             words[check.passed],
@@ -59,13 +68,72 @@ def audit_markdown(figures: AuditFigures) -> str:
         f"{counts[True]} hold, {counts[False]} do not, {counts[None]} could not be taken. "
         "Losses are in nats; what a threshold means is for the reader to weigh: there is no total "
         "score.",
-        markdown_table(["of", "check", "figure", "wanted", "unit", "holds", "note"], rows),
+        markdown_table(_HEADER, rows),
+        *_tests(figures),
+        *_whole_split(figures),
         *_searches(figures),
         *_details(figures),
         "## Seconds",
         ", ".join(f"{name} {value:.0f}" for name, value in figures.seconds.items()),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _tests(figures: AuditFigures) -> list[str]:
+    """The hypothesis tests: what each assumes, and what became of it."""
+    if not figures.tests:
+        return []
+    rows = [
+        [test.name, test.null, f"{test.p:.3g}",
+         None if test.adjusted is None else f"{test.adjusted:.3g}", test.note]
+        for test in figures.tests
+    ]  # fmt: skip
+    parts = [
+        "## Tests",
+        "p is the chance of what was seen, or more, if the null hypothesis holds; adjusted after "
+        "Benjamini and Hochberg for the number of tests. A small p of necessity speaks for the circuit, "
+        "a small one of the others against it.",
+        markdown_table(["test", "null hypothesis", "p", "adjusted", "note"], rows),
+    ]
+    found = figures.minimality
+    if found is not None:
+        idle = [name for name, p in sorted(found.p.items(), key=lambda item: -item[1]) if p > 0.05]
+        more = f"; the least likely to be needed: {', '.join(idle[:10])}" if idle else ""
+        parts.append(
+            f"Of {found.tested} parts tested ({found.parts} in all) {100 * found.needed:.0f}% do more "
+            f"than random parts of {found.inflated} inflated circuits, at a false discovery rate of "
+            f"5%{more}."
+        )
+    return parts
+
+
+def _whole_split(figures: AuditFigures) -> list[str]:
+    found = figures.exhaustive
+    if found is None:
+        return []
+    unit = "pairs" if figures.paired else "examples"
+    bound = (
+        "exactly"
+        if found.exact
+        else f"95% interval after Clopper and Pearson {found.low:.5f} to {found.high:.5f}"
+    )
+    rows = [
+        [f"`{_one_line(w.prompt)}`", f"`{_one_line(w.right)}`", f"`{_one_line(w.wrong)}`",
+         w.odds, w.odds_model]
+        for w in found.worst
+    ]  # fmt: skip
+    return [
+        "## The whole held-out split",
+        f"{found.prompts} prompts ({found.how}): {found.right:.5f} of them are answered right; of the "
+        f"{found.items} {unit} {found.items_right:.5f} wholly ({bound}). Mean loss {found.loss:.4f} "
+        f"nats ({found.loss_low:.4f} to {found.loss_high:.4f}).",
+        markdown_table(["worst prompts", "right", "wrong", "odds, circuit", "odds, model"], rows),
+    ]
+
+
+def _one_line(text: str) -> str:
+    """A text within a cell of a table."""
+    return text.encode("unicode_escape").decode().replace("`", "'")
 
 
 def _searches(figures: AuditFigures) -> list[str]:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from circuitjax.core.statistics import require_share, resampled_means
+
 __all__ = ["bootstrap_interval", "geometric_mean"]
 
 
@@ -45,12 +47,10 @@ def bootstrap_interval(
     Reference: Efron and Tibshirani 1993, "An introduction to the bootstrap", chapter 13.
     """
     geometric_mean(values)  # refuses what has no logarithm
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level}; it must be in (0, 1)")
+    require_share("level", level)
     if len(values) < 2:
         return math.nan, math.nan
     logs = np.sort(np.log(np.asarray(values, float)))  # whatever order tasks come in
-    drawn = np.random.default_rng(seed).integers(len(logs), size=(samples, len(logs)))
-    means = logs[drawn].mean(axis=1)
+    means = resampled_means(logs, samples, seed)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(np.exp(low)), float(np.exp(high))

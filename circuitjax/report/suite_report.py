@@ -29,6 +29,7 @@ from circuitjax.report.suite_table import (
     markdown_report,
     summary_rows,
     sweep,
+    with_adjusted,
 )
 
 __all__ = ["Parts", "Picture", "overlaps_of", "parts_of", "pictures_of", "write_report"]
@@ -150,7 +151,7 @@ def write_report(
         ("suite.md", markdown),
         ("summary.csv", csv_text(list(summary[0]) if summary else [], summary)),
         ("timings.csv", csv_text(list(timings[0]) if timings else [], timings)),
-        ("suite.csv", csv_text(COLUMNS, rows)),
+        ("suite.csv", csv_text(COLUMNS, with_adjusted(rows))),
     ):
         write_bytes(directory / name, text.encode())
     return markdown

@@ -5,7 +5,8 @@ pairs but for `loss_validation`, where the circuit was cut.
 
 A group is what is held fixed while tasks vary: (model, grain, ranking, target). A task's edges in a
 group are the geometric mean over its seeds; tasks that missed the target in some seed, whose empty
-circuit meets it, or that failed, are counted apart and have no edges.
+circuit meets it, or that failed, are counted apart and have no edges. The p-value of a circuit's
+necessity is adjusted after Benjamini and Hochberg over the cells of its group.
 """
 
 import csv
@@ -15,6 +16,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from circuitjax.core.statistics import adjusted
 from circuitjax.report.statistics import bootstrap_interval, geometric_mean
 from circuitjax.report.table import markdown_table
 
@@ -33,6 +35,7 @@ __all__ = [
     "record_of",
     "summary_rows",
     "sweep",
+    "with_adjusted",
 ]
 
 Row = Mapping[str, Any]
@@ -42,10 +45,11 @@ _REPORT = (
     *("status", "nodes", "edges", "nodes_total", "edges_total", "loss_unpruned", "loss_empty"),
     *("loss_validation", "loss_circuit", "loss_without_circuit", "accuracy_circuit", "kl_to_model"),
 )
-COLUMNS = (*CELL, *_REPORT, "random_low", "random_median", "random_high", "note")
+_P = ("necessity_p", "necessity_adjusted")
+COLUMNS = (*CELL, *_REPORT, "random_low", "random_median", "random_high", *_P, "note")
 _SHOWN = (
     *("task", "seed", "status", "nodes", "edges", "loss_unpruned", "loss_circuit"),
-    *("loss_without_circuit", "random_median", "kl_to_model"),
+    *("loss_without_circuit", "random_median", "necessity_adjusted", "kl_to_model"),
 )
 
 
@@ -100,6 +104,7 @@ def record_of(report: Any) -> dict[str, Any]:
         "random_median": middle,
         "random_high": high,
         "random": random,
+        "necessity_p": None if report.necessity is None else report.necessity.p,
         "seconds_by_stage": dict(report.seconds),
         "note": "",
     }
@@ -119,6 +124,16 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.6g}"
     return "" if value is None else value
+
+
+def with_adjusted(rows: Sequence[Row]) -> list[Row]:
+    """The rows, each with its `necessity_adjusted`; None where a row has no p-value."""
+    found: dict[int, float] = {}
+    for mine in groups_of(rows).values():
+        known = [row for row in mine if row.get("necessity_p") is not None]
+        values = adjusted([row["necessity_p"] for row in known])
+        found |= {id(row): value for row, value in zip(known, values, strict=True)}
+    return [{**row, "necessity_adjusted": found.get(id(row))} for row in rows]
 
 
 def groups_of(rows: Sequence[Row]) -> dict[Group, list[Row]]:
@@ -201,6 +216,7 @@ def markdown_report(rows: Sequence[Row], failures: Mapping[str, str]) -> str:
       rows: of finished cells.
       failures: {key of a cell: why it failed}.
     """
+    rows = with_adjusted(rows)
     groups = groups_of(rows)
     header = ("group", "tasks", "reached", "edges", "95% interval over tasks")
     lines = []

@@ -26,16 +26,25 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def summary_lines(report: Any) -> str:
-    """What a pruning run prints at its end, of its `Report`; losses in nats on the test split."""
+    """What a pruning run prints at its end, of its `Report`; losses in nats on the test split.
+
+    In parentheses stand bootstrap intervals at 95% over the test items.
+    """
+
+    def told(name: str) -> str:
+        interval = report.intervals.get(name)
+        between = "" if interval is None else f" ({interval[0]:.4f} to {interval[1]:.4f})"
+        return f"{getattr(report, name):.4f}{between}"
+
     rows = [
         ("status", f"{report.status} ({_target(report)})"),
         ("nodes", f"{report.nodes} of {report.nodes_total}"),
         ("edges", f"{report.edges} of {report.edges_total}"),
-        ("loss, whole model", f"{report.loss_unpruned:.4f}"),
-        ("loss, circuit", f"{report.loss_circuit:.4f}"),
-        ("loss, circuit uncalibrated", f"{report.loss_circuit_uncalibrated:.4f}"),
-        ("loss, empty circuit", f"{report.loss_empty:.4f}"),
-        ("loss without the circuit", f"{report.loss_without_circuit:.4f}"),
+        ("loss, whole model", told("loss_unpruned")),
+        ("loss, circuit", told("loss_circuit")),
+        ("loss, circuit uncalibrated", told("loss_circuit_uncalibrated")),
+        ("loss, empty circuit", told("loss_empty")),
+        ("loss without the circuit", told("loss_without_circuit")),
     ]
     random = report.loss_without_random
     if random:
@@ -43,11 +52,15 @@ def summary_lines(report: Any) -> str:
         rows.append(
             ("loss without random sets", f"{low:.4f} to {high:.4f} ({len(random)} matched sets)")
         )
+    test = report.necessity
+    if test is not None:
+        counted = f"{test.exceeded:g} of {test.draws} random sets hurt as much"
+        rows.append(("necessity", f"p = {test.p:.3g} ({counted})"))
     seconds = ", ".join(f"{name} {value:.0f}" for name, value in report.seconds.items())
     accuracy = f"{report.accuracy_unpruned:.3f} / {report.accuracy_circuit:.3f}"
     rows += [
         ("accuracy, model / circuit", accuracy),
-        ("KL(model || circuit)", f"{report.kl_to_model:.4f} nats"),
+        ("KL(model || circuit)", f"{told('kl_to_model')} nats"),
         ("seconds", seconds),
     ]
     if report.beats_model:

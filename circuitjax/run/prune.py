@@ -175,7 +175,8 @@ def _run(
     circuit = as_circuit(problem, best, facts)
     say("testing the evidence")
     with _timed(seconds, "evidence"):
-        figures = {**base, **evidence(problem, search, circuit, best.job.seed)}
+        found = evidence(problem, search, circuit, best.job.seed)
+        figures = {**base, **found, "intervals": {**base["intervals"], **found["intervals"]}}
     with _timed(seconds, "writing"):
         circuit.save(run.directory / "circuit", run.model)
         draw_run(run, circuit, candidates, best, base, history)

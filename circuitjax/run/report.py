@@ -10,14 +10,15 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from circuitjax.audit.record import CheckFigures
+from circuitjax.audit.record import CheckFigures, Hypothesis, Interval
 from circuitjax.core.files import write_json
 from circuitjax.core.records import seal
 from circuitjax.core.schema import from_json, json_schema, read_record
 
 __all__ = ["FORMAT", "JobReport", "PointReport", "Report", "read_report"]
 
-FORMAT = "circuitjax-report-2"
+FORMAT = "circuitjax-report-3"
+OLDER = ("circuitjax-report-2",)  # without intervals and without the test of necessity
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,8 @@ class Report:
       gates_before_cleanup, k, k_after_training, k_inside, k_after, loss_validation, kl_validation: of
         the job that became the circuit, see `JobReport`.
       loss_unpruned, accuracy_unpruned, loss_empty, kl_empty: see `audit.evidence.baseline`.
-      loss_circuit ... argmax_agreement: see `audit.evidence.evidence`.
+      loss_circuit ... argmax_agreement, necessity: see `audit.evidence.evidence`.
+      intervals: {figure: 95% interval over test items}.
       beats_model: whether the circuit's loss is below the whole model's.
       calibration: of the circuit.
       jobs: all of them.
@@ -165,6 +167,8 @@ class Report:
     seconds: dict[str, float]
     config: dict[str, Any]
     versions: dict[str, str]
+    intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
+    necessity: Hypothesis | None = None
 
     @staticmethod
     def schema() -> dict[str, Any]:
@@ -186,9 +190,9 @@ class Report:
 
 
 def read_report(path: pathlib.Path) -> Report:
-    """Reads a `report.json` of this version.
+    """Reads a `report.json` of this version or the one before, which has no intervals.
 
     Raises:
       ValueError: none there, one that was changed, or of another version: one line.
     """
-    return read_record(Report, path, FORMAT)
+    return read_record(Report, path, FORMAT, OLDER)

@@ -26,9 +26,11 @@ __all__ = [
     "EncodedExamples",
     "Example",
     "ExampleSampler",
+    "both_prompts",
     "draw_encoded",
     "draw_examples",
     "encode_examples",
+    "encode_usable",
     "flaws",
     "from_pairs",
 ]
@@ -278,6 +280,12 @@ def encode_examples(tokenizer: Tokenizer, examples: Sequence[Example]) -> Encode
     return _stack(good, tokenizer.bos_id)
 
 
+def encode_usable(tokenizer: Tokenizer, examples: Sequence[Example]) -> EncodedExamples | None:
+    """Encodes those that break no rule of `encode_examples`; None if there is none."""
+    rows = [row for row in _rows(tokenizer, examples) if not isinstance(row, str)]
+    return _stack(rows, tokenizer.bos_id) if rows else None
+
+
 def flaws(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[str | None]:
     """For each example what is wrong with it, see `encode_examples`; None where nothing is."""
     return [row if isinstance(row, str) else None for row in _rows(tokenizer, examples)]
@@ -298,7 +306,8 @@ def from_pairs(pairs: Iterable[Pair]) -> list[Example]:
     return examples
 
 
-def _prompts(example: Example) -> tuple[str, str]:
+def both_prompts(example: Example) -> tuple[str, str]:
+    """The texts of an example that must all fall in one split."""
     return example.clean, example.corrupted
 
 
@@ -325,10 +334,10 @@ def _drawn(
         rng = random.Random(f"{task.name}/{split}/{seed}")
         candidates = task.candidates(tokenizer, rng, exclude_templates)
         if task.pool:
-            splits = split_pool(task.pool, _prompts)
+            splits = split_pool(task.pool, both_prompts)
             stream = (example for example in candidates if splits[example] == split)
         else:
-            stream = in_split(split, candidates, _prompts, lambda e: e[:1])
+            stream = in_split(split, candidates, both_prompts, lambda e: e[:1])
         wanted = len(task.pool) if count is None else count
     taken, rows, looked, reason = gather(stream, wanted, lambda block: _rows(tokenizer, block))
     if not taken or (len(taken) < wanted and count is not None):

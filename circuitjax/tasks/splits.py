@@ -28,13 +28,16 @@ from circuitjax.tasks.tokenizer import Tokenizer
 __all__ = [
     "SHARES",
     "SPLITS",
+    "both_prompts",
     "draw",
     "draw_pairs",
+    "encode_usable",
     "gather",
     "in_split",
     "split_of",
     "split_of_text",
     "split_pool",
+    "splitter",
 ]
 
 _Item = TypeVar("_Item")
@@ -76,7 +79,7 @@ def split_of_text(text: str) -> str:
 
 
 @functools.lru_cache(maxsize=64)
-def _splitter(task: Task) -> Callable[[str], str]:
+def splitter(task: Task) -> Callable[[str], str]:
     """`split_of`, or `split_of_text` where the names in a task's own prompts do not split."""
     candidates = task.candidates(random.Random(f"{task.name}/names"))
     seen = {split_of(pair.positive) for pair in itertools.islice(candidates, _PROBES)}
@@ -180,7 +183,19 @@ def gather(
     return items, rows, looked, reason
 
 
-def _both(pair: Pair) -> tuple[str, str]:
+def encode_usable(task: Task, tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[Row | str]:
+    """As `encode_pairs`; what is too short or too long for the task is refused too."""
+    longest = task.longest or 10**9
+    return [
+        row
+        if isinstance(row, str) or task.shortest <= len(row.positive) <= longest
+        else f"a prompt of {len(row.positive)} tokens"
+        for row in encode_pairs(tokenizer, pairs)
+    ]
+
+
+def both_prompts(pair: Pair) -> tuple[str, str]:
+    """The texts of a pair that must all fall in one split."""
     return pair.positive, pair.negative
 
 
@@ -202,21 +217,12 @@ def _accepted(
     candidates = task.candidates(rng, exclude_templates)
     stream: Iterator[Pair]
     if task.pool:
-        splits = split_pool(task.pool, _both)
+        splits = split_pool(task.pool, both_prompts)
         stream = (pair for pair in candidates if splits[pair] == split)
     else:
-        stream = in_split(split, candidates, _both, _both, _splitter(task))
-    longest = task.longest or 10**9
-
-    def encode(block: list[Pair]) -> list[Row | str]:
-        return [
-            row
-            if isinstance(row, str) or task.shortest <= len(row.positive) <= longest
-            else f"a prompt of {len(row.positive)} tokens"
-            for row in encode_pairs(tokenizer, block)
-        ]
-
+        stream = in_split(split, candidates, both_prompts, both_prompts, splitter(task))
     wanted = len(task.pool) if size is None else size
+    encode = functools.partial(encode_usable, task, tokenizer)
     pairs, rows, looked, reason = gather(stream, wanted, encode)
     if (size is None and not pairs) or (size is not None and len(pairs) < size):
         last = f"; the last one refused: {reason}" if reason else ""

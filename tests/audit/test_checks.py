@@ -16,6 +16,9 @@ from circuitjax.audit.record import (
     Baseline,
     EffectFigures,
     Evidence,
+    Exhaustive,
+    Hypothesis,
+    Minimality,
     PolishFigures,
     RunFigures,
     Stability,
@@ -23,8 +26,10 @@ from circuitjax.audit.record import (
     SupersetFigures,
     Template,
 )
+from circuitjax.core.records import seal
 from circuitjax.prune.defaults import default_hyper, default_search
 from circuitjax.prune.provenance import hyper_of, search_of
+from circuitjax.report.audit_table import read_audit
 from tests.audit.planted_audit import circuit_of
 from tests.prune.planted import PLANTED, SEARCH
 
@@ -39,9 +44,16 @@ EVIDENCE = Evidence(
     correlation_within=0.8,
     kl_to_model=0.1,
     argmax_agreement=0.95,
+    intervals={"loss_circuit": (0.13, 0.16), "kl_to_model": (0.05, 0.2)},
+    necessity=Hypothesis("necessity", "", 0.7, 0.005, 0.0, 0.02, 200, 0),
 )
 BASE = Baseline(loss_unpruned=0.01, loss_empty=0.69, kl_empty=2.0, accuracy_unpruned=1.0)
-FIGURES = dataclasses.asdict(BASE) | dataclasses.asdict(EVIDENCE)
+FIGURES = {**vars(BASE), **vars(EVIDENCE)}
+TESTS = [
+    dataclasses.replace(EVIDENCE.necessity, adjusted=0.01),
+    Hypothesis("equivalence", "", 0.5, 0.9, None, None, 40, 20, 0.9),
+    Hypothesis("independence", "", 0.01, 0.3, 0.2, 0.4, 60, 20, 0.4),
+]
 RUN = RunFigures("task", 0, 10, 12, 10, True, 0.14, 0.15)
 POLISH = PolishFigures(
     nodes_before=10,
@@ -99,6 +111,8 @@ AUDIT = AuditFigures(
     seconds={"data": 1.0},
     settings={},
     checks=[],
+    tests=TESTS,
+    minimality=Minimality(5, 10, 100, 0.95, 0.9, 0.99, 0.1, {"x": 0.01}),
 )
 
 
@@ -129,7 +143,7 @@ def test_the_short_form_fails_what_the_figures_fail():
     for name, value in (
         ("loss_circuit", 0.19),  # above 1.25 times the target
         ("loss_circuit", 0.005),  # better than the model
-        ("necessity_percentile", 0.94),
+        ("necessity", dataclasses.replace(EVIDENCE.necessity, p=0.06)),
         ("kl_to_model", 0.51),
         ("argmax_agreement", 0.89),
         ("correlation_within", 0.49),
@@ -251,6 +265,106 @@ def test_every_figure_is_held_to_its_threshold_from_both_sides(name, good, bad):
     assert audit(**bad)[name].passed is False
 
 
+def with_p(name, adjusted):
+    tests = [dataclasses.replace(t, adjusted=adjusted) if t.name == name else t for t in TESTS]
+    return {"tests": tests}
+
+
+def answered(share, exact=True):
+    facts = (0.99, share, 0.93, 0.97, 0.1, 0.1, 0.1, [])
+    return {"exhaustive": Exhaustive(exact, "all", None, 200, 100, *facts)}
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        (
+            "p of the circuit among random sets of its shape",
+            with_p("necessity", 0.05),
+            with_p("necessity", 0.051),
+        ),
+        (
+            "p of the circuit against the model, item by item",
+            with_p("equivalence", 0.05),
+            with_p("equivalence", 0.049),
+        ),
+        (
+            "p of the model's outcome against what is left without the circuit",
+            with_p("independence", 0.05),
+            with_p("independence", 0.049),
+        ),
+        (
+            "parts that do no more than random parts",
+            {"minimality": Minimality(9, 9, 100, 0.91, None, None, 0.1, {})},
+            {"minimality": Minimality(9, 9, 100, 0.89, None, None, 0.1, {})},
+        ),
+        ("answered right on the whole split", answered(0.95), answered(0.94)),
+        (
+            "answered right on a sample of the whole split",
+            answered(0.95, exact=False),
+            answered(0.94, exact=False),
+        ),
+    ],
+)
+def test_tests_are_held_to_their_level_after_correction(name, good, bad):
+    assert audit(**good)[name].passed
+    assert audit(**bad)[name].passed is False
+
+
+def test_a_bound_is_a_check_where_it_was_asked_for():
+    name = "test loss at most, with confidence 0.95"
+    assert name not in audit()
+    asked = {"settings": {"audit": {"confidence": 0.95}}}
+    assert audit(**asked, bound=0.15)[name].passed
+    assert audit(**asked, bound=0.151)[name].passed is False
+
+
+def test_losses_have_their_intervals():
+    checks = audit()
+    assert (checks["test loss"].low, checks["test loss"].high) == (0.13, 0.16)
+    assert checks["test loss without calibration"].low is None
+    sufficient = {"zero": {"free": Sufficiency(0.2, 0.3, (0.1, 0.4))}}
+    assert audit(sufficiency=sufficient)["zero replacement"].high == 0.4
+    around = dataclasses.replace(
+        AUDIT.supersets,
+        random_intervals=[(0.0, 0.1), (0.2, 0.5), None],
+        adversarial_interval=(0.6, 0.7),
+    )
+    checks = audit(supersets=around)
+    assert checks["random supersets, worst mean over fractions"].high == 0.5
+    assert checks["adversarial superset"].low == 0.6
+    after = dataclasses.replace(POLISH, loss_test_interval=(0.14, 0.17))
+    check = audit(polish=after)["test loss after polish, above target and circuit"]
+    assert (check.low, check.high) == pytest.approx((-0.01, 0.02))
+    sampled = audit()["parts that do no more than random parts"]
+    assert (sampled.low, sampled.high) == pytest.approx((0.01, 0.1))
+
+
+def test_an_audit_of_the_version_before_is_read_without_what_it_lacks(tmp_path):
+    fields = json.loads(json.dumps(AUDIT.to_dict()))
+    for name in ("tests", "minimality", "exhaustive", "bound"):
+        del fields[name]
+    for part in ("evidence", "baseline"):
+        fields[part].pop("intervals")
+    fields["evidence"].pop("necessity")
+    fields["stability"].pop("core_interval")
+    path = tmp_path / "audit.json"
+    path.write_text(json.dumps(seal(fields)))
+    with pytest.raises(ValueError, match="lacks field"):
+        read_audit(path)  # a record of this version lacks nothing
+    path.write_text(json.dumps(seal({**fields, "format": "circuitjax-audit-2"})))
+    found = read_audit(path)
+    assert found.tests == []
+    assert found.evidence.loss_circuit == EVIDENCE.loss_circuit
+    checks = {check.name: check for check in full_checks(found)}
+    assert checks["test loss"].passed
+    assert checks["p of the circuit among random sets of its shape"].passed is None
+    del fields["grain"]
+    path.write_text(json.dumps(seal({**fields, "format": "circuitjax-audit-2"})))
+    with pytest.raises(ValueError, match="lacks field 'grain'"):
+        read_audit(path)
+
+
 def test_what_was_not_done_is_not_judged():
     skipped = dict.fromkeys(("polish", "supersets", "nonsense", "stability"), "not asked for")
     checks = audit(polish=None, supersets=None, runs=[], stability=None, skipped=skipped)
@@ -272,6 +386,10 @@ def test_what_was_not_done_is_not_judged():
         ({"pairs": 0}, "pairs is 0"),
         ({"fractions": (0.5, 1.0)}, "each must be in"),
         ({"seed": -1}, "seed is -1"),
+        ({"random_sets": 0}, "random_sets is 0"),
+        ({"confidence": 1.0}, r"confidence is 1.0; it must be in \(0, 1\)"),
+        ({"confidence": 0.0}, r"confidence is 0.0; it must be in \(0, 1\)"),
+        ({"exhaustive": -1}, "exhaustive is -1"),
     ],
 )
 def test_a_bad_configuration_is_refused(changes, message):

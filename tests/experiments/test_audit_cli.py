@@ -26,6 +26,8 @@ BAD = {
     "few seeds": (["--circuit=%s/circuit", "--num_seeds=4"], "seeds is 4"),
     "steps": (["--circuit=%s/circuit", "--steps=0"], "steps is 0"),
     "batch": (["--circuit=%s/circuit", "--batch_size=-1"], "batch_size is -1"),
+    "confidence": (["--circuit=%s/circuit", "--confidence=1"], "confidence is 1.0; it must be in"),
+    "random sets": (["--circuit=%s/circuit", "--random_sets=0"], "random_sets is 0"),
     "polish": (["--nopolish", "--polish_at=own"], "--polish_at has no meaning with --nopolish"),
     "foreign": (
         ["--circuit=%s/circuit", "--model=%s/model", "--task=%s/good.jsonl", "--out=%s/mine"],
@@ -74,12 +76,18 @@ def test_one_command_audits_and_again_shows(folder):
     good = filled(
         ["--circuit=%s/circuit", "--model=%s/model", "--task=%s/good.jsonl", "--out=%s/out"], folder
     )
-    first, again = drive("audit", [[*good, "--steps=20"], [*good, "--steps=20"]], folder)
+    good += ["--steps=20", "--exhaustive", "--confidence=0.9", "--random_sets=50"]
+    first, again = drive("audit", [good, good], folder)
     assert first[0] == 0, first[2]
     assert again[0] == 0, again[2]
     figures = json.loads((folder / "out" / "audit.json").read_text())
     for check in figures["checks"]:
         assert check["name"] in first[1]
         assert check["name"] in again[1]
+    # The file's pairs are few, so all of the test split is run.
+    assert figures["exhaustive"]["exact"]
+    assert figures["exhaustive"]["items"] > 20
+    assert figures["tests"][0]["draws"] <= 50
+    assert "test loss at most, with confidence 0.9" in first[1]
     assert "sufficiency, necessity" in first[1]
     assert "sufficiency, necessity" not in again[1]

@@ -30,7 +30,9 @@ class Runs:
              *("accuracy_circuit", "kl_to_model")), 5
         )  # fmt: skip
         report["status"] = "not_reached" if run.task.name in self.missed else "reached"
-        return types.SimpleNamespace(**report, loss_without_random=[0.1], seconds={})
+        return types.SimpleNamespace(
+            **report, loss_without_random=[0.1], seconds={}, necessity=None
+        )
 
 
 def kind_of(run):

@@ -28,6 +28,7 @@ def row(task, edges, **changes):
         "random_median": RANDOM[1],
         "random_high": RANDOM[2],
         "random": RANDOM,
+        "necessity_p": 0.005,
         "seconds_by_stage": {"training": 2.0},
         "note": "",
     }

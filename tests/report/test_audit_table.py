@@ -13,12 +13,19 @@ from circuitjax.audit.record import (
     CheckFigures,
     EffectFigures,
     Evidence,
+    Hypothesis,
     PolishFigures,
     RunFigures,
     Stability,
 )
 from circuitjax.core.records import seal
-from circuitjax.report.audit_table import checks_table, controls_table, polish_table, read_audits
+from circuitjax.report.audit_table import (
+    checks_table,
+    controls_table,
+    hypotheses_table,
+    polish_table,
+    read_audits,
+)
 
 
 def audit(task="a", *, passed=True, edges=(8, 2), seeds=((5, True), (9, False)), polish=True):
@@ -92,6 +99,23 @@ def test_a_check_that_one_audit_lacks_is_a_dash_there():
     other = audit("b")
     other = dataclasses.replace(other, checks=other.checks[1:])
     assert cells(checks_table([audit("a"), other]))[2][2:] == ["0.25", "-"]
+
+
+def test_tests_are_corrected_over_all_circuits():
+    def tested(task, **values):
+        tests = [Hypothesis(n, "", 0.0, p, None, None, 1, 0, p) for n, p in values.items()]
+        return dataclasses.replace(audit(task), tests=tests)
+
+    rows = cells(
+        hypotheses_table(
+            [tested("a", necessity=0.01, equivalence=0.3), tested("b", necessity=0.04)]
+        )
+    )
+    assert rows[0] == ["test", "a", "b"]
+    assert rows[2] == ["necessity", "**0.03**", "0.06"]
+    assert rows[3] == ["equivalence", "0.3", "-"]
+    assert rows[4] == ["share of parts needed", "-", "-"]
+    assert cells(hypotheses_table([audit("a")]))[2:] == [["share of parts needed", "-"]]
 
 
 def test_polish_with_geometric_means():

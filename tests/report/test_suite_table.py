@@ -18,6 +18,7 @@ from circuitjax.report.suite_table import (
     record_of,
     summary_rows,
     sweep,
+    with_adjusted,
 )
 from tests.report.suite_rows import row, suite_rows
 
@@ -107,10 +108,23 @@ def test_residual_edges_are_not_compared_with_weights():
     assert "0.50" not in text
 
 
+def test_p_values_are_adjusted_within_their_group():
+    rows = [row(task, 3, necessity_p=p) for task, p in (("a", 0.01), ("b", 0.04), ("c", None))]
+    rows += [row("a", 3, model="dense", necessity_p=0.04)]
+    found = [one["necessity_adjusted"] for one in with_adjusted(rows)]
+    assert found == [0.02, 0.04, None, 0.04]
+    old = row("d", 3)
+    del old["necessity_p"]  # of a cell that was finished before there were any
+    assert with_adjusted([old])[0]["necessity_adjusted"] is None
+
+
 def test_what_is_kept_of_a_report():
     known = row("easy", 3)
     report = types.SimpleNamespace(
-        **known, loss_without_random=[0.3, 0.1, 0.7, 0.2], seconds={"training": 1.5}
+        **known,
+        loss_without_random=[0.3, 0.1, 0.7, 0.2],
+        seconds={"training": 1.5},
+        necessity=types.SimpleNamespace(p=0.02),
     )
     record = record_of(report)
     assert record["edges"] == 3
@@ -122,5 +136,7 @@ def test_what_is_kept_of_a_report():
         0.7,
     )
     assert record["seconds_by_stage"] == {"training": 1.5}
-    report.loss_without_random = []
+    assert record["necessity_p"] == 0.02
+    report.loss_without_random, report.necessity = [], None
+    assert record_of(report)["necessity_p"] is None
     assert record_of(report)["random_low"] is None

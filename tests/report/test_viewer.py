@@ -208,6 +208,16 @@ def test_the_curve_and_the_figures_of_a_report():
     assert curve_of({**REPORT, "jobs": []}, None) is None
 
 
+def test_figures_stand_with_their_intervals():
+    test = {"p": 0.005, "exceeded": 0, "draws": 200}
+    told = {**REPORT, "intervals": {"loss_circuit": [0.08, 0.13]}, "necessity": test}
+    figures = dict(figures_of(told))
+    assert figures["Loss of the circuit"] == "0.1000 (0.0800 to 0.1300) nats"
+    assert figures["Test against random sets"] == "p = 0.005, 0 of 200 sets hurt as much"
+    one = {**check("a", 0.4, 1.0, True), "unit": "nats", "low": 0.3, "high": 0.55}
+    assert audit_table({"checks": [one]})["rows"][0][2] == "0.4 (0.3 to 0.55) nats"
+
+
 def test_the_table_of_an_audit():
     table = audit_table(AUDIT)
     assert table["columns"] == ["group", "name", "figure", "threshold", "passed"]

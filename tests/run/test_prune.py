@@ -11,6 +11,7 @@ from matplotlib import image
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core import checkpoints
 from circuitjax.core.host import alone_in
+from circuitjax.core.records import seal
 from circuitjax.report.table import summary_lines
 from circuitjax.run import search as search_module
 from circuitjax.run import shared as shared_module
@@ -44,6 +45,35 @@ def test_the_report_says_everything(finished):
     assert report.versions["jax"] == jax.__version__
     assert not (run.directory / "training").exists()
     assert f"{report.nodes} of {report.nodes_total}" in summary_lines(report)
+
+
+def test_figures_have_their_intervals_and_necessity_its_test(finished):
+    _, report = finished
+    for name, (low, high) in report.intervals.items():
+        assert low <= getattr(report, name) + 1e-6, name
+        assert getattr(report, name) <= high + 1e-6, name
+    assert {"loss_circuit", "loss_unpruned", "loss_empty", "kl_to_model"} < set(report.intervals)
+    test = report.necessity
+    assert test.low <= test.exceeded / test.draws <= test.high
+    lines = summary_lines(report)
+    assert f"{report.loss_circuit:.4f} ({report.intervals['loss_circuit'][0]:.4f} to" in lines
+    assert f"{test.exceeded} of {test.draws} random sets hurt as much" in lines
+
+
+def test_a_report_of_the_version_before_is_read_without_what_it_lacks(finished, tmp_path):
+    _, report = finished
+    fields = json.loads(json.dumps(report.to_dict()))
+    del fields["intervals"], fields["necessity"]
+    for check in fields["checks"]:
+        del check["low"], check["high"]
+    path = tmp_path / "report.json"
+    path.write_text(json.dumps(seal({**fields, "format": "circuitjax-report-2"})))
+    old = read_report(path)
+    assert (old.loss_circuit, old.necessity, old.intervals) == (report.loss_circuit, None, {})
+    assert "necessity   " not in summary_lines(old)
+    path.write_text(json.dumps(seal(fields)))
+    with pytest.raises(ValueError, match="lacks field"):
+        read_report(path)
 
 
 def test_curves_have_the_cut(finished):

@@ -32,11 +32,17 @@ def figures_of(report: Mapping[str, Any] | None) -> list[list[str]]:
     for key, label, unit in _FIGURES:
         value = report.get(key)
         if value is not None:
-            rows.append([label, f"{value:.4f} {unit}".strip()])
+            ends = report.get("intervals", {}).get(key)
+            between = "" if ends is None else f" ({ends[0]:.4f} to {ends[1]:.4f})"
+            rows.append([label, f"{value:.4f}{between} {unit}".strip()])
     random = report.get("loss_without_random")
     if random:
         text = f"{min(random):.4f} to {max(random):.4f} nats, {len(random)} sets"
         rows.append(["Loss without matched random sets", text])
+    test = report.get("necessity")
+    if test:
+        text = f"p = {test['p']:.3g}, {test['exceeded']:g} of {test['draws']} sets hurt as much"
+        rows.append(["Test against random sets", text])
     if report.get("beats_model"):
         rows.append(["Note", "the circuit does the task better than the model it was cut from"])
     return rows
@@ -112,6 +118,8 @@ def _cells(check: Mapping[str, Any]) -> dict[str, str]:
     """One check as texts: unit and direction stand beside the numbers they belong to."""
     cells = {name: _text(check.get(name)) for name in _COLUMNS}
     unit = f" {check['unit']}" if check.get("unit") else ""
+    if cells["figure"] and check.get("low") is not None and check.get("high") is not None:
+        cells["figure"] += f" ({_text(check['low'])} to {_text(check['high'])})"
     for name in ("figure", "threshold"):
         cells[name] += unit if cells[name] else ""
     if cells["threshold"] and "at_most" in check:
