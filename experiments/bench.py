@@ -34,7 +34,7 @@ from circuitjax.model.record import Model
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.cut import Choice, choose
 from circuitjax.prune.defaults import default_hyper, default_search
-from circuitjax.prune.find import initial_state, objective_of
+from circuitjax.prune.jobs import initial_state, objective_of
 from circuitjax.prune.prober import Prober
 from circuitjax.prune.problem import Problem, batches_of
 from circuitjax.prune.rank import Ranked

@@ -32,8 +32,9 @@ from circuitjax.gated.replacement import refer
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.transformer import init_params
+from circuitjax.prune.candidates import candidates_of
 from circuitjax.prune.defaults import Search, default_hyper, default_search
-from circuitjax.prune.find import candidates_of, initial_state, objective_of, train_gates
+from circuitjax.prune.jobs import initial_state, objective_of, train_gates
 from circuitjax.prune.problem import Problem, batches_of
 from circuitjax.prune.train import Job, MaskState, make_train_chunk
 from experiments import bench_timing

@@ -15,7 +15,7 @@ from absl import flags
 
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.prune.defaults import Search, default_hyper, default_search
-from circuitjax.prune.find import initial_state, objective_of
+from circuitjax.prune.jobs import initial_state, objective_of
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.train import Job, make_train_chunk
 from circuitjax.tasks.base import Task

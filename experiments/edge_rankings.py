@@ -24,9 +24,11 @@ from circuitjax.benchmarks.faithfulness import FRACTIONS, faithfulness_curve
 from circuitjax.core.files import read_object, require_place, write_bytes, write_json
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
+from circuitjax.prune.candidates import rank_jobs
 from circuitjax.prune.config import SYNONYMS
 from circuitjax.prune.defaults import Search, default_jobs, default_search
-from circuitjax.prune.find import initial_state, prepare, rank_jobs, refuse_search, train_gates
+from circuitjax.prune.find import prepare, refuse_search
+from circuitjax.prune.jobs import initial_state, train_gates
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
 from circuitjax.report.rankings import draw_curves, rankings_table

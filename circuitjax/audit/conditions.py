@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from circuitjax.audit.measure import share_of
 from circuitjax.audit.record import UnderFigures
 from circuitjax.audit.replacement import constants_of, with_folded
 from circuitjax.circuit.circuit import Circuit
@@ -23,8 +24,10 @@ from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Asked, answered, references
 from circuitjax.prune.problem import Problem, batches_of
 
-__all__ = ["under_conditions"]
+__all__ = ["figures_under", "under_conditions"]
 
+_BESIDES = ("resample", "supersets")
+_FEW = 128  # test items that these are measured on
 _SEARCHED = 32  # items that the adversary sees
 _STEPS, _STARTS = 20, 5
 
@@ -105,3 +108,16 @@ def under_conditions(
             items=examples.items,
         )
     return found
+
+
+def figures_under(problem: Problem, search: Search, circuit: Circuit) -> dict[str, UnderFigures]:
+    """What a run says of its circuit: on the test items, under each condition that it was cut under.
+
+    Resampling and supersets are asked besides, on the first test items: under a mean alone a circuit
+    may be something that the model does not do.
+    """
+    held = [under.name for under in problem.conditions]
+    besides = [name for name in _BESIDES if name not in held]
+    found = under_conditions(problem, search, circuit, held, problem.test)
+    few = problem.batches.some(problem.test, share_of(problem.whole, _FEW))
+    return found | under_conditions(problem, search, circuit, besides, few)

@@ -21,10 +21,11 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.policy import side_by_side
 from circuitjax.gated.examples import Examples
 from circuitjax.model.widths import Widths, widest
+from circuitjax.prune.candidates import rank_jobs
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import answers
-from circuitjax.prune.find import objective_of, rank_jobs
+from circuitjax.prune.jobs import objective_of
 from circuitjax.prune.prober import Prober
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked

@@ -21,16 +21,11 @@ from circuitjax.benchmarks.ground_truth import GroundTruth, compare
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.examples import Examples
 from circuitjax.importers.tracr_program import TracrProgram
+from circuitjax.prune.candidates import candidates_of, pick
 from circuitjax.prune.defaults import Search, default_jobs, default_search
 from circuitjax.prune.evaluate import answers
-from circuitjax.prune.find import (
-    as_circuit,
-    candidates_of,
-    initial_state,
-    objective_of,
-    pick,
-    train_gates,
-)
+from circuitjax.prune.find import as_circuit
+from circuitjax.prune.jobs import initial_state, objective_of, train_gates
 from circuitjax.prune.problem import Problem, assembled
 from circuitjax.prune.train import Job
 from circuitjax.zoo.planted.draft import Planted

@@ -63,6 +63,14 @@ def summary_lines(report: Any) -> str:
         ("KL(model || circuit)", f"{told('kl_to_model')} nats"),
         ("seconds", seconds),
     ]
+    if report.conditions:
+        under = ", ".join(
+            f"{name} {figures.loss:.3f}" for name, figures in report.conditions.items()
+        )
+        rows.append(("loss under", under))
+    if report.certificate is not None and report.certificate.kind != "none":
+        tried = f"{report.certificate.singles} gates and {report.certificate.pairs} pairs tried"
+        rows.append(("minimal", f"{report.certificate.kind} ({tried})"))
     if report.beats_model:
         rows.append(("note", "the circuit does the task better than the model it was cut from"))
     if report.checks:

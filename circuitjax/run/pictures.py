@@ -5,7 +5,7 @@ from typing import Any
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.grains import grain_named
-from circuitjax.prune.find import Candidate
+from circuitjax.prune.candidates import Candidate
 from circuitjax.prune.train import Job
 from circuitjax.report.drawing import draw_circuit
 from circuitjax.report.plots import plot_cut, plot_training

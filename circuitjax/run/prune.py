@@ -19,19 +19,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from circuitjax.audit.checks import short_checks
+from circuitjax.audit.conditions import figures_under
 from circuitjax.audit.evidence import baseline, evidence
 from circuitjax.audit.record import CheckFigures
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.host import alone_in
-from circuitjax.prune.find import (
-    Candidate,
-    as_circuit,
-    candidates_of,
-    certified,
-    empty_candidate,
-    facts_of,
-    pick,
-)
+from circuitjax.prune.candidates import Candidate, candidates_of, certified, empty_candidate, pick
+from circuitjax.prune.find import as_circuit, facts_of
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import scores_without_training
 from circuitjax.prune.train import MaskState
@@ -40,6 +34,7 @@ from circuitjax.run.pictures import draw_run
 from circuitjax.run.report import (
     FORMAT,
     Calibration,
+    CertificateFigures,
     JobReport,
     PointReport,
     Report,
@@ -177,6 +172,8 @@ def _run(
     with _timed(seconds, "evidence"):
         found = evidence(problem, search, circuit, best.job.seed)
         figures = {**base, **found, "intervals": {**base["intervals"], **found["intervals"]}}
+    with _timed(seconds, "conditions"):
+        under = figures_under(problem, search, circuit)
     with _timed(seconds, "writing"):
         circuit.save(run.directory / "circuit", run.model)
         draw_run(run, circuit, candidates, best, base, history)
@@ -213,6 +210,8 @@ def _run(
         seconds=dict(seconds),
         config=run.identity(),
         versions=versions(),
+        conditions=under,
+        certificate=None if certificate is None else CertificateFigures(**certificate.to_dict()),
     )
     report.write(run.directory / "report.json")
     shutil.rmtree(run.directory / "training", ignore_errors=True)

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from circuitjax.audit.record import CheckFigures, Hypothesis, Interval
+from circuitjax.audit.record import CheckFigures, Hypothesis, Interval, UnderFigures
 from circuitjax.core.files import write_json
 from circuitjax.core.records import seal
 from circuitjax.core.schema import from_json, json_schema, read_record
@@ -18,7 +18,7 @@ from circuitjax.core.schema import from_json, json_schema, read_record
 __all__ = ["FORMAT", "JobReport", "PointReport", "Report", "read_report"]
 
 FORMAT = "circuitjax-report-3"
-OLDER = ("circuitjax-report-2",)  # without intervals and without the test of necessity
+OLDER = ("circuitjax-report-2",)  # without what has a default in `Report`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +89,20 @@ class Calibration:
 
 
 @dataclasses.dataclass(frozen=True)
+class CertificateFigures:
+    """What is known of a circuit's minimality; see `prune.certify.Certificate`."""
+
+    kind: str
+    singles: int
+    pairs: int
+    closed: int
+    least: float | None
+    items: int
+    first_look: int
+    conditions: list[str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """Everything a run says of its circuit.
 
@@ -115,6 +129,9 @@ class Report:
       seconds: {stage: seconds}.
       config: what the run was asked for, as in `run.json`.
       versions: of what computed it.
+      conditions: what the circuit does under every condition that it was cut under, and under
+        resampling and supersets besides, with its own calibration.
+      certificate: of minimality, where there is one.
     """
 
     format: str
@@ -169,6 +186,8 @@ class Report:
     versions: dict[str, str]
     intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
     necessity: Hypothesis | None = None
+    conditions: dict[str, UnderFigures] = dataclasses.field(default_factory=dict)
+    certificate: CertificateFigures | None = None
 
     @staticmethod
     def schema() -> dict[str, Any]:

@@ -19,7 +19,8 @@ import numpy as np
 from circuitjax.model.record import Model
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.defaults import Search
-from circuitjax.prune.find import initial_state, objective_of, prepare, train_gates
+from circuitjax.prune.find import prepare
+from circuitjax.prune.jobs import initial_state, objective_of, train_gates
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import Job, MaskState
 from circuitjax.run.training import History, Progress, train_in

@@ -32,15 +32,11 @@ import numpy as np
 from circuitjax.audit.evidence import baseline
 from circuitjax.core.files import write_json
 from circuitjax.model.record import Model
+from circuitjax.prune.candidates import Candidate, candidates_of
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import Search, default_hyper
-from circuitjax.prune.find import (
-    Candidate,
-    candidates_of,
-    initial_state,
-    prepare,
-    train_gates,
-)
+from circuitjax.prune.find import prepare
+from circuitjax.prune.jobs import initial_state, train_gates
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import Job, finite_jobs
 from circuitjax.run.directory import STUDY, claim, holds

@@ -17,8 +17,9 @@ from circuitjax.audit.worlds import (
     templates_of,
 )
 from circuitjax.gated.examples import Examples
+from circuitjax.prune.candidates import candidates_of
 from circuitjax.prune.config import Hyper
-from circuitjax.prune.find import candidates_of, initial_state, train_gates
+from circuitjax.prune.jobs import initial_state, train_gates
 from circuitjax.prune.train import Job
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.tokenizer import Tokenizer

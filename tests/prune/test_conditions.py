@@ -11,21 +11,15 @@ from circuitjax.gated.conditions import answers_under, logits_under, refer_under
 from circuitjax.gated.measures import odds_of, task_losses
 from circuitjax.model.record import Model
 from circuitjax.prune.adversary import attack, starts
+from circuitjax.prune.candidates import candidates_of, pick
 from circuitjax.prune.certify import certify
 from circuitjax.prune.conditions import parse, shares
 from circuitjax.prune.config import Choices, Hyper, SelectionConfig
 from circuitjax.prune.cut import figures
 from circuitjax.prune.defaults import default_search
 from circuitjax.prune.evaluate import answers, references
-from circuitjax.prune.find import (
-    candidates_of,
-    find_circuit,
-    initial_state,
-    objective_of,
-    pick,
-    prepare,
-    train_gates,
-)
+from circuitjax.prune.find import find_circuit, prepare
+from circuitjax.prune.jobs import initial_state, objective_of, train_gates
 from circuitjax.prune.prober import Prober
 from circuitjax.prune.problem import assembled
 from circuitjax.prune.train import Job

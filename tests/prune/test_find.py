@@ -7,18 +7,12 @@ import numpy as np
 import pytest
 
 from circuitjax.circuit.circuit import load_circuit
+from circuitjax.prune.candidates import candidates_of, empty_candidate, pick
 from circuitjax.prune.config import Hyper, SelectionConfig
 from circuitjax.prune.defaults import default_search
 from circuitjax.prune.evaluate import answers
-from circuitjax.prune.find import (
-    candidates_of,
-    empty_candidate,
-    find_circuit,
-    initial_state,
-    pick,
-    prepare,
-    train_gates,
-)
+from circuitjax.prune.find import find_circuit, prepare
+from circuitjax.prune.jobs import initial_state, train_gates
 from circuitjax.prune.train import Job
 from circuitjax.tasks.contrast import ContrastTask, Example
 from tests.prune.planted import PLANTED, SEARCH, TASK, planted_model, planted_problem

@@ -15,7 +15,8 @@ from circuitjax.prune.attribution import gains
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import default_search
 from circuitjax.prune.evaluate import answers, gate_slopes
-from circuitjax.prune.find import initial_state, objective_of, prepare
+from circuitjax.prune.find import prepare
+from circuitjax.prune.jobs import initial_state, objective_of
 from circuitjax.prune.opening import GATES
 from circuitjax.prune.rank import (
     RANKINGS,

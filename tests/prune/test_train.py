@@ -10,7 +10,7 @@ import pytest
 from circuitjax.core import checkpoints
 from circuitjax.prune import train
 from circuitjax.prune.config import Hyper
-from circuitjax.prune.find import initial_state, objective_of, train_gates
+from circuitjax.prune.jobs import initial_state, objective_of, train_gates
 from circuitjax.prune.train import Job, finite_jobs, make_train_chunk
 from tests.drawn import assert_same
 from tests.prune.planted import PLANTED, SEARCH, planted_problem

@@ -7,7 +7,7 @@ import pytest
 
 from circuitjax.prune.attribution import gains
 from circuitjax.prune.config import Hyper
-from circuitjax.prune.find import initial_state
+from circuitjax.prune.jobs import initial_state
 from circuitjax.prune.opening import GATES
 from circuitjax.prune.train import Job
 from tests.prune.planted import SEARCH, planted_problem

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from circuitjax.core.host import alone_in
+from circuitjax.prune.candidates import candidates_of
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import default_search
-from circuitjax.prune.find import candidates_of, initial_state, train_gates
+from circuitjax.prune.jobs import initial_state, train_gates
 from circuitjax.prune.train import Job
 from circuitjax.run.observations import append_round, read_rounds
 from circuitjax.run.study import best_runs, run_study, winner

@@ -1,0 +1,188 @@
+"""What becomes of each job of a search: its ranking, its cut, its circuit, and which is kept."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from circuitjax.gated.protocol import Part
+from circuitjax.prune.answer_memory import AnswerMemory
+from circuitjax.prune.certify import Certificate, certify
+from circuitjax.prune.cut import Choice, Point, calibrates, choose, compares, figures, scouts
+from circuitjax.prune.defaults import Search
+from circuitjax.prune.eliminate import eliminate, enough, open_first
+from circuitjax.prune.evaluate import answers
+from circuitjax.prune.jobs import objective_of
+from circuitjax.prune.problem import Problem
+from circuitjax.prune.rank import Ranked, connected, learned_ranking, rank_scores
+from circuitjax.prune.select import Selection
+from circuitjax.prune.train import Job, MaskState
+from circuitjax.prune.trial import GateTrial
+
+__all__ = ["Candidate", "candidates_of", "certified", "empty_candidate", "pick", "rank_jobs"]
+
+_FEW_TIES = 32  # items that gates of one score are told apart on, where elimination follows
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Candidate:
+    """A job's outcome.
+
+    Attributes:
+      job: what was run.
+      choice: the cut; losses on validation examples.
+      part: the circuit after cleanup; the same function.
+    """
+
+    job: Job
+    choice: Choice
+    part: Part
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes."""
+        return self.part.nodes
+
+    @property
+    def edges(self) -> int:
+        """Number of edges."""
+        return self.part.edges
+
+
+def _loss_kind(problem: Problem, search: Search) -> str:
+    """Which loss elimination looks at: that of the cut."""
+    if search.selection.target == "kl":
+        return "kl"
+    inside = search.selection.calibrate == "inside"
+    fits = calibrates(problem, search.selection, search.choices.loss)
+    return "calibrated" if inside and fits else "task"
+
+
+def rank_jobs(
+    problem: Problem, search: Search, jobs: Sequence[Job], state: MaskState | np.ndarray
+) -> list[Ranked]:
+    """Ranks every job's gates, the open ones by backward elimination where the search says so.
+
+    Args:
+      problem: model, task, data.
+      search: the method.
+      jobs: J of them.
+      state: J trained jobs, or scores `[J, G]` of rankings without training.
+
+    Raises:
+      FloatingPointError: a score that is not finite.
+    """
+    found = _ranked(problem, search, jobs, state)
+    if search.selection.order == "greedy":
+        found = [connected(problem, one, job.seed) for one, job in zip(found, jobs, strict=True)]
+    return found
+
+
+def _ranked(
+    problem: Problem, search: Search, jobs: Sequence[Job], state: MaskState | np.ndarray
+) -> list[Ranked]:
+    if not isinstance(state, MaskState):
+        return [rank_scores(problem, row, job.seed) for job, row in zip(jobs, state, strict=True)]
+    objective, ties = objective_of(problem, search), scouts(problem, problem.validation)
+    if search.selection.eliminate:  # it ranks what is open anew
+        ties = problem.validation.first(_FEW_TIES)
+    found = []
+    trial = None
+    if search.selection.eliminate and search.selection.is_loss:
+        some = scouts(problem, problem.train)
+        trial = GateTrial(problem, some, _loss_kind(problem, search), search.choices.loss)
+    for number in range(len(jobs)):
+        job = jax.tree.map(lambda leaf, i=number: leaf[i], state)
+        ranked = learned_ranking(problem, objective, job, ties)
+        if trial is not None:
+            opened = enough(trial, ranked.ranks, ranked.opened, search.selection.value)
+            order = eliminate(trial, opened, search.selection.value)
+            ranked = dataclasses.replace(
+                ranked,
+                ranks=open_first(ranked.ranks, order),
+                trained=len(order),
+                eliminated=True,
+            )
+        found.append(ranked)
+    return found
+
+
+def candidates_of(
+    problem: Problem,
+    search: Search,
+    jobs: Sequence[Job],
+    state: MaskState | np.ndarray,
+    memory: AnswerMemory | None = None,
+    *,
+    brief: bool = False,
+) -> list[Candidate]:
+    """Ranks, cuts and cleans every job; see `rank_jobs`, and `cut.choose` for memory and brief."""
+    ranked = rank_jobs(problem, search, jobs, state)
+    loss = search.choices.loss
+    choices = choose(problem, search.selection, ranked, memory, loss=loss, brief=brief)
+    return [
+        Candidate(job, choice, problem.whole.clean(choice.opened))
+        for job, choice in zip(jobs, choices, strict=True)
+    ]
+
+
+def empty_candidate(problem: Problem, search: Search, job: Job) -> Candidate:
+    """The circuit that keeps nothing, calibrated where circuits are: it solves a trivial task."""
+    closed = np.zeros(problem.whole.num_gates, bool)
+    loss, selection = search.choices.loss, search.selection
+    full = compares(problem, selection) or loss == "vocabulary"
+    found = answers(problem.whole, problem.batches, problem.validation, [closed], full=full)
+    fitted = calibrates(problem, selection, loss)
+    (at,) = figures(found, fitted=fitted, loss=loss, full=full)
+    aimed = at.kl if selection.target == "kl" else at.loss
+    assert aimed is not None
+    reached = not selection.is_loss or aimed <= selection.value
+    choice = Choice(
+        opened=closed,
+        selection=Selection(k=0, reached=reached, loss=aimed, curve=()),
+        scale=at.scale,
+        shift=at.shift,
+        loss=at.loss,
+        loss_uncalibrated=at.raw,
+        kl=at.kl,
+        k_inside=0,
+        k_after=0 if at.raw <= selection.value else None,
+        soft=0.0,
+        curve=(Point(0, 0, at.raw, at.loss, at.kl, problem.validation.items),),
+    )
+    return Candidate(job, choice, problem.whole.clean(closed))
+
+
+def pick(candidates: Sequence[Candidate], search: Search) -> Candidate:
+    """The fewest edges among those that meet the target; at a given size, the lowest loss.
+
+    What was chosen on the first few items only is passed over.
+    """
+
+    def cost(found: Candidate) -> tuple[float, ...]:
+        choice, aimed = found.choice, found.choice.selection.loss
+        if choice.rough:
+            return (2, aimed, found.edges)
+        if not choice.reached:
+            return (1, aimed, found.edges)
+        if search.selection.is_loss:
+            return (0, found.edges, found.nodes)
+        return (0, choice.loss if choice.kl is None else choice.kl, found.edges)
+
+    return min(candidates, key=cost)
+
+
+def certified(
+    problem: Problem, search: Search, found: Candidate
+) -> tuple[Candidate, Certificate | None]:
+    """The candidate without what can still go, and what is known of the rest; see `certify.certify`.
+
+    A target that is missed, or is a size, leaves nothing to certify.
+    """
+    selection = search.selection
+    if not (selection.certify and selection.is_loss and found.choice.reached and found.edges):
+        return found, None
+    choice, certificate = certify(problem, search, found.choice)
+    part = problem.whole.clean(choice.opened)
+    return dataclasses.replace(found, choice=choice, part=part), certificate
