@@ -8,7 +8,8 @@ Each ranking is kept in --out and not done again; the table and the figure are o
 ranking a command gives each its own peak memory. Rankings by gradients are cut both ways, by size of
 the score (absolute) and as it is (signed). Faithfulness is of the mean logit difference on test
 examples under interchange; CPR and CMD are the benchmark's areas (`circuitjax.benchmarks.faithfulness`).
-Seconds are CPU seconds, compilation included.
+Seconds are CPU seconds, compilation included. Scores by gradients are kept as graphs in the benchmark's
+format too, in graphs/, and a ranking may be such a file of anyone's: --rankings=scores.json.
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from absl import flags
 from circuitjax.benchmarks.faithfulness import FRACTIONS, faithfulness_curve
 from circuitjax.core.files import read_object, require_place, write_bytes, write_json
 from circuitjax.core.host import cache_compilations, keep_freed_memory
+from circuitjax.export.benchmark_file import read_scores, scores_graph
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
 from circuitjax.prune.candidates import rank_jobs
 from circuitjax.prune.config import SYNONYMS
@@ -41,7 +43,9 @@ _MODEL = flags.DEFINE_string(
 )
 _TASK = flags.DEFINE_string("task", None, "Name of a task, or a .jsonl file.")
 _RANKINGS = flags.DEFINE_list(
-    "rankings", ["random", "eap", "eap_ig_inputs", "gim", "learned"], "Rankings to add."
+    "rankings",
+    ["random", "eap", "eap_ig_inputs", "gim", "learned"],
+    "Rankings to add; a name that ends in .json is a file of scores.",
 )
 _ABLATION = flags.DEFINE_string("ablation", "interchange", "What closed edges carry.")
 _TRAIN = flags.DEFINE_integer("train_examples", 64, "That gradients and gates are taken on.")
@@ -60,6 +64,8 @@ def _known(name: str) -> str:
     """The name of a ranking under which it is kept."""
     if name == "learned":
         return name if _WARM.value == "none" else f"learned_from_{_WARM.value}"
+    if name.endswith(".json"):
+        return pathlib.Path(name).name.removesuffix(".json")
     if SYNONYMS.get(name, name) not in (*ATTRIBUTIONS, "random"):
         known = ("learned", "random", *ATTRIBUTIONS, *SYNONYMS)
         raise ValueError(f"--rankings holds {name!r}; choose from {', '.join(known)}")
@@ -73,16 +79,26 @@ def _learned(problem: Problem, search: Search) -> np.ndarray:
     return rank_jobs(problem, search, jobs, state)[0].ranks
 
 
-def _ranks(problem: Problem, search: Search, name: str) -> dict[str, np.ndarray]:
+def _gains(problem: Problem, name: str) -> np.ndarray:
+    """Scores `[E]` by gradients, or of a file."""
+    if name.endswith(".json"):
+        return read_scores(read_object(name), problem.model.config)[0]
+    canonical = SYNONYMS.get(name, name)
+    points = None if ATTRIBUTIONS[canonical].points == 1 else _POINTS.value
+    return gains(problem, problem.train, canonical, points=points, of=_OF.value)
+
+
+def _ranks(out: pathlib.Path, problem: Problem, search: Search, name: str) -> dict[str, np.ndarray]:
     """Ranks by the sign under which they are cut; one of no sign has none."""
     if name == "learned":
         return {"": _learned(problem, search)}
     if name == "random":
         scores = scores_without_training(problem, Baseline("random"), _SEED.value)
         return {"": rank_scores(problem, scores, _SEED.value).ranks}
-    canonical = SYNONYMS.get(name, name)
-    points = None if ATTRIBUTIONS[canonical].points == 1 else _POINTS.value
-    found = gains(problem, problem.train, canonical, points=points, of=_OF.value)
+    found = _gains(problem, name)
+    (out / "graphs").mkdir(exist_ok=True)
+    graph = scores_graph(problem.model.config, found)
+    write_json(out / "graphs" / f"{_known(name)}.json", graph)
     return {
         sign: rank_scores(problem, signed(found, sign), _SEED.value).ranks
         for sign in ("absolute", "signed")
@@ -92,7 +108,7 @@ def _ranks(problem: Problem, search: Search, name: str) -> dict[str, np.ndarray]
 def _add(out: pathlib.Path, problem: Problem, search: Search, name: str) -> None:
     out.mkdir(parents=True, exist_ok=True)
     started = time.process_time()
-    ranked = _ranks(problem, search, name)
+    ranked = _ranks(out, problem, search, name)
     seconds = time.process_time() - started
     for sign, row in ranked.items():
         np.save(out / f"{_known(name)}{sign and '_'}{sign}.npy", row)
@@ -137,6 +153,9 @@ def main(argv: list[str]) -> None:
         batch_size=_BATCH.value,
     )
     for name in asked:
+        if name.endswith(".json"):
+            read_scores(read_object(name), model.config)
+            continue
         ranking = "learned" if name == "learned" else SYNONYMS.get(name, name)
         choices = dataclasses.replace(search.choices, ranking=ranking)  # type: ignore[arg-type]
         refuse_search(model, task, dataclasses.replace(search, choices=choices))

@@ -1,9 +1,11 @@
-"""Computes a model's mean activations over pretraining text, and stores them with the model.
+"""Computes a model's mean activations over text, and stores them with the model.
 
     python -m experiments.means --model=my_model --corpus=corpus
+    python -m experiments.means --model=my_model --corpus=some/folder/of/text
 
 The model is a directory written by `Model.save`; its means are replaced, its content hash stays. A
-corpus of another tokenizer is encoded anew with the model's own.
+corpus of another tokenizer is encoded anew with the model's own. Of any other folder all files of text
+count, in a random order, until there are tokens enough; the model's record says which folder it was.
 """
 
 import dataclasses
@@ -16,12 +18,15 @@ from absl import flags
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.model.means import MIN_TOKENS, activation_means
 from circuitjax.model.record import Model
+from circuitjax.pretrain.folder import text_files, text_rows
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.translate import rows_for
 from experiments.command import exit_on_bad_input, run_main
 
 _MODEL = flags.DEFINE_string("model", None, "Path of a model directory.", required=True)
-_CORPUS = flags.DEFINE_string("corpus", "corpus", "Folder written by experiments.corpus.")
+_CORPUS = flags.DEFINE_string(
+    "corpus", "corpus", "Folder written by experiments.corpus, or any of text."
+)
 _TOKENS = flags.DEFINE_integer("tokens", MIN_TOKENS, f"Tokens to average, at least {MIN_TOKENS}.")
 _IDIOMS = flags.DEFINE_float("idiom_fraction", 0.75, "Share of idiom rows, in [0, 1].")
 _SEED = flags.DEFINE_integer("seed", 1_000_003, "Seed of the rows.")
@@ -46,13 +51,19 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"--tokens={_TOKENS.value} is too few; give at least {MIN_TOKENS}")
     keep_freed_memory()
     model = Model.load(pathlib.Path(_MODEL.value))
-    corpus = Corpus.open(_CORPUS.value)
-    length = model.config.context_length
-    size = max(1, min(32, _MOST_VALUES // (length * model.config.num_nodes)))
-    rows = rows_for(corpus, model.tokenizer_json, size, length, _SEED.value, _IDIOMS.value)
+    fit = max(_MOST_VALUES // model.config.num_nodes, 2)  # tokens at a time
+    length = min(model.config.context_length, fit)
+    size = max(1, min(32, fit // length))
+    folder = pathlib.Path(_CORPUS.value)
+    if (folder / "manifest.json").is_file() or not folder.is_dir():
+        corpus = Corpus.open(folder)
+        rows = rows_for(corpus, model.tokenizer_json, size, length, _SEED.value, _IDIOMS.value)
+    else:
+        rows = text_rows(text_files(folder), model.tokenizer_json, size, length, _SEED.value)
     rows = _until(_TOKENS.value, rows)
     means, tokens = activation_means(model.config, model.params, rows)
-    provenance = {**model.provenance, "mean_tokens": tokens, "mean_seed": _SEED.value}
+    told = {"mean_tokens": tokens, "mean_seed": _SEED.value, "mean_text": folder.resolve().name}
+    provenance = {**model.provenance, **told}
     dataclasses.replace(model, means=means, provenance=provenance).save(_MODEL.value)
     print(f"{_MODEL.value}: means over {tokens} tokens")
 

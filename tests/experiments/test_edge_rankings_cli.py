@@ -34,6 +34,7 @@ def test_bad_input_is_one_line(tmp_path):
     }  # fmt: skip
     cases = [
         ({"rankings": "magic"}, "--rankings holds 'magic'; choose from learned, random"),
+        ({"rankings": "absent.json"}, "there is no file absent.json"),
         ({"points": 0}, "--points=0 must be at least 1"),
         ({"task": "nothing"}, "there is no task 'nothing'"),
         (
