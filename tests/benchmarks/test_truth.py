@@ -21,7 +21,7 @@ TOLERANCE = 0.1
 
 @dataclasses.dataclass
 class Made:
-    """A model of some parts, by a function of the set of those open that says whether it does the task."""
+    """A model of some parts, by whether a set of open ones does the task."""
 
     names: tuple
     works: object
