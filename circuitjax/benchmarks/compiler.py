@@ -296,11 +296,11 @@ class Compiler:
         for layer, (name, shape) in itertools.product(range(self.layers), shapes.items()):
             arrays[f"layer_{layer}/{name}"] = np.zeros(shape, np.float32)
         for name, entries in self._entries.items():
-            layer, *head, array = name.split(".")
+            number, *head, array = name.split(".")
             start = size * int(head[0]) if head else 0
             block = "attn" if head else "mlp"
             by_row = array == "w_o"
-            matrix = arrays[f"layer_{layer}/{block}/{array}"]
+            matrix = arrays[f"layer_{number}/{block}/{array}"]
             scale = size**0.5 if array == "w_q" else 1.0
             for row, column, value in entries:
                 place = (start + row, column) if by_row else (row, start + column)

@@ -112,8 +112,8 @@ def silent_edges(
         for y, r in zip(written.blocks(), replacement.blocks(), strict=True)
     ]
     # bool [W, D]: channels on which closing a writer changes anything.
-    change = np.array([np.any(abs(r) > NOTHING, axis=0) for part in differences for r in part])
-    silent = ~change.any(axis=1)[graph.sources]
+    change = np.stack([(abs(r) > NOTHING).any(axis=0) for part in differences for r in part])
+    silent: np.ndarray = ~change.any(axis=1)[graph.sources]
     if config.norm != "none" or config.gated_mlp or config.abs_top_k_sites:
         return silent
     layers = {name: np.asarray(value) for name, value in params["layers"].items()}

@@ -44,6 +44,7 @@ from circuitjax.zoo.planted.draft import Planted
 __all__ = [
     "Recovery",
     "gate_sets",
+    "jobs_of",
     "planted_problem",
     "planted_search",
     "program_problem",
@@ -135,8 +136,14 @@ def _problem(model: Model, choices: Choices, sets: dict[str, Examples]) -> Probl
     return Problem(model, whole, trained, batches=batches_of(whole), **sets)
 
 
-def _jobs(search: Search, count: int, seeds: Sequence[int]) -> list[Job]:
-    """Seeds times target sparsities where something is held at one, else seeds alone."""
+def jobs_of(search: Search, count: int, seeds: Sequence[int]) -> list[Job]:
+    """Seeds times target sparsities where something is held at one, else seeds alone.
+
+    Args:
+      search: of a small model.
+      count: gates that can matter.
+      seeds: of gates and batches.
+    """
     choices = search.choices
     if choices.control == "lagrangian":
         each = [default_jobs(search, count, seeds, target_sparsity=s) for s in _SPARSITIES]
@@ -324,7 +331,7 @@ def _searched(
     trivial: bool,
 ) -> Iterator[_Found]:
     """Each seed's circuit; where the empty one does, it is taken and nothing is trained."""
-    jobs = _jobs(search, int(problem.whole.exists().sum()), seeds)
+    jobs = jobs_of(search, int(problem.whole.exists().sum()), seeds)
     if trivial:
         for seed in seeds:
             job = next(job for job in jobs if job.seed == seed)
