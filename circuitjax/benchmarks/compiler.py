@@ -230,7 +230,17 @@ class Compiler:
         return number
 
     def finish(self, output: Variable, inputs: Sequence[Sequence[str]]) -> Source:
-        """The two files' contents, with the inputs `[B][T - 1]` of words recorded."""
+        """The two files' contents, with the inputs `[B][T - 1]` of words recorded.
+
+        Raises:
+          ValueError: an input with a word that the program does not know.
+        """
+        unknown = sorted({word for row in inputs for word in row} - set(self.words))
+        if unknown:
+            raise ValueError(
+                f"program {self.name!r} knows no word {unknown[0]!r}; its words are "
+                f"{', '.join(self.words)}"
+            )
         arrays, key_size = self._arrays()
         encoding = {word: i for i, word in enumerate((*self.words, BOS))}
         readers = {**self._reads, "logits": set(output.places)}

@@ -107,13 +107,14 @@ def silent_edges(
       replacement: of them, shaped alike or broadcasting to it.
     """
     graph = residual_graph(config)
-    differences = [
-        np.asarray(jnp.broadcast_to(y - r, y.shape)).reshape(len(y), -1, y.shape[-1])
-        for y, r in zip(written.blocks(), replacement.blocks(), strict=True)
-    ]
     # bool [W, D]: channels on which closing a writer changes anything.
-    change = np.stack([(abs(r) > NOTHING).any(axis=0) for part in differences for r in part])
-    silent: np.ndarray = ~change.any(axis=1)[graph.sources]
+    change = np.concatenate(
+        [
+            np.asarray(jnp.max(jnp.abs(y - r), axis=(1, 2))) > NOTHING
+            for y, r in zip(written.blocks(), replacement.blocks(), strict=True)
+        ]
+    )
+    silent = ~np.asarray(np.any(change, axis=1))[graph.sources]
     if config.norm != "none" or config.gated_mlp or config.abs_top_k_sites:
         return silent
     layers = {name: np.asarray(value) for name, value in params["layers"].items()}

@@ -63,6 +63,11 @@ def _balanced(words: Words) -> list[str]:
     return ["yes" if depth[-1] == 0 and depth.min() >= 0 else "no"] * len(words)
 
 
+def _up_to(token: str, place: str, seen: str) -> bool:
+    """Whether a token, seen with its place behind it, is this one and stands no later than a place."""
+    return seen[0] == token and int(seen[1:]) <= int(place)
+
+
 def brackets(seed: int = 0) -> Source:
     """Counts of both brackets up to each place, their difference, whether it ever falls below 0."""
     words, length = ("(", ")", "x"), 7
@@ -76,9 +81,7 @@ def brackets(seed: int = 0) -> Source:
         into=both,
     )
     counts = [
-        draft.count(
-            (1, head), places, both, lambda q, k, t=token: k[0] == t and int(k[1:]) <= int(q), name
-        )
+        draft.count((1, head), places, both, functools.partial(_up_to, token), name)
         for head, (token, name) in enumerate((("(", "opened"), (")", "closed")))
     ]
 

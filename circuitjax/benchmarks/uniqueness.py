@@ -36,11 +36,12 @@ from circuitjax.prune.find import as_circuit, candidates_of, initial_state, pick
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import Job
 
-__all__ = ["DIFFERENT", "Found", "Group", "Uniqueness", "different", "uniqueness"]
+__all__ = ["DIFFERENT", "MOST", "Found", "Group", "Jobs", "Uniqueness", "different", "uniqueness"]
 
 #: Two circuits whose gates have at most this Jaccard index are different.
 DIFFERENT = 0.2
-_MOST = 16  # circuits among which the largest set of different ones is looked for, one by one
+#: Circuits of a group, at most: the largest set of different ones is looked for, one by one.
+MOST = 16
 
 Jobs = Callable[[int, int], Sequence[Job]]
 
@@ -134,8 +135,8 @@ def different(sets: Sequence[frozenset[str]], most: float = DIFFERENT) -> tuple[
     Raises:
       ValueError: more than 16 sets.
     """
-    if len(sets) > _MOST:
-        raise ValueError(f"{len(sets)} circuits are too many to compare: at most {_MOST}")
+    if len(sets) > MOST:
+        raise ValueError(f"{len(sets)} circuits are too many to compare: at most {MOST}")
     far = [[jaccard(a, b) <= most for b in sets] for a in sets]
     for size in range(len(sets), 1, -1):
         for chosen in itertools.combinations(range(len(sets)), size):
@@ -267,8 +268,8 @@ def uniqueness(
             f"the search is cut to {search.selection.target}, but circuits are compared at equal loss: "
             "give target_loss or target_kl"
         )
-    if not 1 <= count <= _MOST:
-        raise ValueError(f"the number of circuits is {count}; it must be from 1 to {_MOST}")
+    if not 1 <= count <= MOST:
+        raise ValueError(f"the number of circuits is {count}; it must be from 1 to {MOST}")
     run = _Run(problem, search, jobs, polished)
     nothing = np.zeros(len(run.names), bool)
     plain: list[Found] = []
