@@ -2,12 +2,14 @@
 
 import dataclasses
 import itertools
+import json
 
 import numpy as np
 import pytest
 
+from circuitjax.audit.measure import Measure
 from circuitjax.benchmarks.recovery import jobs_of, planted_problem, planted_search
-from circuitjax.benchmarks.uniqueness import different, uniqueness
+from circuitjax.benchmarks.uniqueness import Found, _Run, different, uniqueness
 from circuitjax.benchmarks.without import without
 from circuitjax.prune.evaluate import answers
 from circuitjax.zoo.planted.redundant import redundant_models
@@ -92,8 +94,33 @@ def check(found, ways, grain):
     assert found.loss_empty > found.suffices
 
 
-def test_one_way_is_one_circuit():
-    check(counted("one_way", "edges", 2), BUILD["one_way"](0), "edges")
+@pytest.mark.parametrize("name", BUILD)
+def test_what_was_found_is_closed_before_the_next_search(name, monkeypatch):
+    """A search that finds the first way that is whole, in a model and losses that are real."""
+    problem, search = problem_of(name, "nodes")
+    ways, asked = BUILD[name](0), []
+
+    def find(run, seed, closed, how):
+        asked.append((how, seed, int(closed.sum())))
+        whole = [way.nodes for way in ways if not np.any(run.gates(way.nodes) & closed)]
+        run.measure = Measure("task", search.selection.value)
+        parts = whole[0] if whole else ()
+        loss = run.losses([frozenset(parts)])[0]
+        return Found(how, seed, parts, bool(whole), loss), None
+
+    monkeypatch.setattr(_Run, "find", find)
+    found = uniqueness(problem, search, lambda s, n: [], 5, seed=3)
+    check(found, ways, "nodes")
+    size, count = len(ways[0].nodes), len(ways)
+    assert asked[:5] == [("plain", 3 + i, 0) for i in range(5)]
+    assert asked[5:-2] == [("without", 3 + i, size * i) for i in range(1, count)]
+    # What two circuits may share: a third of their gates.
+    assert asked[-2:] == [
+        ("without", 3 + count, size * count),
+        ("sharing", 3 + count, size * count - size // 3),
+    ]
+    assert found.plain.different == (0,)
+    assert json.dumps(found.to_dict(), allow_nan=False)
 
 
 @pytest.mark.slow
