@@ -35,6 +35,7 @@ from circuitjax.prune.defaults import Search, default_jobs
 from circuitjax.prune.find import prepare
 from circuitjax.prune.problem import Problem
 from circuitjax.report.table import markdown_table
+from circuitjax.run.search import pool_digest
 from circuitjax.zoo.planted.redundant import redundant_models
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input, run_main
@@ -91,7 +92,13 @@ def _asked() -> _Asked:
     given: dict[str, Any] = dict(hypers)
     Hyper(**given).check()
     search = _eliminating(search)
-    facts = {"model": model.name, "model_hash": model.hash, "task": task.name, "hypers": given}
+    facts = {
+        "model": model.name,
+        "model_hash": model.hash,
+        "task": task.name,
+        "pool": pool_digest(task),
+        "hypers": given,
+    }
     return _Asked(
         lambda: prepare(model, task, search),
         search,

@@ -135,6 +135,7 @@ class Compiler:
         value: Variable,
         name: str = "",
         into: Variable | None = None,
+        scale: float = 1.0,
     ) -> Variable:
         """The value at the position selected; see the module docstring.
 
@@ -144,13 +145,14 @@ class Compiler:
           value: what is moved.
           name: of the result.
           into: a variable with the same values to write to instead.
+          scale: what is written in a value's direction.
         """
         layer, head = at
         out = into or self.variable(name, value.values)
         self._attend(at, query, key, where, _SCORE / 2)
         for c, (source, target) in enumerate(zip(value.places, out.places, strict=True)):
             self._put(f"{layer}.{head}.w_v", source, c, 1.0)
-            self._put(f"{layer}.{head}.w_o", c, target, 1.0)
+            self._put(f"{layer}.{head}.w_o", c, target, scale)
         self._note(
             f"a{layer}.h{head}",
             out.places,
@@ -203,8 +205,12 @@ class Compiler:
         values: Sequence[str] = (),
         name: str = "",
         into: Variable | None = None,
+        unless: Variable | None = None,
     ) -> Variable:
-        """A function of the values of up to three variables, None standing for none; see `select`."""
+        """A function of the values of up to three variables, None standing for none; see `select`.
+
+        Where `unless` has a value nothing is written.
+        """
         out = into or self.variable(name, values)
         column = dict(zip(out.values, out.places, strict=True))
         choices = [[*zip(v.values, v.places, strict=True), (None, None)] for v in inputs]
@@ -213,12 +219,14 @@ class Compiler:
             if said is None:
                 continue
             rows = {place: 1.0 for _, place in combination if place is not None}
+            if unless is not None:
+                rows |= dict.fromkeys(unless.places, -1.0)
             absent = [v for v, (value, _) in zip(inputs, combination, strict=True) if value is None]
             rows |= {place: -1.0 for v in absent for place in v.places}
             if (present := len(inputs) - len(absent)) != 1:
                 rows[self.one] = 1.0 - present
             self._put(f"{layer}.w_out", self._neuron(layer, rows), column[said], 1.0)
-        reads = [place for v in inputs for place in v.places]
+        reads = [place for v in (*inputs, *([unless] if unless else [])) for place in v.places]
         self._note(f"m{layer}", out.places, {f"m{layer}<in>": reads})
         return out
 

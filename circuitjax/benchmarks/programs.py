@@ -8,6 +8,8 @@
     pointers      8 layers, one chain: positions are followed from one to the next
     parity        6 layers, each of which needs all layers before it
     neighbours    one layer of four heads, and a neuron for each combination of what three of them find
+    cured         a word is repeated; heads that would block it stand beside heads that undo them, which
+                  are needed as long as the others are there, and no longer
 
 Each takes a seed for its 64 recorded inputs alone: weights are the program's. What each says is told in
 plain Python by `meanings`, which knows nothing of weights.
@@ -267,6 +269,26 @@ def neighbours(seed: int = 0) -> Source:
     return draft.finish(said, _draw("neighbours", ("a", "b"), 6, seed))
 
 
+def cured(seed: int = 0) -> Source:
+    """Says each word again. Two heads silence that, two others undo what they do."""
+    words, length = ("a", "b", "c"), 4
+    draft = Compiler("cured", words, length, layers=2, heads=4)
+    silence = draft.variable("silence", ("on",))
+    everything = Variable("silence", words, silence.places * len(words))
+    for head in range(4):
+        draft.select(
+            (0, head),
+            draft.places,
+            draft.places,
+            lambda q, k: q == k,
+            draft.tokens,
+            into=everything,
+            scale=2.0 if head < 2 else -2.0,
+        )
+    said = draft.compute(1, [draft.tokens], lambda token: token, words, "said", unless=silence)
+    return draft.finish(said, _draw("cured", words, length, seed))
+
+
 @functools.cache
 def meanings() -> Mapping[str, Callable[[Words], list[str]]]:
     """{program: words -> what it says at each of them}."""
@@ -280,6 +302,7 @@ def meanings() -> Mapping[str, Callable[[Words], list[str]]]:
             "pointers": _followed,
             "parity": _parities,
             "neighbours": _majority,
+            "cured": list,
         }
     )
 
@@ -297,6 +320,7 @@ PROGRAMS: Mapping[str, Callable[..., Source]] = MappingProxyType(
             pointers,
             parity,
             neighbours,
+            cured,
         )
     }
 )

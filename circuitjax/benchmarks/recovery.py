@@ -63,6 +63,10 @@ _SMALL = MappingProxyType(
     {"k_coef": 0.01, "lr": 0.01, "init_noise_scale": 0.1, "init_noise_bias": 0.3}
 )
 _PUBLISHED = ("nodes", "heaviside", "count")
+# A compiled program with a part half closed says something else altogether: gates that start soft leave
+# only noise to learn from. So they start open and almost without noise, and come down together under a
+# weight that adapts; those that are needed are the ones that the KL pushes back.
+_PROGRAM = MappingProxyType({"init_noise_bias": 8.0, "lr": 0.2, "k_coef": 0.01})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,6 +155,8 @@ def jobs_of(search: Search, count: int, seeds: Sequence[int]) -> list[Job]:
     own: dict[str, Any] = (
         dict(_SMALL) if (choices.grain, choices.gate, choices.control) == _PUBLISHED else {}
     )
+    if (choices.gate, choices.control) == ("hard_concrete", "hold"):
+        own = dict(_PROGRAM)
     return default_jobs(search, count, seeds, **own)
 
 
@@ -191,9 +197,12 @@ def recover_planted(
 
 
 def program_search(ablation: str, grain: str = "edges") -> Search:
-    """The search of a compiled program: to a KL of 0.01 nats."""
+    """The search of a compiled program: to a KL of 0.01 nats, without a sparsity that must be known."""
     return default_search(
         grain,
+        gate="hard_concrete",
+        control="hold",
+        owners=False,
         minimise="kl",
         paired=False,
         ablation=ablation,

@@ -29,10 +29,18 @@ from circuitjax.audit.polish import polish
 from circuitjax.audit.reruns import jaccard
 from circuitjax.benchmarks.without import without
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.prune.config import Hyper
 from circuitjax.prune.cut import scouts
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import answers, gate_slopes
-from circuitjax.prune.find import as_circuit, candidates_of, initial_state, pick, train_gates
+from circuitjax.prune.find import (
+    as_circuit,
+    candidates_of,
+    empty_candidate,
+    initial_state,
+    pick,
+    train_gates,
+)
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import Job
 
@@ -261,7 +269,7 @@ def uniqueness(
       say: told of each circuit.
 
     Raises:
-      ValueError: a search that is cut to a size, or a J out of range.
+      ValueError: a search that is cut to a size, a J out of range, or an empty circuit that does.
     """
     if not search.selection.is_loss:
         raise ValueError(
@@ -270,6 +278,12 @@ def uniqueness(
         )
     if not 1 <= count <= MOST:
         raise ValueError(f"the number of circuits is {count}; it must be from 1 to {MOST}")
+    empty = empty_candidate(problem, search, Job(seed, Hyper()))
+    if empty.choice.reached:
+        raise ValueError(
+            f"the empty circuit meets the target of {search.selection.value:g} nats: there is nothing "
+            "to find; ask for less"
+        )
     run = _Run(problem, search, jobs, polished)
     nothing = np.zeros(len(run.names), bool)
     plain: list[Found] = []

@@ -135,6 +135,9 @@ def test_bad_input_is_one_clear_line():
     problem, search = problem_of("one_way", "nodes")
     with pytest.raises(ValueError, match="the number of circuits is 0; it must be from 1 to 16"):
         uniqueness(problem, search, lambda s, n: [], 0)
+    easy = dataclasses.replace(search, selection=dataclasses.replace(search.selection, value=9.0))
+    with pytest.raises(ValueError, match="the empty circuit meets the target of 9 nats"):
+        uniqueness(problem, easy, lambda s, n: [], 2)
     selection = dataclasses.replace(search.selection, target="edges", value=5)
     with pytest.raises(ValueError, match="cut to edges, but circuits are compared at equal loss"):
         uniqueness(problem, dataclasses.replace(search, selection=selection), lambda s, n: [], 2)
