@@ -11,6 +11,8 @@ go, and no set known to suffice is smaller; beside it stand the parts that are n
 open.
 """
 
+import pathlib
+
 import numpy as np
 from absl import flags
 
@@ -105,6 +107,12 @@ def _note(found: Recovery) -> str:
 def _programs() -> list[TracrProgram]:
     given = _PROGRAMS.value
     names = [name for one in given for name in (PROGRAMS if one == "all" else [one])]
+    for name in names:
+        if name not in PROGRAMS and not pathlib.Path(name).with_suffix(".npz").exists():
+            raise ValueError(
+                f"--programs has {name!r}, which is no file and none of the built-in ones: choose from "
+                f"{', '.join(PROGRAMS)}, or give the path of an .npz"
+            )
     return [PROGRAMS[name]().program() if name in PROGRAMS else load_tracr(name) for name in names]
 
 
