@@ -27,7 +27,7 @@ from circuitjax.audit.checks import loose_loss
 from circuitjax.audit.measure import Measure, Variants, measure_of, members
 from circuitjax.audit.polish import polish
 from circuitjax.audit.reruns import jaccard
-from circuitjax.benchmarks.without import without
+from circuitjax.benchmarks.without import problem_without
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.cut import scouts
@@ -165,11 +165,7 @@ class _Run:
         """The circuit of one seed, in the model without the closed gates bool `[G]`."""
         problem, search = self.problem, self.search
         if closed.any():
-            problem = dataclasses.replace(
-                problem,
-                whole=without(problem.whole, closed),
-                trained=without(problem.trained, closed),
-            )
+            problem = problem_without(problem, closed)
         jobs = self.jobs(seed, int(problem.whole.exists().sum()))
         state = train_gates(problem, search, initial_state(problem, search, jobs))
         best = pick(candidates_of(problem, search, jobs, state), search)

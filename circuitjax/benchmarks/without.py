@@ -6,6 +6,7 @@ Everything that a search does with a `GatedModel` it can do with this one, at an
 ranking, elimination, cut and clean-up know of no other gates than those that are allowed.
 """
 
+import dataclasses
 from typing import Any
 
 import flax.struct
@@ -14,8 +15,9 @@ import numpy as np
 
 from circuitjax.gated.examples import Batch
 from circuitjax.gated.protocol import GatedModel, Held, Part
+from circuitjax.prune.problem import Problem
 
-__all__ = ["Without", "without"]
+__all__ = ["Without", "problem_without", "without"]
 
 
 @flax.struct.dataclass
@@ -82,3 +84,11 @@ def without(model: GatedModel, closed: np.ndarray) -> GatedModel:
     allowed = ~np.asarray(closed, bool)
     found: Any = Without(model, jax.numpy.asarray(allowed))
     return found
+
+
+def problem_without(problem: Problem, closed: np.ndarray) -> Problem:
+    """The same task in the same network whose gates bool `[G]` stay closed, whoever looks at it."""
+    whole = without(problem.whole, closed)
+    same = problem.trained is problem.whole
+    trained = whole if same else without(problem.trained, closed)
+    return dataclasses.replace(problem, whole=whole, trained=trained)
