@@ -276,12 +276,15 @@ def gate_sets(problem: Problem, search: Search) -> GateSets:
 
 
 def trained_scores(problem: Problem, search: Search, job: MaskState) -> np.ndarray:
-    """Scores `[G]` of one trained job, as it was before elimination: of the gates, or their chances."""
-    objective, whole = objective_of(problem, search), problem.whole
-    by_score = search.choices.gate == "heaviside" and not objective.owners
-    return np.asarray(
-        job.tau["gates"] if by_score else objective.chances(job.tau, job.hyper, whole)
-    )
+    """Scores `[G]` of one trained job, as it was before elimination.
+
+    A chance rises with its score and rounds to 1 before it: only where owners have gates too are chances
+    what is compared.
+    """
+    objective = objective_of(problem, search)
+    if not objective.owners:
+        return np.asarray(job.tau["gates"])
+    return np.asarray(objective.chances(job.tau, job.hyper, problem.whole))
 
 
 def _recover(
