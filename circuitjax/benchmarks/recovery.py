@@ -65,8 +65,9 @@ _SMALL = MappingProxyType(
 _PUBLISHED = ("nodes", "heaviside", "count")
 # A compiled program with a part half closed says something else altogether: gates that start soft leave
 # only noise to learn from. So they start open and almost without noise, and come down together under a
-# weight that adapts; those that are needed are the ones that the KL pushes back.
-_PROGRAM = MappingProxyType({"init_noise_bias": 8.0, "lr": 0.2, "k_coef": 0.01})
+# weight that adapts; those that are needed are the ones that the KL pushes back. A decay of the scores
+# would pull these, too, to where draws are soft again.
+_PROGRAM = MappingProxyType({"init_noise_bias": 8.0, "lr": 0.2, "wd": 0.0})
 
 
 @dataclasses.dataclass(frozen=True)
