@@ -8,7 +8,7 @@ which stand for `source->target`.
 
 For a compiled program the compiler tells the circuit (`tracr_edges` without an ablation), but what
 is true depends on the replacement: a constant direction carries nothing under interchange and
-everything under zero ablation. `tracr_edges` with an ablation derives it; see `needed_edges.py`.
+everything under zero ablation. `tracr_edges` with an ablation derives it; see `truth.py`.
 """
 
 import dataclasses
@@ -17,7 +17,8 @@ from typing import Literal
 
 import numpy as np
 
-from circuitjax.benchmarks.needed_edges import Ablation, EdgeRuns, edge_runs, needed_edges
+from circuitjax.benchmarks.needed_edges import Ablation, EdgeRuns, edge_runs
+from circuitjax.benchmarks.truth import needed_alone
 from circuitjax.importers.tracr_program import TracrProgram
 from circuitjax.model.residual_graph import residual_graph
 
@@ -41,18 +42,18 @@ class GroundTruth:
     """How a found circuit stands to the true one.
 
     Attributes:
-      precision: right of found, 0 where nothing was found.
-      recall: right of true.
-      f1: their harmonic mean.
-      auroc: of the scores; None without scores, or where everything is true.
+      precision: right of found, 0 where nothing was found; None where nothing was to be found either.
+      recall: right of true; None where nothing is true.
+      f1: their harmonic mean; likewise.
+      auroc: of the scores; None without scores, or where everything is true, or nothing.
       missing: true but not found, sorted.
       extra: found but not true, sorted.
       num_true, num_found, num_right, num_all: counts.
     """
 
-    precision: float
-    recall: float
-    f1: float
+    precision: float | None
+    recall: float | None
+    f1: float | None
     auroc: float | None
     missing: tuple[str, ...]
     extra: tuple[str, ...]
@@ -137,12 +138,9 @@ def compare(
       scores: of everything in `all_edges`, for the AUROC.
 
     Raises:
-      ValueError: an empty truth, a part that does not exist, or scores of other parts than those
-        that exist.
+      ValueError: a part that does not exist, or scores of other parts than those that exist.
     """
     chosen, known, every = _names(found, "found"), _names(true, "true"), _names(all_edges, "all")
-    if not known:
-        raise ValueError("true is empty: recall is undefined; name at least one part")
     _check_known(known, every, "true")
     _check_known(chosen, every, "found")
     area = None
@@ -154,12 +152,12 @@ def compare(
             raise ValueError(
                 f"scores lack {unscored[0]!r} ({len(unscored)} such); give one to everything"
             )
-        area = auroc(dict(named), known) if known != every else None
+        area = auroc(dict(named), known) if known and known != every else None
     right = len(chosen & known)
     return GroundTruth(
-        precision=right / len(chosen) if chosen else 0.0,
-        recall=right / len(known),
-        f1=2 * right / (len(chosen) + len(known)),
+        precision=right / len(chosen) if chosen else 0.0 if known else None,
+        recall=right / len(known) if known else None,
+        f1=2 * right / (len(chosen) + len(known)) if known else None,
         auroc=area,
         missing=tuple(sorted(known - chosen)),
         extra=tuple(sorted(chosen - known)),
@@ -254,5 +252,5 @@ def tracr_edges(
         for length in [None] if lengths is None else lengths:
             runs = tracr_runs(program, ablation, length=length)
             least = (0.0 if runs.by == "answer" else 1e-3) if tolerance is None else tolerance
-            chosen |= set(needed_edges(runs, least))
+            chosen |= set(needed_alone(runs, least))
     return tuple(name for name in names if name in chosen)

@@ -1,17 +1,13 @@
-"""Which residual edges matter, derived from weights and inputs under a given replacement.
+"""Residual edges of any model and inputs, asked what closing them changes: logits, or answers.
 
 Under interchange an edge whose value is the same in both runs cannot matter; under zero ablation it
-can. So what is true is derived, not looked up: with all others open an edge is *needed* if closing
-it alone changes what the model says by more than a tolerance. Redundant edges hide one another in
-that test; `check_circuit` therefore asks of a set of edges that they suffice and that none can be
-spared, and `minimal_edges` finds such a set.
+can. So what is true is derived, not looked up: see `truth.py`.
 
 Axis letters: B sequences, T positions, P positions read, O outputs, E edges, K circuits.
 """
 
 import dataclasses
 import functools
-from collections.abc import Iterable
 from typing import Literal
 
 import jax
@@ -23,18 +19,12 @@ from circuitjax.model.config import TransformerConfig
 from circuitjax.model.residual_graph import Writers, apply_graph, residual_graph, run_writers
 from circuitjax.model.transformer import Params
 
-__all__ = [
-    "Ablation",
-    "CircuitCheck",
-    "EdgeRuns",
-    "check_circuit",
-    "edge_runs",
-    "minimal_edges",
-    "needed_edges",
-]
+__all__ = ["NOTHING", "Ablation", "EdgeRuns", "edge_runs", "silent_edges"]
 
 Ablation = Literal["interchange", "mean", "zero"]
 
+#: A difference of activations that is none: what a softmax leaves of what it does not choose.
+NOTHING = 1e-12
 _TIE = 1e-3  # logits nearer than this are equal: rounding must not decide between two answers
 
 
@@ -92,15 +82,57 @@ class EdgeRuns:
             parts.append(np.asarray(found[self.by == "answer"])[: len(some)])
         return np.concatenate(parts)
 
-    def mask(self, edges: Iterable[str]) -> np.ndarray:
-        """bool `[E]` of edges `writer->reader`; ValueError for one that the model does not have."""
-        names, chosen = residual_graph(self.config).names, set(edges)
-        unknown = sorted(chosen - set(names))
-        if unknown:
-            raise ValueError(
-                f"the model has no edge {unknown[0]!r}; its {len(names)} are named like {names[0]!r}"
-            )
-        return np.array([name in chosen for name in names])
+    @property
+    def names(self) -> list[str]:
+        """Edges `writer->reader`, in the order of the graph."""
+        return residual_graph(self.config).names
+
+    def can_matter(self) -> np.ndarray:
+        """bool `[E]`: all but `silent_edges`."""
+        _, written = _run(self.config, self.params, self.clean, self.positions)
+        return ~silent_edges(self.config, self.params, written, self.replacement)
+
+
+def silent_edges(
+    config: TransformerConfig, params: Params, written: Writers, replacement: Writers
+) -> np.ndarray:
+    """Edges that may be closed, all of them together, without any effect: bool `[E]`.
+
+    A writer whose replacement is what it writes; and, in a model without norms, a reader whose weights
+    have nothing to do with what differs. As no reader is any the wiser, no writer writes anything else.
+
+    Args:
+      config, params: the model.
+      written: by all writers on the inputs.
+      replacement: of them, shaped alike or broadcasting to it.
+    """
+    graph = residual_graph(config)
+    # bool [W, D]: channels on which closing a writer changes anything.
+    change = np.concatenate(
+        [
+            np.asarray(jnp.max(jnp.abs(y - r), axis=(1, 2))) > NOTHING
+            for y, r in zip(written.blocks(), replacement.blocks(), strict=True)
+        ]
+    )
+    silent = ~np.asarray(np.any(change, axis=1))[graph.sources]
+    if config.norm != "none" or config.gated_mlp or config.abs_top_k_sites:
+        return silent
+    layers = {name: np.asarray(value) for name, value in params["layers"].items()}
+    kernels: dict[str, np.ndarray] = {}
+    if not config.tied_unembedding:
+        kernels["logits"] = np.asarray(params["unembed"])
+    for layer in range(config.num_layers):
+        kernels[f"m{layer}<in>"] = layers["mlp_in"][layer]
+        for part in "qkv":
+            own = layers[f"attn_{part}"][layer]
+            name = "h" if part == "q" or config.queries_per_kv == 1 else "kv"
+            for head, columns in enumerate(np.split(own, own.shape[1] // config.d_head, axis=1)):
+                kernels[f"a{layer}.{name}{head}<{part}>"] = columns
+    for edge, (writer, reader) in enumerate(graph.edges):
+        kernel = kernels.get(graph.readers[reader])
+        if kernel is not None and not silent[edge]:  # no channel in common
+            silent[edge] = not np.any(kernel[: config.d_model][change[writer]])
+    return silent
 
 
 def _best(logits: jax.Array) -> jax.Array:
@@ -207,92 +239,3 @@ def edge_runs(
 
 
 _run = jax.jit(run_writers, static_argnums=0)
-
-
-def needed_edges(runs: EdgeRuns, tolerance: float = 1e-3) -> tuple[str, ...]:
-    """Edges each of which alone changes what the model says when it is closed.
-
-    Args:
-      runs: see `edge_runs`.
-      tolerance: a change of at most this much is none.
-
-    Returns:
-      Names, in the order of the graph.
-    """
-    names = residual_graph(runs.config).names
-    changes = runs.changes(~np.eye(len(names), dtype=bool))
-    return tuple(name for name, change in zip(names, changes, strict=True) if change > tolerance)
-
-
-@dataclasses.dataclass(frozen=True)
-class CircuitCheck:
-    """Whether a set of edges is a circuit, and none of them one too many.
-
-    Attributes:
-      change: how far the outputs of just these edges are from the model's.
-      sufficient: that is at most the tolerance.
-      spare: those that can be left out, one at a time, without a change above the tolerance.
-    """
-
-    change: float
-    sufficient: bool
-    spare: tuple[str, ...]
-
-    @property
-    def minimal_and_sufficient(self) -> bool:
-        """Just these edges do what the model does, and without any one of them they do not."""
-        return self.sufficient and not self.spare
-
-
-def check_circuit(runs: EdgeRuns, edges: Iterable[str], tolerance: float = 1e-3) -> CircuitCheck:
-    """Keeps just these edges, then all of them but one, for each.
-
-    Raises:
-      ValueError: an edge that the model does not have.
-    """
-    mask = runs.mask(edges)
-    kept = np.flatnonzero(mask)
-    masks = np.repeat(mask[None], len(kept) + 1, axis=0)
-    masks[np.arange(len(kept)) + 1, kept] = False
-    changes = runs.changes(masks)
-    names = residual_graph(runs.config).names
-    spare = [names[i] for i, change in zip(kept, changes[1:], strict=True) if change <= tolerance]
-    return CircuitCheck(float(changes[0]), bool(changes[0] <= tolerance), tuple(spare))
-
-
-def minimal_edges(
-    runs: EdgeRuns, tolerance: float = 1e-3, start: Iterable[str] | None = None
-) -> tuple[str, ...]:
-    """A sufficient set of edges none of which can be spared, by closing them one after another.
-
-    From the logits backwards, so that what a closed edge alone carried goes with it. There may be
-    other such sets: of two redundant edges the one nearer to the logits is closed.
-
-    Args:
-      runs: see `edge_runs`.
-      tolerance: a change of at most this much is none.
-      start: what to begin with; None means the needed edges if they suffice, else all.
-
-    Raises:
-      ValueError: a start that is not sufficient, or an edge that the model does not have.
-    """
-    names = residual_graph(runs.config).names
-    mask = np.ones(len(names), bool) if start is None else runs.mask(start)
-    if start is None:
-        needed = runs.mask(needed_edges(runs, tolerance))
-        mask = needed if runs.changes(needed[None])[0] <= tolerance else mask
-    change = float(runs.changes(mask[None])[0])
-    if change > tolerance:
-        raise ValueError(
-            f"the edges to start with change the outputs by {change:.3g}, more than the tolerance "
-            f"of {tolerance:.3g}; start with more edges"
-        )
-    removed = True
-    while removed:
-        removed = False
-        for edge in np.flatnonzero(mask)[::-1]:
-            trial = mask.copy()
-            trial[edge] = False
-            if runs.changes(trial[None])[0] <= tolerance:
-                mask, removed = trial, True
-    return tuple(name for name, kept in zip(names, mask, strict=True) if kept)

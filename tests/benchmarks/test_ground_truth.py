@@ -15,7 +15,8 @@ from circuitjax.benchmarks.ground_truth import (
     tracr_edges,
     tracr_runs,
 )
-from circuitjax.benchmarks.needed_edges import check_circuit, edge_runs, minimal_edges, needed_edges
+from circuitjax.benchmarks.needed_edges import edge_runs
+from circuitjax.benchmarks.truth import check_circuit, minimal_parts, needed_alone
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.transformer import apply
@@ -61,6 +62,16 @@ def test_compare_counts():
     assert (nothing.precision, nothing.recall, nothing.f1) == (0, 0, 0)
 
 
+def test_nothing_to_find_is_no_error():
+    """Shares of nothing are none; what was found all the same is counted."""
+    scores = dict.fromkeys("abc", 1.0)
+    nothing = compare([], [], list("abc"), scores)
+    assert (nothing.precision, nothing.recall, nothing.f1, nothing.auroc) == (None,) * 4
+    assert (nothing.missing, nothing.extra, nothing.num_true, nothing.num_found) == ((), (), 0, 0)
+    some = compare(["b"], [], list("abc"))
+    assert (some.precision, some.recall, some.extra) == (0, None, ("b",))
+
+
 def test_pairs_and_names_are_one():
     pairs = {("embed", "m0<in>"), ("m0", "logits")}
     every = ["embed->m0<in>", "embed->logits", ("m0", "logits")]
@@ -72,7 +83,6 @@ def test_pairs_and_names_are_one():
 
 EDGES = ["a", "b", "c"]
 BAD = {
-    "empty truth": (lambda: compare(["a"], [], EDGES), "true is empty"),
     "unknown truth": (lambda: compare(["a"], ["z"], EDGES), "true holds 'z', which is none of"),
     "unknown found": (lambda: compare(["z"], ["a"], EDGES), "found holds 'z', which is none of"),
     "one text": (lambda: compare("a", ["a"], EDGES), "found is the single text 'a'"),
@@ -137,10 +147,10 @@ def test_what_is_needed_is_the_record_read_with_the_ablation_in_mind(name, ablat
     expected = recorded | CONSTANT_OR_BOS[name] if ablation == "zero" else VARIES[name]
     runs = tracr_runs(program(name), ablation, draws=1)
     tolerance = 0.0 if runs.by == "answer" else 1e-3
-    found = needed_edges(runs, tolerance)
+    found = needed_alone(runs, tolerance)
     assert set(found) == expected
     assert check_circuit(runs, found, tolerance).minimal_and_sufficient
-    assert minimal_edges(runs, tolerance) == found
+    assert minimal_parts(runs, tolerance) == found
     # One edge fewer is not sufficient; one more is, but not minimal.
     fewer = check_circuit(runs, found[1:], tolerance)
     assert not fewer.sufficient
@@ -179,14 +189,14 @@ def test_redundant_edges_hide_one_another_but_not_from_the_check(tiny_model, mon
         return 1.0 - 0.5 * carried - 0.5 * masks[:, third]
 
     monkeypatch.setattr(type(runs), "changes", changes)
-    assert needed_edges(runs) == (names[third],)
-    assert not check_circuit(runs, [names[third]]).sufficient
-    assert minimal_edges(runs) == (names[first], names[third])
-    both = check_circuit(runs, [names[first], names[second], names[third]])
+    assert needed_alone(runs, 1e-3) == (names[third],)
+    assert not check_circuit(runs, [names[third]], 1e-3).sufficient
+    assert minimal_parts(runs, 1e-3) == (names[first], names[third])
+    both = check_circuit(runs, [names[first], names[second], names[third]], 1e-3)
     assert both.spare == (names[first], names[second])
-    assert check_circuit(runs, minimal_edges(runs)).minimal_and_sufficient
-    with pytest.raises(ValueError, match="start with more edges"):
-        minimal_edges(runs, start=[names[0]])
+    assert check_circuit(runs, minimal_parts(runs, 1e-3), 1e-3).minimal_and_sufficient
+    with pytest.raises(ValueError, match="start with more parts"):
+        minimal_parts(runs, 1e-3, start=[names[0]])
 
 
 def test_all_open_changes_nothing_and_all_closed_gives_the_other_run(tiny_model, rng):
@@ -230,5 +240,5 @@ def test_bad_programs_and_edges(tiny_model):
     with pytest.raises(ValueError, match="draws is 0"):
         tracr_runs(reverse, "interchange", draws=0)
     runs = edge_runs(tiny_model.config, tiny_model.params, np.zeros((1, 2)), "zero")
-    with pytest.raises(ValueError, match="the model has no edge 'm0->embed'"):
-        check_circuit(runs, ["m0->embed"])
+    with pytest.raises(ValueError, match="the model has no part 'm0->embed'"):
+        check_circuit(runs, ["m0->embed"], 0.0)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from circuitjax.benchmarks.needed_edges import check_circuit, edge_runs, needed_edges
+from circuitjax.benchmarks.needed_edges import edge_runs
+from circuitjax.benchmarks.truth import check_circuit, needed_alone
 from circuitjax.model.graph import edge_list
 from circuitjax.model.residual_graph import apply_graph, residual_graph, run_writers
 from circuitjax.model.sites import parse_address, shapes
@@ -168,7 +169,7 @@ def test_the_general_derivation_finds_the_planted_edges():
     runs = edge_runs(
         bench.config, bench.params, bench.tokens, "interchange", swapped, positions=places
     )
-    found = needed_edges(runs, tolerance=1.0)  # a distractor's noise is less than one nat
+    found = needed_alone(runs, tolerance=1.0)  # a distractor's noise is less than one nat
     assert set(found) == set(bench.planted.edges)
     assert check_circuit(runs, found, tolerance=1.0).minimal_and_sufficient
 

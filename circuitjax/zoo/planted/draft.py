@@ -213,8 +213,9 @@ class Draft:
         edges: Sequence[str],
         sampler: Sampler,
         true_weights: dict[tuple[str, str], float] | None = None,
+        margin: float = MARGIN,
     ) -> Planted:
-        """Adds distractors, scales the unembedding to `MARGIN`, takes means.
+        """Adds distractors, scales the unembedding to a margin, takes means.
 
         Not all that was connected need be the circuit: `true_weights` says what is.
         """
@@ -224,7 +225,7 @@ class Draft:
         tokens, _, _ = draw(sampler, "train", 128, seed=self.seed)
         logits = _run(self.config, self.params, tokens.reshape(-1, LENGTH)).reshape(128, 2, -1)
         difference = (logits[..., right] - logits[..., wrong]).mean(axis=0)
-        scale = 2 * MARGIN / (difference[0] - difference[1])
+        scale = 2 * margin / (difference[0] - difference[1])
         unembed *= scale
         middle = scale * difference.mean() / 2
         self.params["final_bias"][[right, wrong]] = -middle, middle

@@ -11,7 +11,7 @@ import numpy as np
 
 from circuitjax.zoo.planted.draft import END, LENGTH, Draft, Filler, Pair, Planted
 
-__all__ = ["planted_models"]
+__all__ = ["SCORE", "SLOTS", "features", "one_decides", "place_channel", "planted_models"]
 
 PLUS, MINUS, MARK, LEFT, RIGHT = (3, 4), (5, 6), 7, (8, 9), (10, 11)
 SLOTS = LENGTH - 2  # between the first filler and `=`; slot i stands at position i + 1
@@ -24,7 +24,7 @@ def _pick(rng: np.random.Generator, tokens: tuple[int, ...]) -> int:
     return int(rng.choice(tokens))
 
 
-def _features(draft: Draft) -> int:
+def features(draft: Draft) -> int:
     """A channel on which tokens of two classes have +1 and -1."""
     channel = draft.channel()
     draft.embed(PLUS, channel, 1.0)
@@ -32,7 +32,7 @@ def _features(draft: Draft) -> int:
     return channel
 
 
-def _place_channel(draft: Draft, position: int) -> int:
+def place_channel(draft: Draft, position: int) -> int:
     """A channel that is 1 at one position, and 0 on average."""
     channel = draft.channel()
     places = draft.params["positions"]
@@ -41,7 +41,7 @@ def _place_channel(draft: Draft, position: int) -> int:
     return channel
 
 
-def _one_decides(rng: np.random.Generator, filler: Filler, slot: int | None, others: bool) -> Pair:
+def one_decides(rng: np.random.Generator, filler: Filler, slot: int | None, others: bool) -> Pair:
     """Prompts that differ in one token; other classed tokens stand about it if `others`."""
     slot = int(rng.integers(SLOTS)) if slot is None else slot
     row = [filler() for _ in range(SLOTS)]
@@ -56,7 +56,7 @@ def neuron_copy(seed: int) -> Planted:
     """A token's class through one neuron, then to the end by a head that looks everywhere."""
     draft = Draft("neuron_copy", seed, 2)
     first, second = draft.layers(2)
-    feature, found, head = _features(draft), draft.channel(), draft.head()
+    feature, found, head = features(draft), draft.channel(), draft.head()
     draft.compute(first, feature, found, read=2.0, write=0.75)
     draft.move(second, head, [found], draft.answer, scale=5.0)
     edges = [
@@ -64,18 +64,18 @@ def neuron_copy(seed: int) -> Planted:
         f"m{first}->a{second}.h{head}<v>",
         f"a{second}.h{head}->logits",
     ]
-    return draft.finish(edges, lambda rng, filler: _one_decides(rng, filler, None, False))
+    return draft.finish(edges, lambda rng, filler: one_decides(rng, filler, None, False))
 
 
 def position_head(seed: int) -> Planted:
     """One head copies the class of the token at one place, which it finds by position."""
     draft = Draft("position_head", seed, 1)
     (layer,), head, slot = draft.layers(1), draft.head(), int(draft.rng.integers(1, SLOTS))
-    feature, place = _features(draft), _place_channel(draft, slot + 1)
+    feature, place = features(draft), place_channel(draft, slot + 1)
     draft.attend(layer, head, draft.at_end, place, SCORE)
     draft.move(layer, head, [feature], draft.answer, scale=1.0)
     edges = [f"embed->a{layer}.h{head}<v>", f"a{layer}.h{head}->logits"]
-    return draft.finish(edges, lambda rng, filler: _one_decides(rng, filler, slot, True))
+    return draft.finish(edges, lambda rng, filler: one_decides(rng, filler, slot, True))
 
 
 def two_hop(seed: int) -> Planted:
@@ -83,7 +83,7 @@ def two_hop(seed: int) -> Planted:
     draft = Draft("two_hop", seed, 1)
     (layer,), head = draft.layers(1), draft.head()
     later = int(draft.rng.integers(layer, draft.config.num_layers))
-    feature, classed, moved = _features(draft), draft.channel(), draft.channel()
+    feature, classed, moved = features(draft), draft.channel(), draft.channel()
     draft.embed(PLUS + MINUS, classed, 1.0)
     draft.attend(layer, head, draft.at_end, classed, SCORE)
     draft.move(layer, head, [feature], moved, scale=1.5)
@@ -94,7 +94,7 @@ def two_hop(seed: int) -> Planted:
         f"a{layer}.h{head}->m{later}<in>",
         f"m{later}->logits",
     ]
-    return draft.finish(edges, lambda rng, filler: _one_decides(rng, filler, None, False))
+    return draft.finish(edges, lambda rng, filler: one_decides(rng, filler, None, False))
 
 
 def conjunction(seed: int) -> Planted:
@@ -136,8 +136,8 @@ def value_composition(seed: int) -> Planted:
     first, second = draft.layers(2)
     one, other = draft.head(), draft.head()
     near, far = sorted(int(i) for i in draft.rng.choice(np.arange(1, SLOTS), 2, replace=False))
-    feature, moved = _features(draft), draft.channel()
-    source, target = _place_channel(draft, near + 1), _place_channel(draft, far + 1)
+    feature, moved = features(draft), draft.channel()
+    source, target = place_channel(draft, near + 1), place_channel(draft, far + 1)
     draft.attend(first, one, target, source, SCORE)
     draft.move(first, one, [feature], moved, scale=1.5)
     draft.attend(second, other, draft.at_end, target, SCORE)
@@ -147,7 +147,7 @@ def value_composition(seed: int) -> Planted:
         f"a{first}.h{one}->a{second}.h{other}<v>",
         f"a{second}.h{other}->logits",
     ]
-    return draft.finish(edges, lambda rng, filler: _one_decides(rng, filler, near, True))
+    return draft.finish(edges, lambda rng, filler: one_decides(rng, filler, near, True))
 
 
 def key_composition(seed: int) -> Planted:
@@ -159,7 +159,7 @@ def key_composition(seed: int) -> Planted:
     draft = Draft("key_composition", seed, 2)
     first, second = draft.layers(2)
     one, other = draft.head(), draft.head()
-    feature, mark, marked = _features(draft), draft.channel(), draft.channel()
+    feature, mark, marked = features(draft), draft.channel(), draft.channel()
     circle = draft.channel(), draft.channel()
     angles, step = np.arange(LENGTH) * 2 * np.pi / LENGTH, 2 * np.pi / LENGTH
     for channel, values in zip(circle, (np.cos(angles), np.sin(angles)), strict=True):
@@ -203,11 +203,11 @@ def decoys(seed: int) -> Planted:
     """
     draft = Draft("decoys", seed, 1)
     (layer,), head, slot = draft.layers(1), draft.head(), int(draft.rng.integers(1, SLOTS))
-    feature, place = _features(draft), _place_channel(draft, slot + 1)
+    feature, place = features(draft), place_channel(draft, slot + 1)
     draft.attend(layer, head, draft.at_end, place, SCORE)
     draft.move(layer, head, [feature], draft.answer, scale=1.0)
     true = dict(draft.weights)
-    copy, unread = _features(draft), draft.channel()
+    copy, unread = features(draft), draft.channel()
     within = draft.channel()
     for tokens in (PLUS, MINUS):
         draft.embed(tokens[:1], within, 1.0)
@@ -221,7 +221,7 @@ def decoys(seed: int) -> Planted:
     draft.compute(draft.config.num_layers - 1, draft.answer, unread, read=1.0, write=1.0)
     edges = [f"embed->a{layer}.h{head}<v>", f"a{layer}.h{head}->logits"]
     return draft.finish(
-        edges, lambda rng, filler: _one_decides(rng, filler, slot, True), true_weights=true
+        edges, lambda rng, filler: one_decides(rng, filler, slot, True), true_weights=true
     )
 
 
