@@ -106,7 +106,7 @@ def _of_system(number: int, where: str) -> tuple[int, str]:
 def _of_flags(error: flags.Error) -> str:
     """What is wrong with a command line, and what to do: the flags library says half of it."""
     line = _line(error).removeprefix("flag ")
-    missing = re.fullmatch(r"--(\w+)=None: Flag --\1 must have a value other than None\.", line)
+    missing = re.match(r"--(\w+)=None: Flag --\1 must have a value other than None\.", line)
     if missing:
         return f"--{missing[1]} is missing: --help says what it is"
     return f"{line}; --help lists the flags" if line.startswith("Unknown") else line

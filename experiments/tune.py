@@ -61,7 +61,10 @@ def _study() -> Study:
     if flags.FLAGS["start"].value is not None:
         raise ValueError("--start has no meaning in a study: leave it out")
     model, task = load_task(_TASK.value, _MODEL.value)
-    search, _ = pruning_flags.build_search(task)
+    # What is tuned is the published recipe at the grain of nodes: `hold` has no coefficient to find.
+    said = [flags.FLAGS[name].value for name in ("grain", "control", "preset")]
+    fixed = {"control": "count"} if said in ([None] * 3, ["nodes", None, None]) else {}
+    search, _ = pruning_flags.build_search(task, fixed)
     place = f"{pathlib.Path(model.name).name}/{task.name}"
     return Study(
         model,

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from circuitjax.audit.measure import share_of
-from circuitjax.audit.record import UnderFigures
 from circuitjax.audit.replacement import constants_of, with_folded
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.conditions import condition_named
@@ -24,12 +23,22 @@ from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Asked, answered, references
 from circuitjax.prune.problem import Problem, batches_of
 
-__all__ = ["figures_under", "under_conditions"]
+__all__ = ["UnderFigures", "figures_under", "under_conditions"]
 
 _BESIDES = ("resample", "supersets")
 _FEW = 128  # test items that these are measured on
 _SEARCHED = 32  # items that the adversary sees
 _STEPS, _STARTS = 20, 5
+
+
+@dataclasses.dataclass(frozen=True)
+class UnderFigures:
+    """One condition: task loss (nats) and accuracy by the stored calibration, KL (nats), items."""
+
+    loss: float
+    accuracy: float
+    kl: float
+    items: int
 
 
 class _Folded:

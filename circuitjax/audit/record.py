@@ -30,7 +30,6 @@ __all__ = [
     "Sufficiency",
     "SupersetFigures",
     "Template",
-    "UnderFigures",
     "Worst",
 ]
 
@@ -177,16 +176,6 @@ class Sufficiency:
     loss: float
     loss_uncalibrated: float
     interval: Interval | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class UnderFigures:
-    """One condition: task loss (nats) and accuracy by the stored calibration, KL (nats), items."""
-
-    loss: float
-    accuracy: float
-    kl: float
-    items: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,7 @@ from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.importers.tracr_program import TracrProgram
-from circuitjax.prune.candidates import candidates_of, empty_candidate, pick
+from circuitjax.prune.candidates import candidates_of, certified, empty_candidate, pick
 from circuitjax.prune.defaults import Search, default_jobs, default_search
 from circuitjax.prune.find import as_circuit
 from circuitjax.prune.jobs import initial_state, objective_of, train_gates
@@ -344,6 +344,7 @@ def _searched(
     for seed in seeds:
         best = pick([one for one in found if one.job.seed == seed], search)
         place = found.index(best)
+        best, _ = certified(problem, search, best)
         job_state = jax.tree.map(lambda leaf, i=place: leaf[i], state)
         circuit = as_circuit(problem, best, {})
         if finish is not None:

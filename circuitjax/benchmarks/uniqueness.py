@@ -29,7 +29,7 @@ from circuitjax.audit.polish import polish
 from circuitjax.audit.reruns import jaccard
 from circuitjax.benchmarks.without import problem_without
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.prune.candidates import candidates_of, empty_candidate, pick
+from circuitjax.prune.candidates import candidates_of, certified, empty_candidate, pick
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.cut import scouts
 from circuitjax.prune.defaults import Search
@@ -163,7 +163,9 @@ class _Run:
             problem = problem_without(problem, closed)
         jobs = self.jobs(seed, int(problem.whole.exists().sum()))
         state = train_gates(problem, search, initial_state(problem, search, jobs))
-        best = pick(candidates_of(problem, search, jobs, state), search)
+        best, _ = certified(
+            problem, search, pick(candidates_of(problem, search, jobs, state), search)
+        )
         circuit, reached = as_circuit(problem, best, {}), best.choice.reached
         if self.polished and reached and circuit.num_nodes:
             circuit = polish(self.problem, search, circuit)

@@ -15,6 +15,7 @@ import numpy as np
 
 from circuitjax.gated.examples import Batch
 from circuitjax.gated.protocol import GatedModel, Held, Part
+from circuitjax.prune.conditions import Under
 from circuitjax.prune.problem import Problem
 
 __all__ = ["Without", "problem_without", "without"]
@@ -91,4 +92,12 @@ def problem_without(problem: Problem, closed: np.ndarray) -> Problem:
     whole = without(problem.whole, closed)
     same = problem.trained is problem.whole
     trained = whole if same else without(problem.trained, closed)
-    return dataclasses.replace(problem, whole=whole, trained=trained)
+
+    def under(some: tuple[Under, ...]) -> tuple[Under, ...]:
+        return tuple(
+            one._replace(whole=without(one.whole, closed), trained=without(one.trained, closed))
+            for one in some
+        )
+
+    held, mixed = under(problem.held), under(problem.mixed)
+    return dataclasses.replace(problem, whole=whole, trained=trained, held=held, mixed=mixed)

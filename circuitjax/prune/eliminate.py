@@ -26,7 +26,6 @@ _STEP = 0.02  # nats that a round may add; below a third of the target it may ad
 _ROOM = 0.8  # times the target: the loss to start elimination from, if a few more gates give it
 _MORE = 2  # times as many gates as meet the target: no more are opened for the sake of room
 _STEPS = (1.0, 1.1, 1.3, 1.6, 2.0)  # of the gates that training left open: where enough are sought
-_CLOSE = 1.05  # how near to the fewest, as a factor: elimination goes on from there
 _LAST = 32  # so few gates are closed one at a time
 _TRIED = 8  # of these, the cheapest that are really closed, to see which costs least
 _PATIENCE = 32  # gates in a row that prove to be needed, after which the rest is taken to be
@@ -75,7 +74,7 @@ def enough(trial: Trial, ranks: np.ndarray, opened: np.ndarray, target: float) -
 
     size = int(opened.sum())
     start = tuple(round(size * factor) for factor in _STEPS)  # first what is near, and small
-    options: dict[str, Any] = {"refine": 1, "start": start, "upwards": True, "close": _CLOSE}
+    options: dict[str, Any] = {"refine": 1, "start": start, "upwards": True}
     plain = opened
     if loss > target:
         found = bisect(losses, len(ranks), target, **options)

@@ -10,7 +10,8 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from circuitjax.audit.record import CheckFigures, Hypothesis, Interval, UnderFigures
+from circuitjax.audit.conditions import UnderFigures
+from circuitjax.audit.record import CheckFigures, Hypothesis, Interval
 from circuitjax.core.files import write_json
 from circuitjax.core.records import seal
 from circuitjax.core.schema import from_json, json_schema, read_record

@@ -107,7 +107,6 @@ def test_programs_of_our_own(name, ablation):
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(reason="elimination remembers as needed what is not any more", strict=True)
 def test_nothing_is_kept_that_was_needed_once():
     """Of 15 edges that are needed with all others open two can go once the rest is closed."""
     found = recover_program(PROGRAMS["neighbours"](0).program(), "zero", range(1))

@@ -23,7 +23,7 @@ def test_tables_of_audits(tmp_path):
     for outcome, text in (
         (absent, "absent is no directory: give one that holds audits"),
         (none, "no finished audit lies below none: run experiments.audit first"),
-        (folder, "--out=none is a directory: name a file"),
+        (folder, "none is a directory: choose another --out, a file"),
     ):
         assert outcome[0] == 2
         assert outcome[2] == f"error: {text}\n"

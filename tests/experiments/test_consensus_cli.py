@@ -23,7 +23,15 @@ def study(directory, size, steps=100, seed=0):
     for number in range(16):
         params = SPACE.from_basic(0.3 * rng.normal(size=len(SPACE.names)))
         output = size - 2 * float(np.log10(params["lr"]))
-        row = {"id": number, "params": params, "output": output, "failed": False}
+        row = {
+            "id": number,
+            "params": params,
+            "output": output,
+            "failed": False,
+            "origin": "sample",
+        }
+        row |= {"round": 0, "seed": number, "edges": 9, "nodes": 9, "cost": 1.0}
+        row |= {"seconds_training_round": 1.0, "seconds_selection_round": 1.0}
         lines.append(json.dumps(row))
     (directory / "observations.jsonl").write_text("\n".join(lines) + "\n")
 

@@ -6,7 +6,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from circuitjax.prune.config import Hyper
+from circuitjax.prune.config import SYNONYMS, Hyper
 from circuitjax.prune.defaults import PRESETS
 from circuitjax.tasks import suite
 from circuitjax.tasks.english import suite as english
@@ -124,6 +124,23 @@ def test_jobs_side_by_side_differ_in_what_the_control_reads(grain, control, tmp_
     assert (len(sparsities), len(coefficients)) == ((3, 1) if control == "lagrangian" else (1, 3))
 
 
+# Answers that the table of capabilities refuses for a grain, whatever else is asked for.
+REFUSED = {
+    *(
+        (grain, f"eap_ig_{kind}")
+        for grain in ("nodes", "weights")
+        for kind in ("inputs", "activations")
+    ),
+    ("weights", "gim"),
+    ("weights", "variance"),
+    ("edges", "variance"),
+    ("edges", "head"),
+    ("edges", "block"),
+    ("weights", "head"),
+    ("weights", "block"),
+}
+
+
 @pytest.mark.parametrize("task", ["for_while", "ioi"])
 @pytest.mark.parametrize("grain", ["nodes", "weights", "edges"])
 def test_every_answer_can_be_chosen(grain, task, tmp_path):
@@ -133,10 +150,15 @@ def test_every_answer_can_be_chosen(grain, task, tmp_path):
             continue
         for answer in known:
             more = {"calibrate": "off"} if answer == "vocabulary" else {}
-            if answer == "variance" and grain != "nodes":
+            if name in ("sign", "attribute_to"):
+                more["ranking"] = "attribution"
+            asked = {"grain": grain, name: answer, **more}
+            if (grain, answer) in REFUSED:
+                with pytest.raises(ValueError, match=" cannot be: "):
+                    build(tmp_path, task, **asked)
                 continue
-            run = build(tmp_path, task, **{"grain": grain, name: answer, **more})
-            assert getattr(run.search.choices, name) == answer
+            run = build(tmp_path, task, **asked)
+            assert getattr(run.search.choices, name) == SYNONYMS.get(answer, answer)
             assert run.search.choices.grain == grain
 
 

@@ -8,6 +8,7 @@ import typing
 import pytest
 
 from circuitjax.core.records import seal
+from circuitjax.core.schema import from_json
 from circuitjax.report.viewer.page import MOST_BYTES
 from circuitjax.run import report
 from tests.experiments.drive import drive
@@ -47,7 +48,7 @@ def whole_report() -> dict:
     fields["loss_without_random"] = [0.4, 0.5]
     fields["calibration"] = {"mode": "inside", "scale": 1.0, "shift": 0.0}
     fields["jobs"] = [filled(report.JobReport, job) for job in REPORT["jobs"]]
-    return report.Report.from_dict(fields).to_dict()
+    return from_json(report.Report, fields, "the report", older=True).to_dict()
 
 
 @pytest.fixture(scope="module")

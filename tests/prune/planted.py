@@ -48,6 +48,7 @@ CONFIG = TransformerConfig(
 )
 SEARCH = default_search(
     "nodes",
+    control="count",
     ablation="zero",
     steps=60,
     batch_size=16,

@@ -267,6 +267,9 @@ REFUSED = {
     "units=head or block": case(grain="edges", units="head"),
     "tie_qk with units": case(units="head", tie_qk=True),
     "ablation=resample": case(ablation="resample")._replace(batch_size=1),
+    "condition frozen_norms": case(hold_under="mean,frozen_norms")._replace(
+        config=dataclasses.replace(CONFIG, norm="none")
+    ),
     "mean ablation": case()._replace(has_means=False),
 }
 

@@ -16,7 +16,7 @@ def test_the_methods_of_the_grains():
         default_search(grain).choices for grain in ("nodes", "weights", "edges")
     )
     assert (nodes.gate, nodes.ablation, nodes.minimise, nodes.control) == (
-        "heaviside", "mean", "task", "count",
+        "heaviside", "mean", "task", "hold",
     )  # fmt: skip
     assert (weights.gate, weights.control) == ("heaviside", "hold")
     assert (edges.gate, edges.ablation, edges.minimise, edges.control, edges.owners) == (
@@ -47,6 +47,18 @@ def test_one_target_is_asked_for_by_its_name(given, target, value):
     assert selection.eliminate == (target in ("loss", "kl"))
 
 
+def test_what_is_learned_is_eliminated_and_certified_where_that_is_not_dear():
+    def of(**given):
+        selection = default_search("nodes", **given).selection
+        return selection.eliminate, selection.certify
+
+    assert of() == (True, True)
+    assert of(control="count") == (False, False)  # as published
+    assert of(target_nodes=9) == (False, False)
+    assert of(ranking="attribution")[1] is False
+    assert of(hold_under="mean,resample") == (True, False)
+
+
 def test_what_is_unknown_or_asked_for_twice_is_one_line():
     with pytest.raises(ValueError, match=r"^target_loss and target_kl are both given: choose one$"):
         default_search("edges", target_loss=0.1, target_kl=0.1)
@@ -67,14 +79,15 @@ def test_a_preset_pins_all_five_choices(name):
 
 
 def test_the_default_weight_of_size_goes_as_one_over_the_nodes():
-    search = default_search("nodes")
+    search = default_search("nodes", control="count")
     assert default_hyper(search, 180_224).k_coef == pytest.approx(1e-4, rel=1e-2)  # as published
     assert default_hyper(search, 900).k_coef * 900 == pytest.approx(18)
     assert default_hyper(search, 900, k_coef=0.5).k_coef == 0.5
 
 
 def test_jobs_are_seeds_times_settings():
-    search = default_search("nodes")
+    assert len(default_jobs(default_search("nodes"), 900, [4, 5])) == 2  # no coefficient to find
+    search = default_search("nodes", control="count")
     jobs = default_jobs(search, 900, [4, 5])
     assert [job.seed for job in jobs] == [4] * 8 + [5] * 8
     assert len({float(job.hyper.k_coef) for job in jobs}) == 8
