@@ -103,7 +103,7 @@ def test_programs_of_our_own(name, ablation):
     for verdict, result in zip(found.verdicts, found.results, strict=True):
         # Whatever was needed while other parts were there: none of these can go now.
         assert verdict.check.spare == ()
-        # Where the answer is rare a step sees one or two of those that matter: 0.74 to 1 over five seeds.
+        # Where the answer is rare few items of a step matter: 0.74 to 1 over five seeds.
         assert result.auroc is None or result.auroc >= (0.7 if name == "rare" else 0.95)
 
 
