@@ -144,7 +144,12 @@ _SETTINGS = {
 }
 _HYPERS = {name: flags.DEFINE_float(name, None, text) for name, text in _HYPER.items()}
 flags.DEFINE_alias("init", "init_noise_bias")
-_PRESET = flags.DEFINE_enum("preset", None, list(PRESETS), "Defaults as in a paper.")
+_PRESET = flags.DEFINE_enum(
+    "preset",
+    None,
+    list(PRESETS),
+    "Defaults as in a paper; faithful: a circuit that holds under resampling and within supersets.",
+)
 _SEED = flags.DEFINE_integer("seed", 0, "First seed of gates and batches.")
 _SEEDS = flags.DEFINE_integer("num_seeds", 1, "Seeds run as jobs of one program; the best wins.")
 _JOBS = flags.DEFINE_integer(

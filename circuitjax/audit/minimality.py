@@ -36,7 +36,7 @@ __all__ = ["INFLATED", "Inflated", "inflated_sets", "minimality", "part_changes"
 INFLATED = 100  # inflated circuits: the least p is then 1 / 101
 _PARTS = 96  # of the circuit that are closed one by one; of more, a random sample
 _ITEMS = 8  # on which changes are compared
-_TRIES = 20  # inflated circuits without an added part on a path, in a row, before there are none
+_TRIES = 20  # inflated circuits without an added part on a path, in a row, before more is added
 _LEVEL = 0.05
 
 
@@ -48,7 +48,10 @@ class Inflated(NamedTuple):
 
 
 def inflated_sets(model: GatedModel, gates: np.ndarray, seed: int) -> Iterator[Inflated]:
-    """Random inflated circuits, without end; ends where too many in a row have no part to close.
+    """Random inflated circuits, without end; ends where no part that is added lies on a path.
+
+    Where too many in a row have no part to close (single weights rarely meet), twice as many parts are
+    added from then on.
 
     Args:
       model: of any grain.
@@ -59,13 +62,17 @@ def inflated_sets(model: GatedModel, gates: np.ndarray, seed: int) -> Iterator[I
     places = []
     for number in np.unique(groups[groups >= 0]):
         group = np.flatnonzero(groups == number)
-        closed, count = group[~gates[group]], int(gates[group].sum())
-        places.append((closed, min(count, len(closed))))
-    misses = 0
-    while misses < _TRIES:
+        places.append((group[~gates[group]], int(gates[group].sum())))
+    misses, times = 0, 1
+    while True:
+        if misses == _TRIES:
+            if all(times * count >= len(closed) for closed, count in places if count):
+                return
+            misses, times = 0, 2 * times
         more = gates.copy()
         for closed, count in places:
-            more[rng.choice(closed, count, replace=False)] = True
+            added = rng.choice(closed, min(times * count, len(closed)), replace=False)
+            more[added] = True
         added = np.flatnonzero(model.alive(more) & more & ~gates)
         if not len(added):
             misses += 1

@@ -5,6 +5,7 @@ import types
 
 import pytest
 from absl import flags
+from absl.testing import flagsaver
 
 from circuitjax.run.suite import run_suite
 from experiments import suite_cells
@@ -71,8 +72,9 @@ def test_every_cell_is_its_own_run(names, tmp_path, monkeypatch):
     found = run_suite(plan.suite, plan.run_cell)
     assert [one.error for one in found] == [None] * 32
     kinds = [kind_of(run) for run in runs.seen]
-    # Nodes come first whatever the order asked for; weights follow in the same unit.
-    learned = ([("nodes", "learned")] * 4 + [("weights", "learned")] * 4) * 2
+    # Nodes come first whatever the order asked for; weights follow in the same unit. Both hold their
+    # target, so that a unit is of one target and seed.
+    learned = [("nodes", "learned"), ("weights", "learned")] * 8
     assert [kind for kind in kinds if kind[1] == "learned"] == learned
     assert kinds.count(("nodes", "random")) == kinds.count(("weights", "random")) == 8
     for run, one in zip(runs.seen, found, strict=True):
@@ -88,8 +90,9 @@ def test_every_cell_is_its_own_run(names, tmp_path, monkeypatch):
 def test_a_unit_shares_and_the_next_does_not(names, tmp_path, monkeypatch):
     runs = Runs()
     monkeypatch.setattr(suite_cells, "run_pruning", runs)
-    plan = plan_of(names, tmp_path / "s", grains=["nodes", "edges"], from_nodes=False)
-    run_suite(plan.suite, plan.run_cell)
+    with flagsaver.flagsaver(control="count"):
+        plan = plan_of(names, tmp_path / "s", grains=["nodes", "edges"], from_nodes=False)
+        run_suite(plan.suite, plan.run_cell)
     shared = {}
     for run in runs.seen:
         key = (run.task.name, *kind_of(run))

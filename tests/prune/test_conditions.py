@@ -250,7 +250,7 @@ def test_a_certificate_says_what_was_tried_and_no_gate_can_go():
     losses = found.losses("binary")
     assert losses[0] <= 0.1 < losses[1:].min()
     assert choice.loss == pytest.approx(losses[0], abs=1e-5)
-    assert certificate.least == pytest.approx(min(losses[1:].min(), certificate.least), abs=1e-5)
+    assert certificate.least is None or 0.1 < certificate.least <= losses[1:].min() + 1e-5
 
 
 def test_nothing_is_folded_where_another_condition_fills_it_differently():
