@@ -45,8 +45,8 @@ _TEXTS = {
     "minimise": "What training minimises: the task loss, KL(model || circuit), or both, the KL "
     "times --kl_weight. Default: task; kl for edges.",
     "control": "What keeps gates closed: k_coef per open gate, a target sparsity, or a k_coef "
-    "that adapts until the loss (or KL) is at a fraction of its target. Default: count for nodes "
-    "and Heaviside edges, hold for weights, lagrangian for hard-concrete edges.",
+    "that adapts until the loss (or KL) is at a fraction of its target. Default: hold for nodes "
+    "and weights, count for Heaviside edges, lagrangian for hard-concrete ones.",
     "loss": "Task loss between the completions, or over the whole vocabulary. Default: binary.",
     "ranking": "How gates are ranked before the smallest circuit is cut: by what was learned or, "
     "without training, by gradient attribution (eap is its name on edges), its integrated forms, "
@@ -70,7 +70,7 @@ _NUMBERS = {
 _WHOLE = {
     "target_edges": "Keep at most so many edges instead of reaching a loss.",
     "target_nodes": "Keep at most so many nodes instead.",
-    "steps": "Training steps. Default: 100 for nodes, else 300.",
+    "steps": "Training steps. Default: 300; 100 for nodes with --control=count.",
     "batch_size": "Pairs per step, two prompts each (default: 16; 32 for weights), or examples of "
     "a contrast task.",
     "train_pairs": "Training pairs, or examples of a contrast task. Default: 4096; 2048 for edges.",
@@ -83,9 +83,9 @@ _HYPER = {
     "gates (18 / nodes; 0.04 weights^-0.4; 0.01 for edges), the best one wins; with "
     "--control=hold, which moves it, where it starts.",
     "init_noise_scale": "Standard deviation of the initial gate parameters. Default: 0.01, but "
-    "0.15 for Heaviside gates on weights and edges.",
-    "init_noise_bias": "Mean of the initial gate parameters, in [-15, 15]. Default: 0.1 (nodes) "
-    "or 0.3 Heaviside; hard concrete 1, and 2 for edges.",
+    "0.15 for Heaviside gates, but for nodes with --control=count.",
+    "init_noise_bias": "Mean of the initial gate parameters, in [-15, 15]. Default: 0.3 "
+    "(nodes with --control=count: 0.1); hard concrete 1, and 2 for edges.",
     "wd": "Decoupled weight decay per unit learning rate. Default: 0.001 (0.01 hard-concrete "
     "edges).",
     "lr": "Peak learning rate. Default: 0.01, 0.02 for Heaviside edges; hard concrete 0.2, 0.3 "
@@ -98,7 +98,7 @@ _HYPER = {
     "target_warmup_frac": "Fraction of the steps over which the target sparsity rises. Default: "
     "0.7.",
     "multiplier_lr": "Step size of the Lagrange multipliers' ascent. Default: 0.3.",
-    "aim": "Fraction of the target at which hold keeps the loss, in (0, 1]. Default: 0.5.",
+    "aim": "Fraction of the target at which hold keeps the loss, in (0, 1]. Default: 0.5; nodes 0.7.",
     "kl_weight": "Weight of the KL with --minimise=both. Default: 1.",
 }
 _SETTINGS = {
