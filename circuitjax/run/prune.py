@@ -149,7 +149,7 @@ def _run(
         with _timed(seconds, "selection"):
             candidates = [empty_candidate(problem, search, run.jobs[0])]
     else:
-        doing = f"training {len(run.jobs)} sets of gates" if run.steps else "ranking"
+        doing = f"training {len(run.jobs)} set{'s' * (len(run.jobs) > 1)} of gates" if run.steps else "ranking"
         say(
             f"whole model: {base['loss_unpruned']:.4f} nats; {doing}"
             + ("" if run.steps else " without training")
