@@ -20,7 +20,7 @@ from circuitjax.gated.replacement import ABLATIONS
 from circuitjax.gated.rows import Batches
 from circuitjax.prune.config import Choices
 
-__all__ = ["Under", "base_of", "held_under", "parse", "shares", "trained_under"]
+__all__ = ["Under", "base_of", "held_under", "parse", "shares", "trained_under", "unseen"]
 
 
 class Under(NamedTuple):
@@ -80,6 +80,12 @@ def held_under(choices: Choices) -> tuple[str, ...]:
     """Conditions that the cut demands the target under."""
     found = tuple(name for name, _ in parse(choices.hold_under, "hold_under"))
     return found or (choices.ablation,)
+
+
+def unseen(choices: Choices) -> tuple[str, ...]:
+    """Conditions that the cut demands and training never sees."""
+    seen = {name for name, _ in trained_under(choices)}
+    return tuple(name for name in held_under(choices) if name not in seen)
 
 
 def base_of(choices: Choices, name: str) -> str:

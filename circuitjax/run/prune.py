@@ -25,6 +25,7 @@ from circuitjax.audit.record import CheckFigures
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.host import alone_in
 from circuitjax.prune.candidates import Candidate, candidates_of, certified, empty_candidate, pick
+from circuitjax.prune.conditions import unseen
 from circuitjax.prune.find import as_circuit, facts_of
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import scores_without_training
@@ -144,12 +145,19 @@ def _run(
             else shared.keep("baseline", lambda: baseline(problem, search))
         )
     history: History = {}
+    if run.steps and unseen(search.choices):
+        names = ", ".join(unseen(search.choices))
+        say(f"warning: the circuit must hold under {names}, which training never sees")
     if is_trivial(search, base):
         say("the empty circuit meets the target: nothing to find")
         with _timed(seconds, "selection"):
             candidates = [empty_candidate(problem, search, run.jobs[0])]
     else:
-        doing = f"training {len(run.jobs)} set{'s' * (len(run.jobs) > 1)} of gates" if run.steps else "ranking"
+        doing = (
+            f"training {len(run.jobs)} set{'s' * (len(run.jobs) > 1)} of gates"
+            if run.steps
+            else "ranking"
+        )
         say(
             f"whole model: {base['loss_unpruned']:.4f} nats; {doing}"
             + ("" if run.steps else " without training")

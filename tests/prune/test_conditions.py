@@ -13,7 +13,7 @@ from circuitjax.model.record import Model
 from circuitjax.prune.adversary import attack, starts
 from circuitjax.prune.candidates import candidates_of, pick
 from circuitjax.prune.certify import certify
-from circuitjax.prune.conditions import parse, shares
+from circuitjax.prune.conditions import parse, shares, unseen
 from circuitjax.prune.config import Choices, Hyper, SelectionConfig
 from circuitjax.prune.cut import figures
 from circuitjax.prune.defaults import default_search
@@ -67,6 +67,12 @@ def test_every_condition_gets_its_share_and_none_goes_without(items):
     assert shares([2, 1, 1], 16) == (8, 4, 4)
     with pytest.raises(ValueError, match="must be at least 3"):
         shares([1, 1, 1], 2)
+
+
+def test_what_training_never_sees_is_told():
+    assert unseen(Choices(train_under="mean", hold_under="mean,resample")) == ("resample",)
+    assert unseen(Choices(hold_under="supersets,mean")) == ("supersets",)
+    assert unseen(Choices(ablation="zero")) == ()
 
 
 def test_short_and_long_forms_are_not_both_given():
