@@ -161,7 +161,7 @@ def test_a_pool_whose_names_are_always_the_same_is_split_by_its_text(
 def test_a_small_pool_gives_every_split_a_pair() -> None:
     for count in range(3, 30):
         pool = tuple(Pair(f"x{i}", f"y{i}", "a", "b") for i in range(10**6, 10**6 + count))
-        assert set(splits.split_pool(pool, splits._both).values()) == set(splits.SPLITS)
+        assert set(splits.split_pool(pool, splits.both_prompts).values()) == set(splits.SPLITS)
 
 
 def constant(rng: random.Random) -> Pair:
@@ -181,7 +181,7 @@ def test_templates_whose_names_are_always_the_same_are_split_by_their_text(
 
 @pytest.mark.parametrize("name", suite.names())
 def test_names_split_every_built_in_task(name: str) -> None:
-    assert splits._splitter(suite.get(name)) is splits.split_of
+    assert splits.splitter(suite.get(name)) is splits.split_of
 
 
 def test_what_was_checked_once_is_drawn_without_encoding_again(
