@@ -54,7 +54,7 @@ def test_planted_nodes_and_weights(name, grain, ablation):
 @pytest.mark.parametrize(
     ("name", "ablation", "size"),
     [
-        ("reverse", "zero", 9),
+        pytest.param("reverse", "zero", 9, marks=pytest.mark.slow),
         pytest.param("reverse", "interchange", 2, marks=pytest.mark.slow),
         pytest.param("sort_unique", "zero", 11, marks=pytest.mark.slow),
         pytest.param("sort_unique", "interchange", 6, marks=pytest.mark.slow),
