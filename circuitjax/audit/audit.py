@@ -132,6 +132,9 @@ def audit_circuit(
         search.choices,
         grain=circuit.grain,  # type: ignore[arg-type]
         ablation=circuit.ablation,
+        # Other searches, and every figure but those by condition, are under the ablation alone.
+        train_under="",
+        hold_under="",
     )
     search = dataclasses.replace(search, choices=choices)
     stage = _Stages(say)

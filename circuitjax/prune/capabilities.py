@@ -258,6 +258,7 @@ READ_BY: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
 )
 #: What only training reads, beside all hyperparameters.
 _TRAINING = (
+    "train_under",
     "steps",
     "batch_size",
     "num_jobs",

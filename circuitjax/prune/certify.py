@@ -12,7 +12,7 @@ nothing. The certificate says what was tried, and no more.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,8 @@ from circuitjax.gated.conditions import condition_named
 from circuitjax.gated.examples import Examples
 from circuitjax.prune.cut import Choice, Figures, calibrates, compares, figures, scouts
 from circuitjax.prune.defaults import Search
-from circuitjax.prune.evaluate import Answers, Asked, answered
-from circuitjax.prune.prober import worst_left
+from circuitjax.prune.evaluate import Answers, Asked
+from circuitjax.prune.prober import answers_under_condition
 from circuitjax.prune.problem import Problem
 
 __all__ = ["PAIRS", "Certificate", "certify"]
@@ -77,7 +77,7 @@ class _Judge:
             if not self._full and condition.leaves == "nothing" and not condition.frozen:
                 model = model.reduced(opened, own_widths=True)
             asked = Asked(model, under.batches, some, full=self._full, condition=under.name)
-            self._asked.append((model, asked, condition.leaves == "worst"))
+            self._asked.append((model, asked))
 
     def figures(self, rows: Sequence[np.ndarray]) -> list[Figures]:
         """Of each row."""
@@ -99,14 +99,8 @@ class _Judge:
         return np.array(found, float)
 
     def _under(self, number: int, rows: Sequence[np.ndarray]) -> Answers:
-        model, asked, worst = self._asked[number]
-        if not worst:
-            return answered(model, asked, rows)
-        found = []
-        for row in rows:
-            left = worst_left(self._problem, number, row, self._some)
-            found.append(answered(model, asked.leaving(left), [row]))
-        return Answers(*(np.concatenate(part) for part in zip(*found, strict=True)))
+        model, asked = self._asked[number]
+        return answers_under_condition(self._problem, number, model, asked, rows, self._some)
 
 
 class _Tried:
@@ -134,7 +128,6 @@ def certify(
     choice: Choice,
     *,
     pairs: int = PAIRS,
-    say: Callable[[str], None] = lambda line: None,
 ) -> tuple[Choice, Certificate]:
     """Closes what can still go, and says what is known of the rest.
 
@@ -143,7 +136,6 @@ def certify(
       search: target and calibration; the target is a loss or a KL.
       choice: the cut, which meets the target.
       pairs: to try, of those with the least sum of single losses.
-      say: told of each pass.
 
     Returns:
       The choice with what went closed and its figures taken anew; and the certificate.
@@ -151,10 +143,9 @@ def certify(
     selection, whole = search.selection, problem.whole
     target, opened = selection.value, choice.opened.copy()
     closed, kind, least, tried, look = 0, "none", None, (0, 0), None
-    for number in range(_PASSES):
+    for _ in range(_PASSES):
         look = _Tried(problem, search, opened)
         places = np.flatnonzero(opened)
-        say(f"trying each of {len(places)} gates alone, pass {number + 1}")
         losses = look.losses(_without(opened, places[:, None]))
         able = np.flatnonzero(losses <= target)
         if not len(able):

@@ -14,7 +14,7 @@ from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.evaluate import Answers, Asked, answered, references
 from circuitjax.prune.problem import Problem
 
-__all__ = ["Prober", "worst_left"]
+__all__ = ["Prober", "answers_under_condition", "worst_left"]
 
 _ATTACKED = 32  # items that an adversary sees
 
@@ -108,13 +108,37 @@ class Prober:
         for group in alike:
             model, rows = self._model_for(group[0], condition), [sets[k] for k in group]
             asked = Asked(model, under.batches, examples, full=self._full, condition=under.name)
-            if condition_named(under.name).leaves != "worst":
-                parts.append(answered(model, asked, rows))
-                continue
-            for row in rows:
-                left = worst_left(self._problem, condition, row, examples)
-                parts.append(answered(model, asked.leaving(left), [row]))
+            parts.append(
+                answers_under_condition(self._problem, condition, model, asked, rows, examples)
+            )
         return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def answers_under_condition(
+    problem: Problem,
+    condition: int,
+    model: GatedModel,
+    asked: Asked,
+    rows: Sequence[np.ndarray],
+    examples: Examples,
+) -> Answers:
+    """Answers `[K, M]` of K sets of open gates; under an adversary each against its own attack.
+
+    Args:
+      problem: model and conditions.
+      condition: number of the condition among the problem's.
+      model: that is run; maybe a reduced one.
+      asked: the examples under the condition.
+      rows: K sets bool `[G]`.
+      examples: the same M, for the adversary.
+    """
+    if condition_named(problem.conditions[condition].name).leaves != "worst":
+        return answered(model, asked, rows)
+    found = []
+    for row in rows:
+        left = worst_left(problem, condition, row, examples)
+        found.append(answered(model, asked.leaving(left), [row]))
+    return Answers(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
 def worst_left(

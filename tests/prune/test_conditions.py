@@ -205,6 +205,18 @@ def test_the_cut_sees_the_worst_condition_under_one_calibration(problem):
         assert at.loss >= max(own) - 1e-4
 
 
+def test_the_cut_sees_each_set_against_its_own_adversary():
+    search = search_under(train_under="mean", hold_under="mean,adversary")
+    problem = prepare(undecided(), TASK, search)
+    shared = [name for name in PLANTED if "post_act" not in name]
+    fake = gates_of(problem.whole, *shared, "1.mlp.post_act.2", "1.mlp.post_act.3")
+    ranks = np.argsort(np.argsort(~fake, kind="stable")).astype(np.int32)
+    found = Prober(problem, [ranks]).answers(problem.validation, 0, [int(fake.sum())])
+    losses = np.logaddexp(0, -found.odds).reshape(2, -1).mean(axis=1)
+    assert losses[0] < 0.15
+    assert losses[1] > 0.6
+
+
 def test_elimination_looks_at_the_worst_condition(problem):
     trial = GateTrial(problem, problem.train, "task")
     opened = gates_of(problem.whole, *PLANTED)
