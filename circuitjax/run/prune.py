@@ -35,7 +35,6 @@ from circuitjax.run.pictures import draw_run
 from circuitjax.run.report import (
     FORMAT,
     Calibration,
-    CertificateFigures,
     JobReport,
     PointReport,
     Report,
@@ -219,7 +218,7 @@ def _run(
         config=run.identity(),
         versions=versions(),
         conditions=under,
-        certificate=None if certificate is None else CertificateFigures(**certificate.to_dict()),
+        certificate=certificate,
     )
     report.write(run.directory / "report.json")
     shutil.rmtree(run.directory / "training", ignore_errors=True)

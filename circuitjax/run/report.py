@@ -15,6 +15,7 @@ from circuitjax.audit.record import CheckFigures, Hypothesis, Interval
 from circuitjax.core.files import write_json
 from circuitjax.core.records import seal
 from circuitjax.core.schema import from_json, json_schema, read_record
+from circuitjax.prune.certify import Certificate
 
 __all__ = ["FORMAT", "JobReport", "PointReport", "Report", "read_report"]
 
@@ -87,20 +88,6 @@ class Calibration:
     mode: str
     scale: float
     shift: float
-
-
-@dataclasses.dataclass(frozen=True)
-class CertificateFigures:
-    """What is known of a circuit's minimality; see `prune.certify.Certificate`."""
-
-    kind: str
-    singles: int
-    pairs: int
-    closed: int
-    least: float | None
-    items: int
-    first_look: int
-    conditions: list[str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -188,7 +175,7 @@ class Report:
     intervals: dict[str, Interval] = dataclasses.field(default_factory=dict)
     necessity: Hypothesis | None = None
     conditions: dict[str, UnderFigures] = dataclasses.field(default_factory=dict)
-    certificate: CertificateFigures | None = None
+    certificate: Certificate | None = None
 
     @staticmethod
     def schema() -> dict[str, Any]:
