@@ -133,6 +133,10 @@ class EdgeGates:
         """Logits, and what every writer wrote, `Writers` of `[., B, T, D]`."""
         return run_writers(self.config, self.params, tokens, positions, kept)
 
+    def needed(self, held: Writers) -> Writers:
+        """All of it."""
+        return held
+
     def logits(self, gates: jax.Array, batch: Batch, held: Writers | None = None) -> jax.Array:
         """Logits `[M, P, V]` under gates `[E]`."""
         asked = batch.prompts

@@ -23,6 +23,7 @@ from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import count_edges, edges_at, total_edges
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
 from circuitjax.model.reduced_forward import apply_reduced
+from circuitjax.model.reduced_tokens import TokenReduced, held_within, reduce_for_tokens
 from circuitjax.model.sites import address, shapes
 from circuitjax.model.transformer import Fills, Norms, Params, apply
 
@@ -34,9 +35,10 @@ class NodeGates:
     """A `GatedModel` with gates on nodes.
 
     Attributes:
-      params: of the whole network; None where it is reduced.
+      params: of the whole network; None where it is reduced and replacements are constant.
       held: {site: `[L, W]`} constants that closed nodes hold, or None.
-      small: the network without what no gate will open; None for the whole.
+      small: the network without what no gate will open; None for the whole. Where replacements are
+        per prompt it has to be told what they feed, and the whole parameters are kept to say so.
       config: of the whole network (static).
       ablation: what closed nodes hold (static).
       tied: whether a q channel and its k channel share a gate (static).
@@ -48,7 +50,7 @@ class NodeGates:
     params: Any
     held: Any
     config: TransformerConfig = flax.struct.field(pytree_node=False)
-    small: Reduced | None = None
+    small: Reduced | TokenReduced | None = None
     ablation: str = flax.struct.field(pytree_node=False, default="mean")
     tied: bool = flax.struct.field(pytree_node=False, default=False)
     folds: bool = flax.struct.field(pytree_node=False, default=True)
@@ -163,15 +165,21 @@ class NodeGates:
         """Logits `[M, P, V]` under gates `[G]`; `norms` as in `transformer.apply`."""
         tree = self.tree(gates)
         if self.small is not None:
-            return reduced_rows(self.small, batch, tree)
+            return reduced_rows(self.small, batch, tree, held)
         held = self.held if held is None else held
         return whole_rows(self.config, self.params, batch, tree, held, norms=norms)
 
     def answers(self, gates: jax.Array, batch: Batch, held: Fills | None = None) -> jax.Array:
         """Logits of the right and wrong completions, `[M, R + R']`."""
         if self.small is not None:
-            return reduced_answers(self.small, batch, self.tree(gates))
+            return reduced_answers(self.small, batch, self.tree(gates), held)
         return picked(self.logits(gates, batch, held), batch)
+
+    def needed(self, held: Fills) -> Fills:
+        """All of it, or of a reduced network what it feeds."""
+        if isinstance(self.small, TokenReduced):
+            return held_within(self.small, self.params, held)
+        return held
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
         """The open nodes without dead and constant ones."""
@@ -209,7 +217,7 @@ class NodeGates:
 
     def sizes(self) -> Sequence[int]:
         """A 64th, a 16th, a quarter of the units, where an exact reduction exists."""
-        if self.held is None or not can_reduce(self.config):
+        if not can_reduce(self.config):
             return ()
         return tuple(self.num_gates // share for share in (64, 16, 4))
 
@@ -217,8 +225,12 @@ class NodeGates:
         self, opened: np.ndarray, *, own_widths: bool = False, at_least: Any = None
     ) -> "NodeGates":
         """The network without nodes that no gate will open."""
-        if self.held is None or self.small is not None or not can_reduce(self.config):
+        if self.small is not None or not can_reduce(self.config):
             return self
+        if self.held is None:
+            kept, room = self._mask(opened), {"own_widths": own_widths, "at_least": at_least}
+            within = reduce_for_tokens(self.config, self._host(), kept, **room)
+            return dataclasses.replace(self, small=within)
         small = reduce_model(
             self.config,
             self._host(),
@@ -298,26 +310,46 @@ def whole_rows(
     return found.reshape(batch.size, -1, found.shape[-1])
 
 
-def reduced_rows(small: Reduced, batch: Batch, gates: Mapping[str, jax.Array]) -> jax.Array:
+def _within(small: Reduced | TokenReduced) -> Reduced:
+    return small.small if isinstance(small, TokenReduced) else small
+
+
+def reduced_rows(
+    small: Reduced | TokenReduced,
+    batch: Batch,
+    gates: Mapping[str, jax.Array],
+    held: Fills | None = None,
+) -> jax.Array:
     """Logits `[M, P, V]` of a reduced model under further gates."""
     asked = batch.prompts
     found = apply_reduced(
-        small, asked.tokens, gates, positions=asked.positions, layout=asked.layout
+        _within(small),
+        asked.tokens,
+        gates,
+        positions=asked.positions,
+        layout=asked.layout,
+        held=held,
     )
     return found.reshape(batch.size, -1, found.shape[-1])
 
 
-def reduced_answers(small: Reduced, batch: Batch, gates: Mapping[str, jax.Array]) -> jax.Array:
+def reduced_answers(
+    small: Reduced | TokenReduced,
+    batch: Batch,
+    gates: Mapping[str, jax.Array],
+    held: Fills | None = None,
+) -> jax.Array:
     """Logits of the right and wrong completions alone, `[M, R + R']`."""
     asked = batch.prompts
     wanted = jnp.maximum(jnp.concatenate([batch.right, batch.wrong], axis=-1), 0)
     per_row = asked.positions.shape[0]
     wanted = jnp.broadcast_to(wanted[:, None], (batch.size, _positions(batch), wanted.shape[-1]))
     found = apply_reduced(
-        small,
+        _within(small),
         asked.tokens,
         gates,
         positions=asked.positions,
+        held=held,
         candidates=wanted.reshape(per_row, -1, wanted.shape[-1]),
         layout=asked.layout,
     )

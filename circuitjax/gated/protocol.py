@@ -131,6 +131,9 @@ class GatedModel(Protocol):
     ) -> tuple[jax.Array, Held]:
         """Logits `[B, P, V]` of the whole network, and what every part held in the kept sequences."""
 
+    def needed(self, held: Held) -> Held:
+        """Of what every part held, as `observed` returns it, what `logits` takes."""
+
     def logits(self, gates: jax.Array, batch: Batch, held: Held = None) -> jax.Array:
         """Logits `[M, P, V]` under gates `[G]`; `held` replaces closed parts, None: the model's own."""
 

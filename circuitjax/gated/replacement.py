@@ -142,4 +142,4 @@ def refer(model: GatedModel, batch: Batch, key: jax.Array, *, full: bool) -> Ref
         positions = jnp.concatenate([positions, positions])
         kept = slice(batch.size, None)
     logits, held = model.observed(tokens, positions, kept)
-    return Reference(logits[: batch.size], ablation.held(batch, key, held))
+    return Reference(logits[: batch.size], model.needed(ablation.held(batch, key, held)))

@@ -132,6 +132,10 @@ class WeightGates:
         found = apply(self.config, self.params, tokens, positions=positions, capture=names)
         return found.logits, {name: value[:, kept] for name, value in found.captured.items()}
 
+    def needed(self, held: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        """All of it."""
+        return held
+
     def gates_of(self, z: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Gates of weights `[G]` and of nodes {site: `[L, W]`} that follow from those of weights.
 

@@ -1,5 +1,7 @@
 """What a reduced model answers: from tokens through its layers to logits."""
 
+from collections.abc import Mapping
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -83,6 +85,7 @@ def apply_reduced(
     positions: jax.Array | None = None,
     candidates: jax.Array | None = None,
     layout: Layout | None = None,
+    held: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
     """Runs a reduced model.
 
@@ -100,6 +103,7 @@ def apply_reduced(
       candidates: int32 `[B, Q]`, or `[B, P, Q]` for each position: the vocabulary entries whose
         logits are wanted.
       layout: where tokens stand, if a row of tokens is more than one prompt.
+      held: what closed nodes hold where that differs from token to token; see `reduced_tokens.py`.
 
     Returns:
       float32 logits `[B, T, V]`; P instead of T with `positions`, Q instead of V with `candidates`.
@@ -111,6 +115,6 @@ def apply_reduced(
     if unknown:
         raise ValueError(f"unknown site {unknown[0]!r}; choose from {SITES}")
     x, places = embed_tokens(reduced, tokens, layout)
-    x = run_layers(reduced, x, places, gates, positions, layout=layout)
+    x = run_layers(reduced, x, places, gates, positions, layout=layout, tokens=held)
     last = tokens if positions is None else jnp.take_along_axis(tokens, positions, axis=1)
     return unembed(reduced, x, last, candidates)

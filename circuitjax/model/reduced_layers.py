@@ -21,11 +21,19 @@ from circuitjax.model.reduced import Reduced
 from circuitjax.model.transformer import Gates
 from circuitjax.model.widths import Stretch, Widths, narrow
 
-__all__ = ["Outside", "run_layers"]
+__all__ = ["PER_TOKEN", "Outside", "run_layers"]
 
 # {"attn" or "mlp": (sum, sum of squares), each `[L, B, T, 1]`} of the residual channels that are
 # not carried, as that block's norm finds them.
 Outside = Mapping[str, tuple[jax.Array, jax.Array]]
+
+# Arrays of a layer that may differ from token to token, `[L, B, T, W']`: see `reduced_tokens.py`.
+PER_TOKEN = (
+    *(f"{name}.{of}" for name in "qkv" for of in ("bias", "fill")),
+    *(f"{block}.{site}.fill" for block in ("attn", "mlp") for site in ("act_in", "resid_delta")),
+    *("mlp_in_bias", "post_act.fill", "attn_out_bias", "mlp_out_bias"),
+)
+_OF_KEYS = ("attn.act_in.fill", "k.bias", "k.fill", "v.bias", "v.fill")
 
 
 class _Around(NamedTuple):
@@ -55,9 +63,11 @@ class _Around(NamedTuple):
 def _linear(
     config: TransformerConfig, x: jax.Array, kernel: jax.Array, bias: jax.Array
 ) -> jax.Array:
-    """`layers.linear`, where the width read may be 0: the bias alone."""
+    """`layers.linear`, where the width read may be 0: the bias alone. It may be `[B, T, W]`."""
     if kernel.shape[0] == 0:
-        return jnp.broadcast_to(bias[None, None, :], (*x.shape[:-1], len(bias)))
+        return jnp.broadcast_to(bias, (*x.shape[:-1], bias.shape[-1]))
+    if bias.ndim == 3:
+        return layers.linear(config, x, kernel, None) + bias
     return layers.linear(config, x, kernel, bias)
 
 
@@ -129,6 +139,16 @@ def _write(
     return layers.keep_largest(config, x, f"resid.post_{block}")
 
 
+def _at_queries(layer: Mapping[str, jax.Array], positions: jax.Array) -> dict[str, jax.Array]:
+    """What differs from token to token, but for what keys and values need, at some positions."""
+    return {
+        name: layers.take_positions(value, positions)
+        if name in PER_TOKEN and name not in _OF_KEYS and value.ndim == 3
+        else value
+        for name, value in layer.items()
+    }
+
+
 def _steady(
     config: TransformerConfig, sinks: jax.Array, x: jax.Array, around: _Around
 ) -> jax.Array:
@@ -157,6 +177,7 @@ def _block(
     """
     here, after, beside_mlp = x, around, outside.get("mlp")
     if positions is not None:
+        layer = _at_queries(layer, positions)
         here, after = layers.take_positions(x, positions), around.at(positions)
         if beside_mlp is not None:
             total, squares = (layers.take_positions(part, positions) for part in beside_mlp)
@@ -203,16 +224,21 @@ def run_layers(
     positions: jax.Array | None = None,
     outside: Outside | None = None,
     layout: Layout | None = None,
+    tokens: Mapping[str, jax.Array] | None = None,
 ) -> jax.Array:
-    """All layers: x `[B, T, S]` to the same, or to `[B, P, S]` at `positions` `[B, P]`."""
+    """All layers: x `[B, T, S]` to the same, or to `[B, P, S]` at `positions` `[B, P]`.
+
+    `tokens` holds what differs from token to token, each of `PER_TOKEN` `[L, B, T, W']`.
+    """
     config = reduced.config
     visible = None if layout is None else layout.visible(config.causal)
     around = _Around(places, None, visible, x.shape[1])
-    gates, outside = dict(gates or {}), dict(outside or {})
+    gates, outside, each = dict(gates or {}), dict(outside or {}), dict(tokens or {})
 
     def layers_of(part: Stretch) -> tuple[dict[str, jax.Array], Gates, Outside]:
         beside = jax.tree.map(lambda leaf: leaf[part.start : part.stop], (gates, outside))
-        return narrow(reduced.stack, reduced.widths, part), *beside
+        stack = narrow(reduced.stack, reduced.widths, part)
+        return stack | narrow(each, reduced.widths, part, 3), *beside
 
     # Where answers are narrowed down to the tokens asked for: in the last layer that attends.
     turn = max([0, *(s.stop - 1 for s in reduced.stretches if s.widths.heads)])
@@ -224,8 +250,9 @@ def run_layers(
             stack, own_gates, beside = jax.tree.map(lambda leaf: leaf[0], layers_of(part))
             x = _block(config, part.widths, stack, own_gates, beside, x, around, positions)
             around, slots = around.at(positions), positions[None, :, :, None]
-            outside = jax.tree.map(
-                lambda leaf, slots=slots: jnp.take_along_axis(leaf, slots, axis=2), outside
+            outside, each = jax.tree.map(
+                lambda leaf, slots=slots: jnp.take_along_axis(leaf, slots, axis=2),
+                (outside, each),
             )
             continue
 

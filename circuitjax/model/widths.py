@@ -92,7 +92,7 @@ def _work(stretch: Stretch) -> int:
 
 
 def narrow(
-    stack: Mapping[str, jax.Array], stored: Widths, stretch: Stretch
+    stack: Mapping[str, jax.Array], stored: Widths, stretch: Stretch, axis: int = 1
 ) -> dict[str, jax.Array]:
     """The arrays `[L', ...]` of a stretch's layers at its own widths.
 
@@ -100,15 +100,20 @@ def narrow(
       stack: {name: `[L, ...]`} at the widths `stored`.
       stored: of all layers.
       stretch: which layers; none of its widths is above that stored.
+      axis: where the reduced axes begin: 3 for what differs from token to token, `[L, B, T, ...]`.
     """
     return {
-        name: _cut(value[stretch.start : stretch.stop], _AXES.get(name, ()), stored, stretch.widths)
+        name: _cut(
+            value[stretch.start : stretch.stop], _AXES.get(name, ()), stored, stretch.widths, axis
+        )
         for name, value in stack.items()
     }
 
 
-def _cut(value: jax.Array, axes: tuple[str, ...], stored: Widths, own: Widths) -> jax.Array:
-    for axis, name in enumerate(axes, start=1):
+def _cut(
+    value: jax.Array, axes: tuple[str, ...], stored: Widths, own: Widths, first: int
+) -> jax.Array:
+    for axis, name in enumerate(axes, start=first):
         before, after = value.shape[:axis], value.shape[axis + 1 :]
         everything = (slice(None),) * axis
         if name == "columns":
