@@ -84,7 +84,7 @@ def _ranked(
 ) -> list[Ranked]:
     if not isinstance(state, MaskState):
         return [rank_scores(problem, row, job.seed) for job, row in zip(jobs, state, strict=True)]
-    objective, ties = objective_of(problem, search), scouts(problem, problem.validation)
+    objective, ties = objective_of(problem, search), scouts(problem, problem.judged)
     if search.selection.eliminate:  # it ranks what is open anew
         ties = problem.validation.first(_FEW_TIES)
     found = []

@@ -29,6 +29,9 @@ from circuitjax.prune.select import Selection, bisect, first_grid, neighbours
 __all__ = ["Choice", "Figures", "Point", "calibrates", "choose", "compares", "figures", "scouts"]
 
 _NEAR = 1.05  # the first search ends this near to the crossing, as a factor; the second looks wider
+_HOPELESS = 1.5  # times the target on a few items: only all gates are tried on all items then
+_PAYS = 3  # times fewer gates than the network has parts: then a reduced model is worth a program
+_ELIMINATED = (0.6, 0.75, 0.9, 1.0)  # of the gates that elimination ranked: a first look
 _CLOSE = 1.02  # how near a brief search comes to the smallest k
 _FINALISTS = 2  # of many rankings: those whose k is chosen on all validation items
 
@@ -219,6 +222,7 @@ def choose(
         full=full or loss == "vocabulary",
         # A first look at all of them is looked at again.
         memory=AnswerMemory() if memory is None else memory,
+        sizes=_sizes(problem, ranked),
     )
     cutter = _Cutter(problem, selection, prober, loss, full)
     every = range(len(ranked))
@@ -237,15 +241,22 @@ def choose(
     return found
 
 
+def _sizes(problem: Problem, ranked: Sequence[Ranked]) -> tuple[int, ...]:
+    """Of the reduced models of rankings by elimination: what it started from is all that they need."""
+    most = max((one.trained for one in ranked), default=0)
+    own = all(one.eliminated for one in ranked) and 0 < _PAYS * most < problem.whole.work()
+    return (most,) if own else ()
+
+
 def _promise(choice: Choice) -> tuple[float, float]:
     return (0, choice.selection.k) if choice.reached else (1, choice.selection.loss)
 
 
 def _cut(cutter: _Cutter, ranked: Ranked, index: int, *, brief: bool, rough: bool) -> Choice:
     problem, settings = cutter.problem, cutter.selection
-    few = scouts(problem, problem.validation)
+    few = scouts(problem, problem.judged)
     scout = _Cache(cutter, index, few)
-    cache = _Cache(cutter, index, few if rough else problem.validation)
+    cache = _Cache(cutter, index, few if rough else problem.judged)
     total = int(problem.whole.exists().sum())
     if not settings.is_loss:
         return _cut_to_size(cutter, ranked, index, cache, total)
@@ -255,8 +266,9 @@ def _cut(cutter: _Cutter, ranked: Ranked, index: int, *, brief: bool, rough: boo
     fitted = "kl" if settings.target == "kl" else "loss"
 
     def search(name: str, size: int, rough_only: bool = False) -> Selection:
+        begin = [round(ranked.trained * part) for part in _ELIMINATED if ranked.eliminated]
         options: dict[str, Any] = {
-            "grid": settings.grid,
+            "grid": 2 if begin else settings.grid,
             "extra": (ranked.trained,),
             "refine": 1 if in_turn else 4,
         }
@@ -264,13 +276,16 @@ def _cut(cutter: _Cutter, ranked: Ranked, index: int, *, brief: bool, rough: boo
             lambda ks: scout.at(ks, name),
             size,
             settings.value,
+            start=[k for k in begin if k <= size],
             upwards=brief and in_turn,
             close=1.0 if rough_only else _NEAR,
             **options,
         )
-        if rough_only:
+        # Where a few items miss the target by far, all of them would too; else perhaps all gates do.
+        hopeless = not first.reached and first.loss > _HOPELESS * settings.value and size < total
+        if rough_only or hopeless:
             return first
-        start = neighbours(first.k, size) if first.reached else ()
+        start = neighbours(first.k, size) if first.reached else (size,)
         return bisect(
             lambda ks: cache.at(ks, name),
             size,

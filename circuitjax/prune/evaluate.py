@@ -29,7 +29,7 @@ from circuitjax.gated.measures import (
     vocabulary_losses,
 )
 from circuitjax.gated.protocol import GatedModel
-from circuitjax.gated.replacement import Reference, is_per_prompt
+from circuitjax.gated.replacement import Reference
 from circuitjax.gated.rows import Batches
 from circuitjax.prune.objective import measured, total_loss
 from circuitjax.prune.problem import Problem
@@ -46,6 +46,7 @@ __all__ = [
 ]
 
 _SETS = 8  # sets of gates side by side on an accelerator
+_KEPT = 2**30  # bytes of what a set of examples is run with
 _SEED = 0  # of donors, wherever something is measured rather than trained
 
 
@@ -103,8 +104,8 @@ def references(
 class Asked:
     """Examples cut into batches once, for any number of circuits; see `answered`.
 
-    What circuits are run with and compared with is kept too, unless it differs from prompt to prompt:
-    it would then hold every activation of every example.
+    What circuits are run with and compared with is kept too, as far as memory should hold it: where it
+    differs from prompt to prompt it is every activation of every example.
     """
 
     def __init__(
@@ -121,12 +122,8 @@ class Asked:
         self._model, self._rows, self._full = model, rows, full
         self._name = condition or model.ablation
         self._left: jax.Array | None = None
-        self._kept: list[Reference] | None = None
-        if not is_per_prompt(model.ablation):
-            self._kept = [
-                reference
-                for _, reference in references(model, rows, full=full, condition=self._name)
-            ]
+        self._kept: dict[int, Reference] = {}
+        self._room = _KEPT
 
     def leaving(self, left: np.ndarray) -> "Asked":
         """The same, with what an adversary leaves in, `[G]`."""
@@ -136,10 +133,12 @@ class Asked:
 
     def __iter__(self) -> Iterator[tuple[Batch, Reference]]:
         for number, batch in enumerate(self._rows):
-            if self._kept is None:
+            found = self._kept.get(number)
+            if found is None:
                 found = _reference(self._name, self._model, batch, number, self._full)
-            else:
-                found = self._kept[number]
+                size = sum(leaf.nbytes for leaf in jax.tree.leaves(found))
+                if size <= self._room:
+                    self._kept[number], self._room = found, self._room - size
             yield batch, found if self._left is None else found._replace(left=self._left)
 
 
@@ -237,7 +236,11 @@ def slopes(
         return total_loss(kind, measured(model, z, batch, reference, kl=kind == "kl", loss=loss))
 
     slope = jax.grad(loss_of)
-    return sum((slope(gates * level) for level in levels), jnp.zeros_like(gates)) / len(levels)
+    if len(levels) == 1:
+        found: jax.Array = slope(gates * levels[0])
+        return found
+    each = jax.lax.map(lambda level: slope(gates * level), jnp.asarray(levels, gates.dtype))
+    return jnp.mean(each, axis=0)
 
 
 def gate_slopes(

@@ -11,11 +11,13 @@ from circuitjax.gated.examples import Examples
 from circuitjax.gated.protocol import GatedModel
 from circuitjax.prune.adversary import attack, starts
 from circuitjax.prune.answer_memory import AnswerMemory
+from circuitjax.prune.conditions import Under
 from circuitjax.prune.evaluate import Answers, Asked, answered, references
 from circuitjax.prune.problem import Problem
 
-__all__ = ["Prober", "answers_under_condition", "worst_left"]
+__all__ = ["Prober", "answers_under_condition", "can_leave_out", "worst_left"]
 
+_ASKED = 2  # sets of examples of each condition that stay cut
 _ATTACKED = 32  # items that an adversary sees
 
 
@@ -39,6 +41,7 @@ class Prober:
         reduce: bool | None = None,
         memory: AnswerMemory | None = None,
         room: Callable[[int], Any] | None = None,
+        sizes: Sequence[int] = (),
     ) -> None:
         """Takes the rankings; reduced models are folded when first needed.
 
@@ -49,12 +52,16 @@ class Prober:
           reduce: None reduces where that pays and an exact reduction exists; False never.
           memory: of answers under the same model and replacements; added to.
           room: how wide the reduced model of so many gates is at least.
+          sizes: of reduced models, instead of the model's own; their layers run at their own widths.
         """
         reduce = leaves_out_closed() if reduce is None else reduce
         self._problem, self._rankings, self._memory = problem, rankings, memory
         self._models: dict[tuple[int, int], GatedModel] = {}
+        self._asked: dict[tuple[int, int, int], tuple[Any, ...]] = {}  # the latest are kept
         self._full, self._room = full, room
-        self._sizes = tuple(problem.whole.sizes()) if reduce and not full else ()
+        own = tuple(problem.whole.sizes())
+        self._sizes = (tuple(sizes) if sizes and own else own) if reduce and not full else ()
+        self._own_widths = bool(sizes)
 
     def opened(self, ranking: int, k: int) -> np.ndarray:
         """bool `[G]`: what a cut at k opens; see `GatedModel.cut`."""
@@ -66,15 +73,15 @@ class Prober:
 
     def _fold(self, size: int, room: Any = None, condition: int = 0) -> GatedModel:
         sets = [self.opened(index, size) for index in range(len(self._rankings))]
-        more = {} if room is None else {"at_least": room}
+        more: dict[str, Any] = {"own_widths": self._own_widths}
+        more |= {} if room is None else {"at_least": room}
         whole = self._problem.conditions[condition].whole
         return whole.reduced(np.any(sets, axis=0), **more)
 
     def _model_for(self, k: int, condition: int = 0) -> GatedModel:
         under = self._problem.conditions[condition]
-        asked = condition_named(under.name)
         size = next((size for size in self._sizes if k <= size), None)
-        if size is None or asked.frozen or asked.leaves != "nothing":
+        if size is None or not can_leave_out(under):
             return under.whole
         if (condition, size) not in self._models:
             room = None if self._room is None else self._room(size)
@@ -96,8 +103,20 @@ class Prober:
         found = [self._under(number, examples, sets) for number in conditions]
         return Answers(*(np.concatenate(part, axis=1) for part in zip(*found, strict=True)))
 
+    def _ask(self, condition: int, model: GatedModel, examples: Examples) -> Asked:
+        """The examples cut and referred to before, or now."""
+        name = condition, id(model), id(examples)
+        if name not in self._asked:
+            while len(self._asked) >= _ASKED * len(self._problem.conditions):
+                self._asked.pop(next(iter(self._asked)))
+            under = self._problem.conditions[condition]
+            asked = Asked(model, under.batches, examples, full=self._full, condition=under.name)
+            self._asked[name] = asked, model, examples  # these two keep their ids
+        found: Asked = self._asked[name][0]
+        return found
+
     def _under(self, condition: int, examples: Examples, sets: Mapping[int, np.ndarray]) -> Answers:
-        under, parts = self._problem.conditions[condition], []
+        parts = []
         alike: list[list[int]] = []  # neighbours that run through the same model
         for k in sets:
             own = self._model_for(k, condition)
@@ -107,11 +126,18 @@ class Prober:
                 alike.append([k])
         for group in alike:
             model, rows = self._model_for(group[0], condition), [sets[k] for k in group]
-            asked = Asked(model, under.batches, examples, full=self._full, condition=under.name)
+            asked = self._ask(condition, model, examples)
             parts.append(
                 answers_under_condition(self._problem, condition, model, asked, rows, examples)
             )
         return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def can_leave_out(under: Under) -> bool:
+    """Whether circuits can run without the work for what is closed, and that pays here."""
+    condition = condition_named(under.name)
+    reducible = leaves_out_closed() and bool(under.whole.sizes())
+    return reducible and condition.leaves == "nothing" and not condition.frozen
 
 
 def answers_under_condition(

@@ -69,6 +69,15 @@ class Problem:
         return self.held or (Under(self.whole.ablation, self.whole, self.trained, self.batches),)
 
     @property
+    def judged(self) -> Examples:
+        """Validation examples that a cut is made on.
+
+        Several conditions together look at as many as one would, each of them at least at a scout's.
+        """
+        count = max(self.validation.items // len(self.conditions), self.whole.scouted_items)
+        return self.validation.first(count)
+
+    @property
     def data(self) -> Any:
         """What training looks at: one gated model, or one for each condition of a mix."""
         return tuple(under.trained for under in self.mixed) or self.trained

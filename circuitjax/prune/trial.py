@@ -1,22 +1,19 @@
 """What closing gates costs on some training examples, for backward elimination at every grain."""
 
-import functools
-from collections.abc import Mapping, Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.core.policy import leaves_out_closed
 from circuitjax.gated.conditions import condition_named
 from circuitjax.gated.examples import Batch, Examples
+from circuitjax.gated.measures import task_losses
 from circuitjax.gated.protocol import GatedModel
 from circuitjax.gated.replacement import Reference
 from circuitjax.prune.adversary import attack
 from circuitjax.prune.calibrate import calibrated_losses
 from circuitjax.prune.conditions import Under
-from circuitjax.prune.evaluate import references, slopes
-from circuitjax.prune.objective import measured
+from circuitjax.prune.evaluate import Answers, Asked, answered, references, slopes
+from circuitjax.prune.prober import can_leave_out
 from circuitjax.prune.problem import Problem
 
 __all__ = ["GateTrial"]
@@ -24,6 +21,9 @@ __all__ = ["GateTrial"]
 _SLOPES = 32  # items of the estimate; the loss of a round is taken over all
 _ATTACK_STEPS = 4  # of an adversary, before each estimate
 _WORST = 0.2  # of the worst condition's loss: how near to it another one counts in an estimate
+_FAR = 0.4  # of the worst condition's loss: below it the next looks at a condition are left out
+_RESTS = 8  # so many
+_LIGHT = 0.05  # of the worst condition's weight in an estimate: below it a condition is left out
 _SHRINK = 3  # a reduced model is built anew once so many times fewer gates are open
 
 
@@ -44,26 +44,10 @@ class GateTrial:
           kind: `task`, `calibrated` or `kl`.
           loss: kind of task loss.
         """
-        whole = self._whole = problem.whole
+        self._whole = problem.whole
         self._kind, self._loss = kind, loss
-        conditions = problem.conditions
-        if len(conditions) > 1:  # all of them together look at as many examples as one would
-            examples = examples.first(max(2, examples.items // len(conditions)))
-        full = kind == "kl"
-        self._asked = [
-            _Asked(under, examples, full, whole=len(conditions) == 1) for under in conditions
-        ]
-        self._reduces = (
-            leaves_out_closed()
-            and bool(whole.sizes())
-            and not full
-            and loss == "binary"
-            and len(conditions) == 1
-        )
-        self._model: GatedModel | None = None
-        self._room = np.zeros(whole.num_gates, bool)  # gates that the model can open
-        # Work is that of a model of so many parts, whether they have gates or not.
-        self._most = self._now = whole.work()
+        full = kind == "kl" or loss == "vocabulary"
+        self._asked = [_Asked(under, examples, full) for under in problem.conditions]
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
         """The open gates on a path from input to output."""
@@ -72,26 +56,29 @@ class GateTrial:
     def loss(self, opened: np.ndarray) -> float:
         """The loss in nats, of several conditions the worst one's under one calibration."""
         opened = self.alive(opened)
-        return float(jnp.max(self._losses(opened)))
+        return float(np.max(self._losses(opened)))
 
-    def _losses(self, opened: np.ndarray) -> jax.Array:
+    def _losses(self, opened: np.ndarray) -> np.ndarray:
         """By condition, `[C]`."""
-        found, gates = [], opened.astype(np.float32)
-        for asked in self._asked:
-            model = self._model_for(opened) if len(self._asked) == 1 else asked.under.whole
-            parts = [
-                _measured(
-                    model,
-                    gates,
-                    batch,
-                    asked.left(reference),
-                    kl=self._kind == "kl",
-                    loss=self._loss,
-                )
-                for batch, reference in asked.references
-            ]
-            found.append(asked.joined(parts))
-        return _by_condition(self._kind, found)
+        found = [self._found(asked, opened) for asked in self._asked]
+        if self._kind != "calibrated":
+            return np.array([np.mean(values) for values in found])
+        return np.asarray(_by_condition(found))
+
+    def _found(self, asked: "_Asked", opened: np.ndarray) -> np.ndarray:
+        """What a loss is the mean of `[M]`, under one condition; odds where a calibration is fitted.
+
+        Where the condition is far from mattering it is what was found last.
+        """
+        if not asked.rests():
+            found = asked.answers(opened)
+            if self._kind == "task":
+                asked.last = np.asarray(task_losses(found.odds[0]))
+                if self._loss == "vocabulary":
+                    asked.last = found.vocabulary[0]
+            else:
+                asked.last = found.kl[0] if self._kind == "kl" else found.odds[0]
+        return asked.last
 
     def rises(self, opened: np.ndarray) -> np.ndarray:
         """`[G]`, to first order, on the first examples; 0 for gates that are on no path.
@@ -102,15 +89,23 @@ class GateTrial:
         gates, total = opened.astype(np.float32), np.zeros(len(opened))
         weights = np.ones(1)
         if len(self._asked) > 1:
-            losses = np.asarray(self._losses(opened), np.float64)
+            losses = self._losses(opened).astype(np.float64)
             weights = np.exp((losses - losses.max()) / (_WORST * max(losses.max(), 1e-3)))
+            for asked, near in zip(self._asked, losses / losses.max(), strict=True):
+                asked.rest_if(near < _FAR)
+            weights[weights < _LIGHT] = 0
         for asked, weight in zip(self._asked, weights / weights.sum(), strict=True):
-            model = self._model_for(opened) if len(self._asked) == 1 else asked.under.whole
-            levels = self._whole.slope_levels
+            if not weight:
+                continue
+            model = asked.model_for(opened)
             asked.attack(gates, "task" if self._kind == "task" else "calibrated")
-            batch, reference = asked.few[0], asked.left(asked.few[1])
             slope = slopes(
-                model, gates, batch, reference, kind=self._kind, levels=levels, loss=self._loss
+                model,
+                gates,
+                *asked.few,
+                kind=self._kind,
+                levels=self._whole.slope_levels,
+                loss=self._loss,
             )
             total += weight * np.asarray(slope)
         return np.where(opened, -total, 0.0)
@@ -119,37 +114,45 @@ class GateTrial:
         """`[G]`, edges that go with each gate."""
         return self._whole.saves(opened)
 
-    def _model_for(self, opened: np.ndarray) -> GatedModel:
-        shrunk = self._reduces and _SHRINK * int(opened.sum()) < self._now
-        if self._model is None or shrunk or bool(np.any(opened & ~self._room)):
-            self._model = self._build(opened)
-        return self._model
-
-    def _build(self, opened: np.ndarray) -> GatedModel:
-        # A set that is most of the model is better run by the model: it needs no program of its own.
-        if self._reduces and _SHRINK * int(opened.sum()) < self._most:
-            self._room, self._now = opened, int(opened.sum())
-            return self._whole.reduced(opened)
-        self._room, self._now = self._whole.exists(), self._most
-        return self._whole
-
 
 class _Asked:
     """One condition's examples with what circuits are run with: for a loss, and fewer for slopes."""
 
-    def __init__(self, under: Under, examples: Examples, full: bool, *, whole: bool) -> None:
-        rows, self._places = [under.batches.whole(examples)], np.arange(examples.size)
-        if not whole or not under.batches.packs:
-            rows, self._places = under.batches.even(examples)
-        few = under.batches.whole(examples.first(_SLOPES))
-        refer = functools.partial(references, under.whole, full=full, condition=under.name)
-        self.under, self.references, self.few = under, refer(rows), refer([few])[0]
+    def __init__(self, under: Under, examples: Examples, full: bool) -> None:
+        self._under, self._examples, self._full = under, examples, full
+        self._few = under.batches.whole(examples.first(_SLOPES))
+        self._reduces = not full and can_leave_out(under)
+        self._model: GatedModel | None = None
+        self._room = np.zeros(under.whole.num_gates, bool)  # gates that the model can open
+        # Work is that of a model of so many parts, whether they have gates or not.
+        self._most = self._now = under.whole.work()
         worst = condition_named(under.name).leaves == "worst"
         self._left = np.zeros(under.whole.num_gates, np.float32) if worst else None
+        self._rest = 0  # so many looks are left out
+        self.last = np.zeros(0)
 
-    def left(self, reference: Reference) -> Reference:
-        """With what an adversary leaves in."""
-        return reference if self._left is None else reference._replace(left=jnp.asarray(self._left))
+    def rests(self) -> bool:
+        """Whether this look is left out."""
+        self._rest -= 1
+        return self._rest >= 0
+
+    def rest_if(self, far: bool) -> None:
+        """Leaves a few looks out, if the condition is far from mattering."""
+        if far and self._rest <= 0:
+            self._rest = _RESTS
+
+    def answers(self, opened: np.ndarray) -> Answers:
+        """Of open gates to all examples."""
+        model = self.model_for(opened)
+        asked = self._asked if self._left is None else self._asked.leaving(self._left)
+        return answered(model, asked, opened[None])
+
+    @property
+    def few(self) -> tuple[Batch, Reference]:
+        """The batch for slopes."""
+        batch, reference = self._few_reference
+        left = reference.left if self._left is None else jnp.asarray(self._left)
+        return batch, reference._replace(left=left)
 
     def attack(self, gates: np.ndarray, kind: str) -> None:
         """The adversary goes on from where it was, and from everything left in."""
@@ -157,32 +160,35 @@ class _Asked:
             return
         begin = (self._left, np.ones_like(gates))
         self._left, _ = attack(
-            self.under.whole, gates, *self.few, begin, kind=kind, steps=_ATTACK_STEPS
+            self._under.whole, gates, *self._few_reference, begin, kind=kind, steps=_ATTACK_STEPS
         )
 
-    def joined(self, parts: Sequence[Mapping[str, jax.Array]]) -> dict[str, jax.Array]:
-        """Of each batch `{name: [M]}` as one, each example once."""
-        names = parts[0]
-        return {name: jnp.concatenate([p[name] for p in parts])[self._places] for name in names}
+    def model_for(self, opened: np.ndarray) -> GatedModel:
+        """One that can open these gates, built anew once far fewer are open."""
+        shrunk = self._reduces and _SHRINK * int(opened.sum()) < self._now
+        if self._model is None or shrunk or bool(np.any(opened & ~self._room)):
+            self._model = self._build(opened)
+            under, full = self._under, self._full
+            self._asked = Asked(
+                self._model, under.batches, self._examples, full=full, condition=under.name
+            )
+            (self._few_reference,) = references(
+                self._model, [self._few], full=full, condition=under.name
+            )
+        return self._model
+
+    def _build(self, opened: np.ndarray) -> GatedModel:
+        whole = self._under.whole
+        # A set that is most of the model is better run by the model: it needs no program of its own.
+        if self._reduces and _SHRINK * int(opened.sum()) < self._most:
+            self._room, self._now = opened, int(opened.sum())
+            return whole.reduced(opened, own_widths=True)
+        self._room, self._now = whole.exists(), self._most
+        return whole
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _by_condition(kind: str, found: list[dict[str, jax.Array]]) -> jax.Array:
-    """Losses `[C]`, compiled once: the fit of a calibration is a loop."""
-    if kind != "calibrated":
-        return jnp.stack([jnp.mean(part[kind]) for part in found])
-    losses = calibrated_losses(jnp.concatenate([part["odds"] for part in found]))
+@jax.jit
+def _by_condition(found: list[np.ndarray]) -> jax.Array:
+    """Losses `[C]` under one calibration, from odds; compiled once: its fit is a loop."""
+    losses = calibrated_losses(jnp.concatenate([jnp.asarray(part) for part in found]))
     return jnp.mean(losses.reshape(len(found), -1), axis=1)
-
-
-@functools.partial(jax.jit, static_argnames=("kl", "loss"))
-def _measured(
-    model: GatedModel,
-    gates: jax.Array,
-    batch: Batch,
-    reference: Reference,
-    *,
-    kl: bool,
-    loss: str,
-) -> dict[str, jax.Array]:
-    return measured(model, gates, batch, reference, kl=kl, loss=loss)
