@@ -1,7 +1,7 @@
 """What becomes of each job of a search: its ranking, its cut, its circuit, and which is kept."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -21,6 +21,13 @@ from circuitjax.prune.train import Job, MaskState
 from circuitjax.prune.trial import GateTrial
 
 __all__ = ["Candidate", "candidates_of", "certified", "empty_candidate", "pick", "rank_jobs"]
+
+Tell = Callable[[str], None]  # told of progress, a line at a time
+
+
+def _silent(line: str) -> None:
+    del line
+
 
 _FEW_TIES = 32  # items that gates of one score are told apart on, where elimination follows
 
@@ -60,7 +67,11 @@ def _loss_kind(problem: Problem, search: Search) -> str:
 
 
 def rank_jobs(
-    problem: Problem, search: Search, jobs: Sequence[Job], state: MaskState | np.ndarray
+    problem: Problem,
+    search: Search,
+    jobs: Sequence[Job],
+    state: MaskState | np.ndarray,
+    tell: Tell = _silent,
 ) -> list[Ranked]:
     """Ranks every job's gates, the open ones by backward elimination where the search says so.
 
@@ -69,18 +80,23 @@ def rank_jobs(
       search: the method.
       jobs: J of them.
       state: J trained jobs, or scores `[J, G]` of rankings without training.
+      tell: told of the progress of elimination.
 
     Raises:
       FloatingPointError: a score that is not finite.
     """
-    found = _ranked(problem, search, jobs, state)
+    found = _ranked(problem, search, jobs, state, tell)
     if search.selection.order == "greedy":
         found = [connected(problem, one, job.seed) for one, job in zip(found, jobs, strict=True)]
     return found
 
 
 def _ranked(
-    problem: Problem, search: Search, jobs: Sequence[Job], state: MaskState | np.ndarray
+    problem: Problem,
+    search: Search,
+    jobs: Sequence[Job],
+    state: MaskState | np.ndarray,
+    tell: Tell,
 ) -> list[Ranked]:
     if not isinstance(state, MaskState):
         return [rank_scores(problem, row, job.seed) for job, row in zip(jobs, state, strict=True)]
@@ -97,7 +113,7 @@ def _ranked(
         ranked = learned_ranking(problem, objective, job, ties)
         if trial is not None:
             opened = enough(trial, ranked.ranks, ranked.opened, search.selection.value)
-            order = eliminate(trial, opened, search.selection.value)
+            order = eliminate(trial, opened, search.selection.value, tell)
             ranked = dataclasses.replace(
                 ranked,
                 ranks=open_first(ranked.ranks, order),
@@ -116,9 +132,10 @@ def candidates_of(
     memory: AnswerMemory | None = None,
     *,
     brief: bool = False,
+    tell: Tell = _silent,
 ) -> list[Candidate]:
     """Ranks, cuts and cleans every job; see `rank_jobs`, and `cut.choose` for memory and brief."""
-    ranked = rank_jobs(problem, search, jobs, state)
+    ranked = rank_jobs(problem, search, jobs, state, tell)
     loss = search.choices.loss
     choices = choose(problem, search.selection, ranked, memory, loss=loss, brief=brief)
     return [
@@ -174,7 +191,7 @@ def pick(candidates: Sequence[Candidate], search: Search) -> Candidate:
 
 
 def certified(
-    problem: Problem, search: Search, found: Candidate
+    problem: Problem, search: Search, found: Candidate, tell: Tell = _silent
 ) -> tuple[Candidate, Certificate | None]:
     """The candidate without what can still go, and what is known of the rest; see `certify.certify`.
 
@@ -183,6 +200,6 @@ def certified(
     selection = search.selection
     if not (selection.certify and selection.is_loss and found.choice.reached and found.edges):
         return found, None
-    choice, certificate = certify(problem, search, found.choice)
+    choice, certificate = certify(problem, search, found.choice, tell=tell)
     part = problem.whole.clean(choice.opened)
     return dataclasses.replace(found, choice=choice, part=part), certificate

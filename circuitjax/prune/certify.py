@@ -13,7 +13,7 @@ tried, and no more.
 
 import dataclasses
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -136,6 +136,7 @@ def certify(
     choice: Choice,
     *,
     pairs: int = PAIRS,
+    tell: Callable[[str], None] = lambda line: None,
 ) -> tuple[Choice, Certificate]:
     """Closes what can still go, and says what is known of the rest.
 
@@ -144,19 +145,21 @@ def certify(
       search: target and calibration; the target is a loss or a KL.
       choice: the cut, which meets the target.
       pairs: to try, of those with the least sum of single losses.
+      tell: told of every pass.
 
     Returns:
       The choice with what went closed and its figures taken anew; and the certificate.
     """
     selection, whole = search.selection, problem.whole
     target, opened = selection.value, choice.opened.copy()
-    closed, kind, least, tried, look = 0, "none", None, (0, 0), None
+    closed, kind, least, tried = 0, "none", None, (0, 0)
+    look = _Tried(problem, search, opened)  # of all its subsets
     seen = np.zeros(len(opened))  # of each gate the loss without it, when it was last tried
     whole_pass = True
     for _ in range(_PASSES):
-        look = _Tried(problem, search, opened)
         places = np.flatnonzero(opened)
         tries = places if whole_pass else places[seen[places] <= _AGAIN * target]
+        tell(f"closing one by one: {len(tries)} of {len(places)} gates, {closed} closed so far")
         losses, seen[tries] = look.losses(_without(opened, tries[:, None]))
         able = np.flatnonzero(losses <= target)
         if not len(able) and not whole_pass:
@@ -164,6 +167,7 @@ def certify(
             continue
         if not len(able):
             groups = places[_cheapest(seen[places], pairs)]
+            tell(f"closing {len(groups)} pairs")
             both, _ = look.losses(_without(opened, groups))
             if not np.any(both <= target):
                 kind = "sampled 2-minimal" if len(groups) else "1-minimal"
@@ -191,7 +195,6 @@ def certify(
     )
     if not closed:
         return choice, certificate
-    assert look is not None
     (now,) = look.all.figures([opened])
     if selection.calibrate == "off":
         now = now._replace(loss=now.raw, scale=1.0, shift=0.0)

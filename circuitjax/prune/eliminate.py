@@ -12,6 +12,7 @@ two of its links may close within a few steps, and then neither has a gradient t
 then starts from as many gates, by their scores, as meet the target.
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +30,7 @@ _STEPS = (1.0, 1.1, 1.3, 1.6, 2.0)  # of the gates that training left open: wher
 _LAST = 32  # so few gates are closed one at a time
 _TRIED = 8  # of these, the cheapest that are really closed, to see which costs least
 _PATIENCE = 32  # gates in a row that prove to be needed, after which the rest is taken to be
+_TOLD = 0.8  # of the gates that were last told of
 _BEYOND = 1.6  # times the target: where to stop, so that the cut has room on both sides
 
 
@@ -86,13 +88,19 @@ def enough(trial: Trial, ranks: np.ndarray, opened: np.ndarray, target: float) -
     return np.asarray(ranks < roomy.k if roomy.reached else plain)
 
 
-def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
+def eliminate(
+    trial: Trial,
+    opened: np.ndarray,
+    target: float,
+    tell: Callable[[str], None] = lambda line: None,
+) -> np.ndarray:
     """Numbers of the open gates, the most needed first.
 
     Args:
       trial: what closing costs.
       opened: bool `[E]` to start from.
       target: nats; gates are closed until the loss is well above it.
+      tell: told of the progress, now and then.
 
     Returns:
       int `[sum(opened)]`. What is left at the end comes first, in the order of its own estimate; if
@@ -102,10 +110,14 @@ def eliminate(trial: Trial, opened: np.ndarray, target: float) -> np.ndarray:
     closed = [np.flatnonzero(opened & ~now)]
     share, loss, end = _FIRST_SHARE, trial.loss(now), _BEYOND * target
     estimate, needed, failures = _prices(trial, now), np.zeros(len(now), bool), 0
+    told = np.inf
     while loss <= end and now.sum() > 1 and failures < _PATIENCE:
         places = np.flatnonzero(now & ~needed)
         if not len(places):
             break
+        if now.sum() <= _TOLD * told:
+            told = now.sum()
+            tell(f"elimination: {told} gates open, {loss:.3f} nats on training items")
         # A gate whose closing is expected to help goes first.
         cheapest = places[np.argsort(estimate[places], kind="stable")]
         last = now.sum() <= _LAST

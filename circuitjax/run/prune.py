@@ -166,11 +166,11 @@ def _run(
         say("selecting and cleaning up")
         with _timed(seconds, "selection"):
             memory = None if shared is None else shared.memory
-            candidates = candidates_of(problem, search, run.jobs, state, memory)
+            candidates = candidates_of(problem, search, run.jobs, state, memory, tell=say)
     best = pick(candidates, search)
     number = candidates.index(best)
     with _timed(seconds, "certificate"):
-        best, certificate = certified(problem, search, best)
+        best, certificate = certified(problem, search, best, say)
     candidates[number] = best
     digest = digest_of(RUN, run.identity())
     facts = {**facts_of(run.task, search, best, certificate), "run": digest, "versions": versions()}
