@@ -65,7 +65,10 @@ flags.DEFINE_alias("method", "grain")
 
 _NUMBERS = {
     "target_loss": "Task loss to reach, in nats. Default: 0.15.",
-    "target_kl": "KL(model || circuit) to reach instead, in nats.",
+    "target_kl": "KL(model || circuit) to reach instead, in nats; with --hold_under and "
+    "--target_loss, beside it.",
+    "confidence": "Demands that the upper bound of the validation loss (or KL) meets the target with "
+    "this confidence, in (0, 1). Default: its mean does.",
 }
 _WHOLE = {
     "target_edges": "Keep at most so many edges instead of reaching a loss.",

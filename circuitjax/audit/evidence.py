@@ -30,9 +30,9 @@ from circuitjax.core.statistics import sequential_p
 from circuitjax.gated.measures import calibrated_odds, mean_task_loss
 from circuitjax.gated.protocol import GatedModel, View
 from circuitjax.prune.calibrate import calibrate
-from circuitjax.prune.cut import calibrates
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Answers, Asked, answered, answers
+from circuitjax.prune.figures import calibrates
 from circuitjax.prune.prober import Prober
 from circuitjax.prune.problem import Problem, batches_of
 

@@ -22,9 +22,9 @@ from circuitjax.gated.measures import calibrated_odds, mean_task_loss
 from circuitjax.gated.protocol import GatedModel, View
 from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.prune.calibrate import Calibration, calibrate
-from circuitjax.prune.cut import calibrates
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Answers, Asked, answered, references, slopes
+from circuitjax.prune.figures import calibrates
 from circuitjax.prune.problem import Problem, batches_of
 
 __all__ = [
@@ -121,7 +121,7 @@ class Variants:
         self.batches, self._kind = batches_of(self.model), kind
         # What is closed in a circuit may be closed in its view's network: the KL is to the whole one.
         own = is_per_prompt(self.model.ablation)
-        self._reference: GatedModel = self.model if own else problem.whole
+        self._reference: GatedModel = self._small if own else problem.whole
 
     def asked(self, examples: Examples) -> Asked:
         """M examples, cut into batches once."""

@@ -9,10 +9,11 @@ import numpy as np
 from circuitjax.gated.protocol import Part
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.certify import Certificate, certify
-from circuitjax.prune.cut import Choice, Point, calibrates, choose, compares, figures, scouts
+from circuitjax.prune.cut import Choice, Point, choose, scouts
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.eliminate import eliminate, enough, open_first
 from circuitjax.prune.evaluate import answers
+from circuitjax.prune.figures import calibrates, compares, figures
 from circuitjax.prune.jobs import objective_of
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked, connected, learned_ranking, rank_scores
@@ -107,7 +108,8 @@ def _ranked(
     trial = None
     if search.selection.eliminate and search.selection.is_loss:
         some = scouts(problem, problem.train)
-        trial = GateTrial(problem, some, _loss_kind(problem, search), search.choices.loss)
+        kind, share = _loss_kind(problem, search), search.selection.kl_share
+        trial = GateTrial(problem, some, kind, search.choices.loss, kl_share=share)
     for number in range(len(jobs)):
         job = jax.tree.map(lambda leaf, i=number: leaf[i], state)
         ranked = learned_ranking(problem, objective, job, ties)
@@ -150,14 +152,13 @@ def empty_candidate(problem: Problem, search: Search, job: Job) -> Candidate:
     loss, selection = search.choices.loss, search.selection
     full = compares(problem, selection) or loss == "vocabulary"
     found = answers(problem.whole, problem.batches, problem.validation, [closed], full=full)
-    fitted = calibrates(problem, selection, loss)
-    (at,) = figures(found, fitted=fitted, loss=loss, full=full)
-    aimed = at.kl if selection.target == "kl" else at.loss
-    assert aimed is not None
-    reached = not selection.is_loss or aimed <= selection.value
+    (at,) = figures(problem, selection, found, loss, conditions=1)
+    reached = not selection.is_loss or at.aim <= selection.value
     choice = Choice(
         opened=closed,
-        selection=Selection(k=0, reached=reached, loss=aimed, curve=()),
+        selection=Selection(
+            k=0, reached=reached, loss=at.aim if selection.is_loss else at.loss, curve=()
+        ),
         scale=at.scale,
         shift=at.shift,
         loss=at.loss,

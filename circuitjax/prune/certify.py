@@ -5,10 +5,10 @@
 
 Elimination estimates, and remembers as needed what the circuit may no longer need once others have
 gone. Here every gate is closed by itself, under every condition, with the calibration fitted anew: first
-on 32 validation items, on more unless these miss the target by a factor of two, and on all of them
-unless those miss it by a quarter. What can go goes, the one that saves most for its price first, and
-what was near is tried again, until a whole pass over all finds nothing. The certificate says what was
-tried, and no more.
+on 32 validation items, on more unless these tell that the target is missed by a quarter, and on all of
+them unless those tell that it is by 6%. What can go goes, the one that saves most for its price first,
+and what was near is tried again, until a whole pass over all finds nothing. The certificate says what
+was tried, and no more.
 """
 
 import dataclasses
@@ -20,9 +20,10 @@ import numpy as np
 
 from circuitjax.gated.conditions import condition_named
 from circuitjax.gated.examples import Examples
-from circuitjax.prune.cut import Choice, Figures, calibrates, compares, figures, scouts
+from circuitjax.prune.cut import Choice, scouts
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Answers, Asked
+from circuitjax.prune.figures import Figures, compares, figures
 from circuitjax.prune.prober import answers_under_condition
 from circuitjax.prune.problem import Problem
 
@@ -30,8 +31,8 @@ __all__ = ["PAIRS", "Certificate", "certify"]
 
 PAIRS = 1000
 FIRST_LOOK = 32  # items
-_HOPES = (2.0, 1.25)  # times the target: what is above it at a look is not looked at again
-_AGAIN = 1.6  # times the target: what is above it is tried again once nothing else can go
+_HOPES = (1.25, 1.06)  # times the target: what a look tells to be above it is not looked at again
+_AGAIN = 1.25  # times the target: what is above it is tried again once nothing else can go
 _PASSES = 40  # at most: each but the last two closes at least one gate
 
 
@@ -46,8 +47,8 @@ class Certificate:
       least: the lowest loss on all items of what was tried on them in the last pass, in nats: above the
         target; None where the first look was enough for all.
       items: validation items that a loss is over.
-      first_look: items of the first look; what misses the target by a factor of two there, or by a
-        quarter on a few more, is not looked at again.
+      first_look: items of the first look; what is told there to miss the target by a quarter, or on a
+        few more items by 6%, is not looked at again.
       conditions: under which the target was demanded.
     """
 
@@ -86,19 +87,12 @@ class _Judge:
         """Of each row."""
         parts = [self._under(number, rows) for number in range(len(self._asked))]
         joined = Answers(*(np.concatenate(part, axis=1) for part in zip(*parts, strict=True)))
-        loss, selection = self._search.choices.loss, self._search.selection
-        return figures(
-            joined,
-            fitted=calibrates(self._problem, selection, loss) and selection.calibrate == "inside",
-            loss=loss,
-            full=self._full,
-            conditions=len(self._asked),
-        )
+        return figures(self._problem, self._search.selection, joined, self._search.choices.loss)
 
     def losses(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Of each row what the target is about, in nats; `[n]`."""
-        kl = self._search.selection.target == "kl"
-        found = [at.kl if kl else at.loss for at in self.figures(rows)]
+        """Of each row what is compared with the target, in nats; `[n]`."""
+        plain = self._search.selection.calibrate != "inside"
+        found = [at.plain_aim if plain else at.aim for at in self.figures(rows)]
         return np.array(found, float)
 
     def _under(self, number: int, rows: Sequence[np.ndarray]) -> Answers:
@@ -107,27 +101,42 @@ class _Judge:
 
 
 class _Tried:
-    """Looks at more and more items, each only where the one before leaves hope."""
+    """Looks at more and more items, each only where the one before leaves hope.
+
+    What a loss on all items would be is told from few by how it differs there from that of the gates
+    that are open now: a difference on the same items is known far better than a loss.
+    """
 
     def __init__(self, problem: Problem, search: Search, opened: np.ndarray) -> None:
         few = scouts(problem, problem.judged)
         sets = [few.first(FIRST_LOOK), few, problem.judged]
         self._looks = [_Judge(problem, search, opened, some) for some in sets]
-        self._limits = [hope * search.selection.value for hope in (*_HOPES, np.inf)]
+        self._target = search.selection.value
         self.all = self._looks[-1]
+        self.settle(opened)
+
+    def settle(self, opened: np.ndarray) -> None:
+        """Takes the gates that are open now."""
+        self._now = [float(look.losses([opened])[0]) for look in self._looks]
+
+    @property
+    def now(self) -> float:
+        """Their loss on all items."""
+        return self._now[-1]
 
     def losses(self, rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """On all items `[n]`, infinite where an earlier look was enough; and those of the last look."""
-        found, last = np.full(len(rows), np.inf), np.full(len(rows), np.inf)
+        """On all items `[n]`, infinite where an earlier look was enough; and as the last look tells."""
+        found, told = np.full(len(rows), np.inf), np.full(len(rows), np.inf)
         near = np.arange(len(rows))
-        for look, limit in zip(self._looks, self._limits, strict=True):
+        for look, now, hope in zip(self._looks, self._now, (*_HOPES, np.inf), strict=True):
             if not len(near):
                 break
-            last[near] = look.losses([rows[int(place)] for place in near])
+            losses = look.losses([rows[int(place)] for place in near])
+            told[near] = losses + (self.now - now)
             if look is self.all:
-                found[near] = last[near]
-            near = near[last[near] <= limit]
-        return found, last
+                found[near] = losses
+            near = near[told[near] <= hope * self._target]
+        return found, told
 
 
 def certify(
@@ -175,6 +184,7 @@ def certify(
                 break
             opened[groups[int(np.argmin(both))]] = False
             closed, whole_pass = closed + 2, False
+            look.settle(opened)
             continue
         saved = np.maximum(whole.saves(opened)[tries[able]], 1)
         for place in tries[able[np.argsort(losses[able] / saved, kind="stable")]]:
@@ -182,6 +192,7 @@ def certify(
             fewer[place] = False
             if look.losses([fewer])[0][0] <= target:
                 opened, closed = fewer, closed + 1
+                look.settle(opened)
         whole_pass = False
     certificate = Certificate(
         kind=kind,
@@ -203,9 +214,7 @@ def certify(
         dataclasses.replace(
             choice,
             opened=opened,
-            selection=dataclasses.replace(
-                choice.selection, k=k, loss=float(look.all.losses([opened])[0])
-            ),
+            selection=dataclasses.replace(choice.selection, k=k, loss=look.now),
             scale=now.scale,
             shift=now.shift,
             loss=now.loss,

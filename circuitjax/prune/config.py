@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.core.statistics import require_share
+
 __all__ = [
     "LIMITS",
     "SYNONYMS",
@@ -147,6 +149,9 @@ class SelectionConfig:
       target: `loss` and `kl`: at most `value` nats; `edges` and `nodes`: at most `value` of them;
         `match_soft`: as many gates as the soft ones are expected to leave open.
       value: see `target`.
+      kl: nats that the KL to the whole model must be within beside a target loss; None: any.
+      confidence: with which the target is to be met, in (0, 1): the upper bound of the mean over the
+        items must be within it; None: the mean.
       calibrate: `inside` takes the smallest k whose calibrated loss meets the target, `after`
         calibrates the circuit chosen without, `off` never does.
       eliminate: whether the open gates are ranked by backward elimination before the cut.
@@ -159,6 +164,8 @@ class SelectionConfig:
 
     target: Target = "loss"
     value: float = 0.15
+    kl: float | None = None
+    confidence: float | None = None
     calibrate: Literal["inside", "after", "off"] = "inside"
     eliminate: bool = False
     certify: bool = False
@@ -173,6 +180,17 @@ class SelectionConfig:
             raise ValueError(
                 f"target_{self.target} is {self.value:g}; it must be a whole number of at least 1"
             )
+        if self.kl is not None and not (self.target == "loss" and 0 < self.kl < float("inf")):
+            raise ValueError(
+                f"target_kl beside a target loss is {self.kl}; it must be in (0, inf) nats"
+            )
+        if self.confidence is not None:
+            require_share("confidence", self.confidence)
+            if not self.is_loss:
+                raise ValueError(
+                    f"confidence is {self.confidence}, but the target is a size: choose target_loss "
+                    "or target_kl"
+                )
         if self.grid < 3:
             raise ValueError(f"grid is {self.grid}; it must be at least 3 candidates per round")
         if self.random_controls < 20:
@@ -189,6 +207,11 @@ class SelectionConfig:
     def is_loss(self) -> bool:
         """Whether the target is a number of nats rather than a size."""
         return self.target in ("loss", "kl")
+
+    @property
+    def kl_share(self) -> float:
+        """What a nat of KL counts beside a nat of loss, where both are demanded."""
+        return 0.0 if self.kl is None else self.value / self.kl
 
 
 def _whole(config: Any, *names: str) -> None:

@@ -16,17 +16,16 @@ import numpy as np
 
 from circuitjax.core.policy import side_by_side
 from circuitjax.gated.examples import Examples
-from circuitjax.gated.measures import calibrated_odds
 from circuitjax.prune.answer_memory import AnswerMemory
-from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import SelectionConfig
 from circuitjax.prune.evaluate import Answers
+from circuitjax.prune.figures import Figures, compares, figures
 from circuitjax.prune.prober import Prober
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked
 from circuitjax.prune.select import Selection, bisect, first_grid, neighbours
 
-__all__ = ["Choice", "Figures", "Point", "calibrates", "choose", "compares", "figures", "scouts"]
+__all__ = ["Choice", "Point", "choose", "scouts"]
 
 _NEAR = 1.05  # the first search ends this near to the crossing, as a factor; the second looks wider
 _HOPELESS = 1.5  # times the target on a few items: only all gates are tried on all items then
@@ -34,22 +33,6 @@ _PAYS = 3  # times fewer gates than the network has parts: then a reduced model 
 _ELIMINATED = (0.6, 0.75, 0.9, 1.0)  # of the gates that elimination ranked: a first look
 _CLOSE = 1.02  # how near a brief search comes to the smallest k
 _FINALISTS = 2  # of many rankings: those whose k is chosen on all validation items
-
-
-class Figures(NamedTuple):
-    """What one circuit does on some examples; losses in nats.
-
-    Attributes:
-      raw, loss: task loss without and with its own best calibration.
-      scale, shift: that calibration; 1 and 0 where there is none.
-      kl: to the whole model; None where it was not asked for.
-    """
-
-    raw: float
-    loss: float
-    scale: float
-    shift: float
-    kl: float | None
 
 
 class Point(NamedTuple):
@@ -101,48 +84,6 @@ class Choice:
         return self.selection.reached
 
 
-def calibrates(problem: Problem, selection: SelectionConfig, loss: str = "binary") -> bool:
-    """Whether circuits get a scale and a shift: to the binary loss of pairs, if asked for."""
-    asked = selection.calibrate != "off" and selection.target != "kl"
-    return asked and problem.paired and loss == "binary"
-
-
-def compares(problem: Problem, selection: SelectionConfig) -> bool:
-    """Whether the KL to the whole model is part of a cut's figures."""
-    return selection.target == "kl" or problem.whole.always_compares
-
-
-def figures(
-    found: Answers, *, fitted: bool, loss: str = "binary", full: bool = False, conditions: int = 1
-) -> list[Figures]:
-    """Of K circuits' answers, under each of so many conditions in turn: the worst one's figures.
-
-    One calibration, fitted to all, serves every condition.
-    """
-
-    def worst(values: np.ndarray) -> np.ndarray:
-        by_condition = np.asarray(values).reshape(len(values), conditions, -1)
-        return np.asarray(by_condition.mean(axis=2).max(axis=1))
-
-    plain = np.logaddexp(0.0, -found.odds) if loss == "binary" else found.vocabulary
-    raw = worst(plain) if conditions > 1 else found.losses(loss)
-    kl = worst(found.kl) if full else [None] * len(raw)
-    if not fitted:
-        rows = [(float(x), float(x), 1.0, 0.0) for x in raw]
-    else:
-        fit = calibrate(found.odds)
-        losses = fit.loss
-        if conditions > 1:
-            odds = calibrated_odds(found.odds, fit.scale, fit.shift)
-            losses = worst(np.logaddexp(0.0, -odds))
-        columns = zip(raw, losses, fit.scale, fit.shift, strict=True)
-        rows = [tuple(float(x) for x in row) for row in columns]  # type: ignore[misc]
-    return [
-        Figures(*row, None if some is None else float(some))
-        for row, some in zip(rows, kl, strict=True)
-    ]
-
-
 def scouts(problem: Problem, examples: Examples) -> Examples:
     """The first items: those of a first search, and of elimination."""
     return examples.first(problem.whole.scouted_items)
@@ -178,12 +119,9 @@ class _Cutter:
     selection: SelectionConfig
     prober: Prober
     loss: str
-    full: bool
 
     def figures(self, found: Answers) -> list[Figures]:
-        fitted = calibrates(self.problem, self.selection, self.loss)
-        count = len(self.problem.conditions)
-        return figures(found, fitted=fitted, loss=self.loss, full=self.full, conditions=count)
+        return figures(self.problem, self.selection, found, self.loss)
 
     def parts(self, ranking: int, k: int) -> int:
         """Gates that the first k leave open."""
@@ -215,16 +153,15 @@ def choose(
       brief: for a search over many runs: the smallest k to 2%, no k for the other order of calibration,
         and, where candidates follow one another, no losses of k far above the crossing.
     """
-    full = compares(problem, selection)
     prober = Prober(
         problem,
         [one.ranks for one in ranked],
-        full=full or loss == "vocabulary",
+        full=compares(problem, selection) or loss == "vocabulary",
         # A first look at all of them is looked at again.
         memory=AnswerMemory() if memory is None else memory,
         sizes=_sizes(problem, ranked),
     )
-    cutter = _Cutter(problem, selection, prober, loss, full)
+    cutter = _Cutter(problem, selection, prober, loss)
     every = range(len(ranked))
 
     def cut(index: int, rough: bool) -> Choice:
@@ -262,8 +199,7 @@ def _cut(cutter: _Cutter, ranked: Ranked, index: int, *, brief: bool, rough: boo
         return _cut_to_size(cutter, ranked, index, cache, total)
     # Where candidates are evaluated one after another, halving takes the fewest of them.
     in_turn = not side_by_side()
-    plain = "kl" if settings.target == "kl" else "raw"
-    fitted = "kl" if settings.target == "kl" else "loss"
+    plain, fitted = "plain_aim", "aim"
 
     def search(name: str, size: int, rough_only: bool = False) -> Selection:
         begin = [round(ranked.trained * part) for part in _ELIMINATED if ranked.eliminated]
@@ -304,7 +240,7 @@ def _cut(cutter: _Cutter, ranked: Ranked, index: int, *, brief: bool, rough: boo
             break
     # Without calibration k is often many times larger, and costs most of the time to find exactly.
     other = None
-    if not brief and fitted != plain:
+    if not brief and settings.target != "kl":
         other = search(plain if within else fitted, max(size, 1), rough_only=within)
     inside, after = (chosen, other) if within else (other, chosen)
     return _choice(

@@ -140,7 +140,7 @@ def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -
         "grain": grain,
         "gate": gate,
         "ablation": "interchange" if edges else "mean",
-        "minimise": "kl" if edges else "task",
+        "minimise": "kl" if edges else "both" if "kl" in target else "task",
         "control": control,
         "owners": edges and gate == "hard_concrete",
         "steps": 100 if grain == "nodes" and control == "count" else 300,
@@ -172,11 +172,18 @@ def _target(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the cut aims at, and the other settings."""
     names = {f"target_{kind}": kind for kind in ("loss", "kl", "edges", "nodes")}
     asked = [name for name in names if name in given]
+    rest = {n: v for n, v in given.items() if n not in names and n != "threshold"}
+    if asked == ["target_loss", "target_kl"]:
+        if not given.get("hold_under"):
+            raise ValueError(
+                "target_loss and target_kl are both given: choose one, or say hold_under, with which "
+                "both are demanded"
+            )
+        return {"target": "loss", "value": given["target_loss"], "kl": given["target_kl"]}, rest
     if given.get("threshold") == "match_soft":
         asked.append("threshold")
     if len(asked) > 1:
         raise ValueError(f"{asked[0]} and {asked[1]} are both given: choose one")
-    rest = {n: v for n, v in given.items() if n not in names and n != "threshold"}
     if not asked:
         return {}, rest
     if asked[0] == "threshold":
@@ -218,6 +225,8 @@ def default_hyper(search: Search, num_gates: int, **changes: float) -> Hyper:
         centre = {"nodes": 0.3 / count, "weights": 3e-3, "edges": 1e-3}[choices.grain]
     if choices.control == "hold" and search.selection.is_loss:
         values["held"] = search.selection.value
+    if search.selection.kl is not None:  # each weighs by its own target
+        values["kl_weight"] = search.selection.kl_share
     hyper = Hyper(**{"k_coef": centre, **values, **changes})
     hyper.check()
     return hyper

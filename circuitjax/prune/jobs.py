@@ -24,7 +24,11 @@ def objective_of(problem: Problem, search: Search) -> Objective:
         task_loss=choices.loss,
         owners=choices.owners,
         calibrated=problem.paired and inside and fits and choices.minimise != "kl",
-        holds="kl" if selection.target == "kl" else "loss",
+        holds="both"
+        if selection.kl is not None
+        else selection.target
+        if selection.target == "kl"
+        else "loss",
         steps=search.train.steps,
         batch_size=search.train.batch_size,
         under=_mix(problem, search),

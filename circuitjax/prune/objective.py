@@ -55,7 +55,7 @@ class Objective:
     Attributes:
       gate, minimise, control, task_loss, owners: see `config.Choices`.
       calibrated: whether the task loss is one under its best calibration.
-      holds: what `hold` holds: `loss` or `kl`.
+      holds: what `hold` holds: `loss`, `kl`, or `both`: the larger of the loss and the weighted KL.
       steps, batch_size: of the training.
       under: (condition, items of a step) of a mix; () where the model's own ablation is the only one.
     """
@@ -138,7 +138,7 @@ class Objective:
         `task` and maybe `kl` are means over all items, `worst` is the largest condition's of what is
         held. `left` `[G]` is what an adversary leaves in.
         """
-        kl = self.minimise != "task" or (self.control == "hold" and self.holds == "kl")
+        kl = self._compares
         names = [name for name, _ in self.under] or [_first(data).ablation]
         found = []
         for number, (name, model, some) in enumerate(
@@ -151,12 +151,15 @@ class Objective:
             found.append(measured(model, z, some, reference, kl=kl, loss=self.task_loss))
         every = {name: jnp.concatenate([f[name] for f in found]) for name in found[0]}
         task = calibrated_losses(every["odds"]) if self.calibrated else every["task"]
-        held = every["kl"] if self.holds == "kl" and kl else task
         ends = np.cumsum([f["odds"].size for f in found])[:-1]
-        parts = {
-            "task": jnp.mean(task),
-            "worst": jnp.max(jnp.stack([jnp.mean(x) for x in jnp.split(held, ends)])),
-        }
+
+        def worst(values: jax.Array) -> jax.Array:
+            return jnp.max(jnp.stack([jnp.mean(x) for x in jnp.split(values, ends)]))
+
+        held = worst(every["kl"] if self.holds == "kl" and kl else task)
+        if self.holds == "both" and kl:
+            held = jnp.maximum(held, hyper.kl_weight * worst(every["kl"]))
+        parts = {"task": jnp.mean(task), "worst": held}
         if kl:
             parts["kl"] = jnp.mean(every["kl"])
         if self.minimise == "task":
@@ -216,8 +219,13 @@ class Objective:
     @property
     def metrics(self) -> tuple[str, ...]:
         """Names of the training metrics worth keeping."""
-        kl = self.minimise != "task" or (self.control == "hold" and self.holds == "kl")
+        kl = self._compares
         return ("loss", *(["kl"] if kl else []), "task", "k", "sparsity", "gradient_rms")
+
+    @property
+    def _compares(self) -> bool:
+        """Whether a step takes the KL to the whole model."""
+        return self.minimise != "task" or (self.control == "hold" and self.holds != "loss")
 
     @property
     def _attacked(self) -> bool:

@@ -34,7 +34,13 @@ class GateTrial:
     """
 
     def __init__(
-        self, problem: Problem, examples: Examples, kind: str, loss: str = "binary"
+        self,
+        problem: Problem,
+        examples: Examples,
+        kind: str,
+        loss: str = "binary",
+        *,
+        kl_share: float = 0.0,
     ) -> None:
         """Takes the model and the examples.
 
@@ -43,10 +49,11 @@ class GateTrial:
           examples: to measure on.
           kind: `task`, `calibrated` or `kl`.
           loss: kind of task loss.
+          kl_share: what a nat of KL counts beside a nat of loss, where both are demanded.
         """
         self._whole = problem.whole
-        self._kind, self._loss = kind, loss
-        full = kind == "kl" or loss == "vocabulary"
+        self._kind, self._loss, self._kl_share = kind, loss, kl_share
+        full = kind == "kl" or loss == "vocabulary" or kl_share > 0
         self._asked = [_Asked(under, examples, full) for under in problem.conditions]
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
@@ -55,30 +62,21 @@ class GateTrial:
 
     def loss(self, opened: np.ndarray) -> float:
         """The loss in nats, of several conditions the worst one's under one calibration."""
-        opened = self.alive(opened)
-        return float(np.max(self._losses(opened)))
+        return float(np.max(self._losses(self.alive(opened))))
 
     def _losses(self, opened: np.ndarray) -> np.ndarray:
-        """By condition, `[C]`."""
-        found = [self._found(asked, opened) for asked in self._asked]
-        if self._kind != "calibrated":
-            return np.array([np.mean(values) for values in found])
-        return np.asarray(_by_condition(found))
-
-    def _found(self, asked: "_Asked", opened: np.ndarray) -> np.ndarray:
-        """What a loss is the mean of `[M]`, under one condition; odds where a calibration is fitted.
-
-        Where the condition is far from mattering it is what was found last.
-        """
-        if not asked.rests():
-            found = asked.answers(opened)
-            if self._kind == "task":
-                asked.last = np.asarray(task_losses(found.odds[0]))
-                if self._loss == "vocabulary":
-                    asked.last = found.vocabulary[0]
-            else:
-                asked.last = found.kl[0] if self._kind == "kl" else found.odds[0]
-        return asked.last
+        """Loss, and what the KL counts beside it, by condition: `[2, C]`."""
+        found = [asked.answers(opened) for asked in self._asked]
+        if self._kind == "calibrated":
+            losses = np.asarray(_by_condition([one.odds[0] for one in found]))
+        elif self._kind == "kl":
+            losses = np.array([one.kl.mean() for one in found])
+        elif self._loss == "vocabulary":
+            losses = np.array([one.vocabulary.mean() for one in found])
+        else:
+            losses = np.array([np.mean(task_losses(one.odds[0])) for one in found])
+        beside = [self._kl_share * one.kl.mean() for one in found]
+        return np.stack([losses, beside]).astype(np.float64)
 
     def rises(self, opened: np.ndarray) -> np.ndarray:
         """`[G]`, to first order, on the first examples; 0 for gates that are on no path.
@@ -87,27 +85,27 @@ class GateTrial:
         """
         opened = self.alive(opened)
         gates, total = opened.astype(np.float32), np.zeros(len(opened))
-        weights = np.ones(1)
-        if len(self._asked) > 1:
-            losses = self._losses(opened).astype(np.float64)
+        weights, by_kl = np.ones(1), np.zeros(1, bool)
+        if len(self._asked) > 1 or self._kl_share:
+            losses, beside = self._losses(opened)
+            losses, by_kl = np.maximum(losses, beside), beside > losses
             weights = np.exp((losses - losses.max()) / (_WORST * max(losses.max(), 1e-3)))
-            for asked, near in zip(self._asked, losses / losses.max(), strict=True):
+            for asked, near in zip(self._asked, losses / max(losses.max(), 1e-9), strict=True):
                 asked.rest_if(near < _FAR)
             weights[weights < _LIGHT] = 0
-        for asked, weight in zip(self._asked, weights / weights.sum(), strict=True):
-            if not weight:
-                continue
-            model = asked.model_for(opened)
+        for number in np.flatnonzero(weights):
+            asked, model = self._asked[number], self._asked[number].model_for(opened)
             asked.attack(gates, "task" if self._kind == "task" else "calibrated")
             slope = slopes(
                 model,
                 gates,
                 *asked.few,
-                kind=self._kind,
+                kind="kl" if by_kl[number] else self._kind,
                 levels=self._whole.slope_levels,
                 loss=self._loss,
             )
-            total += weight * np.asarray(slope)
+            share = self._kl_share if by_kl[number] else 1.0
+            total += share * weights[number] / weights.sum() * np.asarray(slope)
         return np.where(opened, -total, 0.0)
 
     def saves(self, opened: np.ndarray) -> np.ndarray:
@@ -129,12 +127,7 @@ class _Asked:
         worst = condition_named(under.name).leaves == "worst"
         self._left = np.zeros(under.whole.num_gates, np.float32) if worst else None
         self._rest = 0  # so many looks are left out
-        self.last = np.zeros(0)
-
-    def rests(self) -> bool:
-        """Whether this look is left out."""
-        self._rest -= 1
-        return self._rest >= 0
+        self._last: Answers | None = None
 
     def rest_if(self, far: bool) -> None:
         """Leaves a few looks out, if the condition is far from mattering."""
@@ -142,10 +135,13 @@ class _Asked:
             self._rest = _RESTS
 
     def answers(self, opened: np.ndarray) -> Answers:
-        """Of open gates to all examples."""
-        model = self.model_for(opened)
-        asked = self._asked if self._left is None else self._asked.leaving(self._left)
-        return answered(model, asked, opened[None])
+        """Of open gates to all examples; what was answered last while the condition rests."""
+        self._rest -= 1
+        if self._last is None or self._rest < 0:
+            model = self.model_for(opened)
+            asked = self._asked if self._left is None else self._asked.leaving(self._left)
+            self._last = answered(model, asked, opened[None])
+        return self._last
 
     @property
     def few(self) -> tuple[Batch, Reference]:

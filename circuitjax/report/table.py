@@ -98,4 +98,7 @@ def _target(report: Any) -> str:
     if report.target == "match_soft":
         return "as many gates as are expected to be open"
     unit = {"loss": " nats", "kl": " nats of KL"}.get(report.target, f" {report.target}")
-    return f"target {report.target_value:g}{unit}"
+    asked = report.config.get("search", {}).get("selection", {})
+    beside = f" and {asked['kl']:g} nats of KL" if asked.get("kl") is not None else ""
+    sure = f", with confidence {asked['confidence']:g}" if asked.get("confidence") else ""
+    return f"target {report.target_value:g}{unit}{beside}{sure}"

@@ -102,5 +102,8 @@ class PruneRun:
 
 def is_trivial(search: Search, base: Mapping[str, Any]) -> bool:
     """Whether the empty circuit meets the target, by the figures of `audit.evidence.baseline`."""
-    name = {"loss": "loss_empty", "kl": "kl_empty"}.get(search.selection.target)
-    return name is not None and bool(base[name] <= search.selection.value)
+    selection = search.selection
+    name = {"loss": "loss_empty", "kl": "kl_empty"}.get(selection.target)
+    if selection.kl is not None and base["kl_empty"] > selection.kl:
+        return False
+    return name is not None and bool(base[name] <= selection.value)

@@ -15,9 +15,9 @@ from circuitjax.prune.candidates import candidates_of, pick
 from circuitjax.prune.certify import certify
 from circuitjax.prune.conditions import parse, shares, unseen
 from circuitjax.prune.config import Choices, Hyper, SelectionConfig
-from circuitjax.prune.cut import figures
 from circuitjax.prune.defaults import default_search
 from circuitjax.prune.evaluate import answers, references
+from circuitjax.prune.figures import figures
 from circuitjax.prune.find import find_circuit, prepare
 from circuitjax.prune.jobs import initial_state, objective_of, train_gates
 from circuitjax.prune.prober import Prober
@@ -190,16 +190,20 @@ def test_the_cut_sees_the_worst_condition_under_one_calibration(problem):
         ).odds
         mine = found.odds[:, number * count : (number + 1) * count]
         np.testing.assert_allclose(mine, alone, atol=1e-4)
-    plain = figures(found, fitted=False, conditions=3)
+    plain = figures(problem, SelectionConfig(calibrate="off"), found)
     losses = np.logaddexp(0, -found.odds).reshape(2, 3, count).mean(axis=2)
     np.testing.assert_allclose([f.raw for f in plain], losses.max(axis=1), rtol=1e-5)
-    fitted = figures(found, fitted=True, conditions=3)
+    np.testing.assert_allclose([f.plain_aim for f in plain], losses.max(axis=1), rtol=1e-5)
+    fitted = figures(problem, SelectionConfig(), found)
     assert all(f.scale > 0 for f in fitted)
     # One calibration for all: no better than each condition's own would be.
     for index, at in enumerate(fitted):
         own = [
-            figures(type(found)(*(x[index : index + 1, n * count : (n + 1) * count] for x in found)),
-                    fitted=True)[0].loss
+            figures(
+                problem, SelectionConfig(),
+                type(found)(*(x[index : index + 1, n * count : (n + 1) * count] for x in found)),
+                conditions=1,
+            )[0].loss
             for n in range(3)
         ]  # fmt: skip
         assert at.loss >= max(own) - 1e-4

@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 import pytest
 
+from circuitjax.core.statistics import mean_bound
 from circuitjax.prune import cut
 from circuitjax.prune.config import SelectionConfig
-from circuitjax.prune.cut import choose, figures
+from circuitjax.prune.cut import choose
 from circuitjax.prune.evaluate import answers
+from circuitjax.prune.figures import figures
 from circuitjax.prune.rank import Ranked
 from tests.prune.planted import PLANTED, planted_problem
 
@@ -135,6 +137,30 @@ def test_figures_are_never_worse_calibrated_than_not():
     rng = np.random.default_rng(17)
     opened = rng.random((4, problem.whole.num_gates)) < 0.5
     found = answers(problem.whole, problem.batches, problem.validation, opened)
-    for one in figures(found, fitted=True):
+    for one in figures(problem, TARGET, found):
         assert one.loss <= one.raw + 1e-6
         assert one.kl is None
+        assert (one.aim, one.plain_aim) == (one.loss, one.raw)
+
+
+def test_a_confidence_asks_the_upper_bound_of_the_mean_over_pairs():
+    problem, rng = planted_problem(), np.random.default_rng(18)
+    sure = SelectionConfig(confidence=0.95, calibrate="off")
+    opened = rng.random((3, problem.whole.num_gates)) < 0.5
+    found = answers(problem.whole, problem.batches, problem.validation, opened)
+    pairs = np.logaddexp(0, -found.odds).reshape(3, -1, 2).mean(axis=-1)
+    for one, losses in zip(figures(problem, sure, found), pairs, strict=True):
+        assert one.aim == pytest.approx(float(mean_bound(losses, 0.95)))
+        assert one.aim > one.loss == pytest.approx(losses.mean(), rel=1e-5)
+
+
+def test_a_kl_beside_a_loss_is_met_too():
+    problem, rng = planted_problem(), np.random.default_rng(19)
+    both = SelectionConfig("loss", 0.5, kl=1e-6)
+    ranked = planted_first(problem, rng, 0.5)
+    (choice,) = choose(problem, both, [ranked])
+    (alone,) = choose(problem, SelectionConfig("loss", 0.5), [ranked])
+    assert choice.reached
+    assert choice.kl <= 1e-6
+    assert choice.selection.k > alone.selection.k
+    assert choice.selection.loss <= 0.5

@@ -60,10 +60,27 @@ def test_what_is_learned_is_eliminated_and_certified_where_that_is_not_dear():
 
 
 def test_what_is_unknown_or_asked_for_twice_is_one_line():
-    with pytest.raises(ValueError, match=r"^target_loss and target_kl are both given: choose one$"):
+    with pytest.raises(
+        ValueError, match=r"^target_loss and target_kl are both given: choose one, "
+    ):
         default_search("edges", target_loss=0.1, target_kl=0.1)
+    with pytest.raises(
+        ValueError, match=r"^target_loss and target_edges are both given: choose one$"
+    ):
+        default_search("edges", target_loss=0.1, target_edges=9)
     with pytest.raises(ValueError, match=r"^there is no setting 'stepz'$"):
         default_search("nodes", stepz=3)
+
+
+def test_a_loss_and_a_kl_are_both_demanded_under_conditions():
+    search = default_search("nodes", hold_under="mean", target_loss=0.2, target_kl=0.5)
+    assert (search.selection.target, search.selection.value, search.selection.kl) == (
+        "loss",
+        0.2,
+        0.5,
+    )
+    assert search.choices.minimise == "both"
+    assert float(default_hyper(search, 100).kl_weight) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("name", list(PRESETS))
