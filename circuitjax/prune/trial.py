@@ -1,5 +1,7 @@
 """What closing gates costs on some training examples, for backward elimination at every grain."""
 
+from typing import Any, NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -84,7 +86,7 @@ class GateTrial:
         Of several conditions those near the worst count.
         """
         opened = self.alive(opened)
-        gates, total = opened.astype(np.float32), np.zeros(len(opened))
+        total = np.zeros(len(opened))
         weights, by_kl = np.ones(1), np.zeros(1, bool)
         if len(self._asked) > 1 or self._kl_share:
             losses, beside = self._losses(opened)
@@ -94,12 +96,8 @@ class GateTrial:
                 asked.rest_if(near < _FAR)
             weights[weights < _LIGHT] = 0
         for number in np.flatnonzero(weights):
-            asked, model = self._asked[number], self._asked[number].model_for(opened)
-            asked.attack(gates, "task" if self._kind == "task" else "calibrated")
-            slope = slopes(
-                model,
-                gates,
-                *asked.few,
+            slope = self._asked[number].slope(
+                opened,
                 kind="kl" if by_kl[number] else self._kind,
                 levels=self._whole.slope_levels,
                 loss=self._loss,
@@ -113,6 +111,16 @@ class GateTrial:
         return self._whole.saves(opened)
 
 
+class _Runner(NamedTuple):
+    """A model that can open the gates of a room bool `[G]`, with what it is run with."""
+
+    model: GatedModel
+    room: np.ndarray
+    size: int  # of a model of so many parts, whether they have gates or not
+    asked: Asked
+    few: tuple[Batch, Reference]
+
+
 class _Asked:
     """One condition's examples with what circuits are run with: for a loss, and fewer for slopes."""
 
@@ -120,10 +128,9 @@ class _Asked:
         self._under, self._examples, self._full = under, examples, full
         self._few = under.batches.whole(examples.first(_SLOPES))
         self._reduces = not full and can_leave_out(under)
-        self._model: GatedModel | None = None
-        self._room = np.zeros(under.whole.num_gates, bool)  # gates that the model can open
-        # Work is that of a model of so many parts, whether they have gates or not.
-        self._most = self._now = under.whole.work()
+        self._whole: _Runner | None = None
+        self._small: _Runner | None = None
+        self._outside: np.ndarray | None = None  # the last set that the small model could not open
         worst = condition_named(under.name).leaves == "worst"
         self._left = np.zeros(under.whole.num_gates, np.float32) if worst else None
         self._rest = 0  # so many looks are left out
@@ -138,49 +145,51 @@ class _Asked:
         """Of open gates to all examples; what was answered last while the condition rests."""
         self._rest -= 1
         if self._last is None or self._rest < 0:
-            model = self.model_for(opened)
-            asked = self._asked if self._left is None else self._asked.leaving(self._left)
-            self._last = answered(model, asked, opened[None])
+            run = self._runner(opened)
+            asked = run.asked if self._left is None else run.asked.leaving(self._left)
+            self._last = answered(run.model, asked, opened[None])
         return self._last
 
-    @property
-    def few(self) -> tuple[Batch, Reference]:
-        """The batch for slopes."""
-        batch, reference = self._few_reference
-        left = reference.left if self._left is None else jnp.asarray(self._left)
-        return batch, reference._replace(left=left)
-
-    def attack(self, gates: np.ndarray, kind: str) -> None:
-        """The adversary goes on from where it was, and from everything left in."""
-        if self._left is None:
-            return
-        begin = (self._left, np.ones_like(gates))
-        self._left, _ = attack(
-            self._under.whole, gates, *self._few_reference, begin, kind=kind, steps=_ATTACK_STEPS
-        )
-
-    def model_for(self, opened: np.ndarray) -> GatedModel:
-        """One that can open these gates, built anew once far fewer are open."""
-        shrunk = self._reduces and _SHRINK * int(opened.sum()) < self._now
-        if self._model is None or shrunk or bool(np.any(opened & ~self._room)):
-            self._model = self._build(opened)
-            under, full = self._under, self._full
-            self._asked = Asked(
-                self._model, under.batches, self._examples, full=full, condition=under.name
+    def slope(self, opened: np.ndarray, **how: Any) -> jax.Array:
+        """Of a loss by each gate `[G]`, at open gates, on the first examples; see `slopes`."""
+        run, gates = self._runner(opened), opened.astype(np.float32)
+        batch, reference = run.few
+        if self._left is not None:  # the adversary goes on from where it was, and from everything
+            kind = "task" if how["kind"] == "task" else "calibrated"
+            begin = (self._left, np.ones_like(gates))
+            self._left, _ = attack(
+                run.model, gates, *run.few, begin, kind=kind, steps=_ATTACK_STEPS
             )
-            (self._few_reference,) = references(
-                self._model, [self._few], full=full, condition=under.name
-            )
-        return self._model
+            reference = reference._replace(left=jnp.asarray(self._left))
+        return slopes(run.model, gates, batch, reference, **how)
 
-    def _build(self, opened: np.ndarray) -> GatedModel:
-        whole = self._under.whole
+    def _runner(self, opened: np.ndarray) -> _Runner:
+        """The small model, built anew once far fewer gates are open; the whole one beyond its room.
+
+        A search for enough gates asks for one larger set after another, and each would be a program to
+        compile: a small model is built for a set outside only if what is asked next is within that.
+        """
+        count, small, whole = int(opened.sum()), self._small, self._under.whole
+        inside = small is not None and not np.any(opened & ~small.room)
+        if small is not None and inside and _SHRINK * count >= small.size:
+            return small
+        begun, room = inside or small is None, opened
+        if not begun and self._outside is not None and not np.any(opened & ~self._outside):
+            begun, room = True, self._outside
         # A set that is most of the model is better run by the model: it needs no program of its own.
-        if self._reduces and _SHRINK * int(opened.sum()) < self._most:
-            self._room, self._now = opened, int(opened.sum())
-            return whole.reduced(opened, own_widths=True)
-        self._room, self._now = whole.exists(), self._most
-        return whole
+        if begun and self._reduces and _SHRINK * int(room.sum()) < whole.work():
+            self._small = self._made(whole.reduced(room, own_widths=True), room, int(room.sum()))
+            return self._small
+        self._outside = opened
+        if self._whole is None:
+            self._whole = self._made(whole, whole.exists(), whole.work())
+        return self._whole
+
+    def _made(self, model: GatedModel, room: np.ndarray, size: int) -> _Runner:
+        under, full = self._under, self._full
+        asked = Asked(model, under.batches, self._examples, full=full, condition=under.name)
+        (few,) = references(model, [self._few], full=full, condition=under.name)
+        return _Runner(model, room, size, asked, few)
 
 
 @jax.jit
