@@ -33,6 +33,9 @@ PAIRS = 1000
 FIRST_LOOK = 32  # items
 _HOPES = (1.25, 1.06)  # times the target: what a look tells to be above it is not looked at again
 _AGAIN = 1.25  # times the target: what is above it is tried again once nothing else can go
+_TRIES = (
+    3000  # of single gates: a circuit of very many is closed as far as that goes, and not certified
+)
 _PASSES = 40  # at most: each but the last two closes at least one gate
 
 
@@ -165,9 +168,13 @@ def certify(
     look = _Tried(problem, search, opened)  # of all its subsets
     seen = np.zeros(len(opened))  # of each gate the loss without it, when it was last tried
     whole_pass = True
+    left = _TRIES
     for _ in range(_PASSES):
         places = np.flatnonzero(opened)
         tries = places if whole_pass else places[seen[places] <= _AGAIN * target]
+        left -= len(tries)
+        if left < 0:
+            break
         tell(f"closing one by one: {len(tries)} of {len(places)} gates, {closed} closed so far")
         losses, seen[tries] = look.losses(_without(opened, tries[:, None]))
         able = np.flatnonzero(losses <= target)
