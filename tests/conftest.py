@@ -1,21 +1,12 @@
 """Eight virtual CPU devices, strict ranks, and what most tests need."""
 
-import importlib.metadata
 import os
 import pathlib
 
+from tests.compiler import XLA_FLAGS
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of a test's time is compilation of programs that then run for milliseconds.
-COMPILE_FAST = [
-    "--xla_backend_optimization_level=0",
-    "--xla_llvm_disable_expensive_passes=true",
-    "--xla_cpu_opt_preset=CPU_OPT_PRESET_FAST_COMPILE",
-    "--xla_cpu_parallel_codegen_split_count=1",  # two workers share two cores
-]
-if importlib.metadata.version("jaxlib").startswith("0.10."):
-    # The older way to emit code takes a third of the time; later versions know no other than the new.
-    COMPILE_FAST.append("--xla_cpu_use_fusion_emitters=false")
-os.environ.setdefault("XLA_FLAGS", " ".join(COMPILE_FAST))
+os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
 
 import jax
 import numpy as np
