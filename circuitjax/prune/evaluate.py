@@ -236,8 +236,12 @@ def slopes(
     def loss_of(z: jax.Array) -> jax.Array:
         return total_loss(kind, measured(model, z, batch, reference, kl=kind == "kl", loss=loss))
 
-    slope = jax.grad(loss_of)
-    return sum((slope(gates * level) for level in levels), jnp.zeros_like(gates)) / len(levels)
+    def add(total: jax.Array, level: jax.Array) -> tuple[jax.Array, None]:
+        return total + jax.grad(loss_of)(gates * level), None
+
+    # A loop: unrolled, the program would hold the model's gradient once for each level.
+    total, _ = jax.lax.scan(add, jnp.zeros_like(gates), jnp.asarray(levels, gates.dtype))
+    return total / len(levels)
 
 
 def gate_slopes(
