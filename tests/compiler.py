@@ -1,8 +1,9 @@
 """How tests have XLA compile: as fast as it can, since their programs run for milliseconds."""
 
 import importlib.metadata
+import pathlib
 
-__all__ = ["XLA_FLAGS"]
+__all__ = ["XLA_FLAGS", "forget_programs"]
 
 _FLAGS = [
     "--xla_backend_optimization_level=0",
@@ -16,3 +17,16 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
     _FLAGS.append("--xla_cpu_use_fusion_emitters=false")
 
 XLA_FLAGS = " ".join(_FLAGS)
+
+_MAPS = pathlib.Path("/proc/self/maps")
+_MOST_MAPS = (
+    30_000  # of the 65,530 that Linux lets a process have: a compiled program takes several
+)
+
+
+def forget_programs() -> None:
+    """Lets go of compiled programs where a process holds so many that the compiler would run out."""
+    import jax  # not before the flags are set
+
+    if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > _MOST_MAPS:
+        jax.clear_caches()
