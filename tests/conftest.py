@@ -1,13 +1,11 @@
 """Eight virtual CPU devices, strict ranks, and what most tests need."""
 
 import os
-import pathlib
+
+from tests.compiler import XLA_FLAGS, forget_programs
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Most of a test's time is compilation of programs that then run for milliseconds.
-os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-)
+os.environ.setdefault("XLA_FLAGS", XLA_FLAGS)
 
 import jax
 import numpy as np
@@ -22,18 +20,11 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
-_MAPS = pathlib.Path("/proc/self/maps")
-_MOST_MAPS = (
-    30_000  # of the 65,530 that Linux lets a process have: a compiled program takes several
-)
-
-
 @pytest.fixture(scope="module", autouse=True)
 def few_programs():
-    """Lets go of compiled programs where a process holds so many that the compiler would run out."""
+    """See `forget_programs`."""
     yield
-    if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > _MOST_MAPS:
-        jax.clear_caches()
+    forget_programs()
 
 
 @pytest.fixture

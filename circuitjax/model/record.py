@@ -237,6 +237,7 @@ def _joined(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
+@functools.lru_cache(maxsize=64)  # to trace it takes longer than all else that makes a model
 def _abstract(config: TransformerConfig) -> Any:
     made = jax.eval_shape(lambda: init_params(jax.random.key(0), config))
     # With JAX_ENABLE_X64 they would be float64; what is stored is not.

@@ -1,5 +1,6 @@
 """Flags of a run: what has no meaning or cannot be is refused in one line, before a run begins."""
 
+import functools
 import json
 
 import pytest
@@ -106,11 +107,14 @@ def test_bad_flags(results, case):
     assert "Traceback" not in out + err
 
 
+_model = functools.cache(load_model)
+
+
 def build(tmp_path, task="for_while", **given):
     flags.FLAGS(["prune"])
     found = english.get(task) if task in english.names() else suite.get(task)
     with flagsaver.flagsaver(**given):
-        return pruning_flags.build_run(load_model("tiny-python"), found, tmp_path)
+        return pruning_flags.build_run(_model("tiny-python"), found, tmp_path)
 
 
 @pytest.mark.parametrize("grain", ["nodes", "weights", "edges"])

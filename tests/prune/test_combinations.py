@@ -6,6 +6,7 @@ open gates cost, is tested beside it, for every kind of gate and control.
 """
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -57,6 +58,7 @@ def examples() -> Examples:
 
 
 _held = jax.jit(lambda params, tokens: slow_loop.run(params, tokens)[1])
+_full = jax.jit(lambda params, tokens: slow_loop.run(params, tokens)[0])
 
 
 def per_token(model, grain, tokens):
@@ -114,6 +116,33 @@ def slow_logits(model, gated, grain, tokens, z, held):
     return slow_loop.edges(model.params, tokens, named, held)
 
 
+@pytest.fixture(scope="module")
+def slow_programs(model, examples):
+    """Of a grain: the logits of one prompt at its answer, and their derivative, for any replacement."""
+
+    @functools.cache
+    def programs(grain):
+        # Which gate is which part of the model does not depend on what closed parts hold.
+        gated, _ = gated_model(model, Choices(grain=grain, ablation="zero"), examples)
+
+        @jax.jit
+        def one(z, number, row, replaced):
+            return slow_logits(model, gated, grain, row, z, replaced)[number - 1]
+
+        @jax.jit
+        def back(z, number, row, replaced, slope):
+            return jax.vjp(lambda z: one(z, number, row, replaced), z)[1](slope)[0]
+
+        return one, back
+
+    return programs
+
+
+def at_each_token(grain, held):
+    """A constant as what is held at each token: one program then serves all kinds of replacement."""
+    return jax.tree.map(lambda x: np.broadcast_to(x, (*x.shape[:-2], 6, x.shape[-1])), held)
+
+
 def slow_loss(logits, whole, examples, minimise, kl_weight):
     """Mean over examples of task loss, KL, or both, from each one's logits at its answer."""
     task, kl = 0.0, 0.0
@@ -131,7 +160,7 @@ def slow_loss(logits, whole, examples, minimise, kl_weight):
 
 @pytest.mark.parametrize("ablation", ABLATIONS)
 @pytest.mark.parametrize("grain", ["nodes", "weights", "edges"])
-def test_a_step_minimises_what_a_slow_loop_says(model, examples, grain, ablation):
+def test_a_step_minimises_what_a_slow_loop_says(model, examples, slow_programs, grain, ablation):
     gated, _ = gated_model(model, Choices(grain=grain, ablation=ablation), examples)
     rng = np.random.default_rng(2)
     # Every node keeps an open weight that enters it, so that none is closed as a whole.
@@ -140,26 +169,20 @@ def test_a_step_minimises_what_a_slow_loop_says(model, examples, grain, ablation
     held = replacements(model, gated, grain, ablation, examples, key)
     tokens = np.asarray(examples.tokens)[:, 0]
 
-    @jax.jit
-    def one(z, number, row, replaced):
-        return slow_logits(model, gated, grain, row, z, replaced)[number - 1]
-
-    @jax.jit
-    def back(z, number, row, replaced, slope):
-        return jax.vjp(lambda z: one(z, number, row, replaced), z)[1](slope)[0]
-
-    rows = [(LENGTHS[m], tokens[m], held[m]) for m in range(len(tokens))]
+    one, back = slow_programs(grain)
+    at_each = [at_each_token(grain, replaced) for replaced in held]
+    rows = [(LENGTHS[m], tokens[m], at_each[m]) for m in range(len(tokens))]
     logits = [one(z, *row) for row in rows]
-    full = jax.jit(lambda row: slow_loop.run(model.params, row)[0])
-    whole = [full(row)[length - 1] for length, row, _ in rows]
+    whole = [_full(model.params, row)[length - 1] for length, row, _ in rows]
     for minimise in ("task", "kl", "both"):
         objective = Objective("heaviside", minimise, "count", "binary", False, False, "loss", 10, 4)
 
         @jax.jit
+        @jax.value_and_grad
         def loss_of(z, gated, objective=objective):
             return objective.loss_of(z, hyper, gated, examples, key)[0]
 
-        found, slope = jax.value_and_grad(loss_of)(z, gated)
+        found, slope = loss_of(z, gated)
         expected, by_logits = jax.value_and_grad(slow_loss)(
             logits, whole, examples, minimise, hyper.kl_weight
         )
