@@ -103,7 +103,8 @@ class GateTrial:
         weights = np.ones(1)
         if len(self._asked) > 1:
             losses = np.asarray(self._losses(opened), np.float64)
-            weights = np.exp((losses - losses.max()) / (_WORST * max(losses.max(), 1e-3)))
+            worst = float(np.max(losses))
+            weights = np.exp((losses - worst) / (_WORST * max(worst, 1e-3)))
         for asked, weight in zip(self._asked, weights / weights.sum(), strict=True):
             model = self._model_for(opened) if len(self._asked) == 1 else asked.under.whole
             levels = self._whole.slope_levels
