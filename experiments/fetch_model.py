@@ -16,7 +16,7 @@ from absl import flags
 
 from circuitjax.importers.catalogue import CATALOGUE, fetch, model_cache
 from circuitjax.importers.gguf_file import import_gguf
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main, tell_next
 from experiments.model_directory import describe, write_model
 
 _OUT = flags.DEFINE_string("out", None, "Model directory to write. Default: models/<name>.")
@@ -40,6 +40,7 @@ def _fetch(names: list[str]) -> None:
     written = write_model(model, pathlib.Path(shown).absolute())
     print(f"{shown}: {describe(model)}" + ("" if written else " (already there)"))
     print(f"It is {entry.about}.")
+    tell_next(command("prune", model=shown, task="ioi", grain="edges", target_kl=0.1))
 
 
 def main(argv: list[str]) -> None:
