@@ -94,6 +94,7 @@ __all__ = [
 _GONE = {
     "EdgeCircuit": "Circuit",
     "EdgeConfig": "Search",
+    "GateHyper": "Hyper",
     "PruneConfig": "Search",
     "count_edges": "Circuit.num_edges",
     "edge_list": "Circuit.edges()",
@@ -102,7 +103,7 @@ _GONE = {
     "find_weight_circuit": "find_circuit(model, task, grain='weights')",
     "make_problem": "prepare(model, task, search)",
     "polish_edges": "polish",
-    "total_edges": "Circuit.save, whose record counts them",
+    "total_edges": "prepare(model, task, search).whole.totals()",
 }
 
 

@@ -25,7 +25,7 @@ from circuitjax.report.audit_text import check_lines
 from circuitjax.run.audit import run_audit
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main, tell_next
 from experiments.task_names import load_task, task_of
 
 _D = AuditConfig()
@@ -187,6 +187,7 @@ def main(argv: list[str]) -> None:
     print(f"{figures.task} on {figures.model}: {figures.nodes} nodes, {figures.edges} edges")
     print(check_lines(figures.checks))
     print(f"  written to {out}")
+    tell_next(command("view", run=_CIRCUIT.value, task=_TASK.value, model=_MODEL.value))
 
 
 if __name__ == "__main__":

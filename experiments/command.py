@@ -14,6 +14,7 @@ import errno
 import functools
 import os
 import re
+import shlex
 import signal
 import sys
 import threading
@@ -25,7 +26,7 @@ from absl import app, flags, logging
 
 from circuitjax.core.host import NoDeviceError, check_device, check_settings
 
-__all__ = ["CODES", "exit_on_bad_input", "explain", "run_main"]
+__all__ = ["CODES", "command", "exit_on_bad_input", "explain", "run_main", "tell_next"]
 
 CODES = {"done": 0, "gave out": 1, "bad input": 2, "Ctrl-C": 130, "SIGTERM": 143, "pipe": 141}
 _LONGEST = 1000  # of a line: some name many files
@@ -57,6 +58,18 @@ _WORDS = {  # how other libraries tell of a disk that gave out
     "Read-only file system": errno.EROFS,
     "Permission denied": errno.EACCES,
 }
+
+
+def command(name: str, **given: object) -> str:
+    """A command line as one types it: `circuitjax NAME --flag=VALUE ...`; None and "" are left out."""
+    said = [f"--{flag}={shlex.quote(str(value))}" for flag, value in given.items() if value]
+    return " ".join(["circuitjax", name, *said])
+
+
+def tell_next(*commands: str) -> None:
+    """The last lines of a binary: what one may do with what it made."""
+    for line in commands:
+        print(f"  next: {line}")
 
 
 class _Terminated(BaseException):
@@ -197,8 +210,20 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def run_main(main: Callable[[list[str]], None]) -> None:
-    """Runs a binary's `main` on the command line; bad flags end it as all bad input does."""
-    app.run(main, flags_parser=_parse_flags)
+    """Runs a binary's `main` on the command line; bad flags end it as all bad input does.
+
+    A binary that was stopped has unwound by the time it gets here, but a computation may still run in
+    the compiler's threads: ending the interpreter around them can crash, and hide the exit code.
+    """
+    try:
+        app.run(main, flags_parser=_parse_flags)
+    except SystemExit as ended:
+        if ended.code in (CODES["Ctrl-C"], CODES["SIGTERM"]):
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(ended.code)
+        raise
 
 
 def _without_device(error: BaseException) -> BaseException:

@@ -18,6 +18,12 @@ from collections.abc import Sequence
 __all__ = ["binaries", "main"]
 
 _FOLDER = pathlib.Path(__file__).parent
+_GROUPS = {  # what is not named here measures speed
+    "find a circuit, look at it, test it": ("prune", "view", "audit", "export"),
+    "many at once": ("suite", "figures", "audit_table", "tune", "consensus", "uniqueness"),
+    "models": ("import_model", "fetch_model", "means", "corpus", "pretrain", "package_model"),
+    "how good the methods are": ("ground_truth", "ranking_truth", "edge_rankings", "error_rates"),
+}
 
 
 def binaries() -> dict[str, str]:
@@ -33,14 +39,13 @@ def binaries() -> dict[str, str]:
 def _overview() -> str:
     known = binaries()
     wide = max(map(len, known)) + 2
-    benches = {name: line for name, line in known.items() if name.startswith("bench")}
-    lines = [
-        "usage: circuitjax NAME [--flags]      circuitjax NAME --help for a binary's flags",
-        "",
-    ]
-    for group in ({n: line for n, line in known.items() if n not in benches}, benches):
-        lines += [f"  {name:{wide}s}{_cut(line, 96 - wide)}" for name, line in group.items()]
-        lines.append("")
+    lines = ["usage: circuitjax NAME [--flags]      circuitjax NAME --help for a binary's flags"]
+    named = {name for names in _GROUPS.values() for name in names}
+    groups = {**_GROUPS, "how fast it is": tuple(name for name in known if name not in named)}
+    for title, names in groups.items():
+        lines += ["", f"{title}:"]
+        lines += [f"  {name:{wide}s}{_cut(known[name], 96 - wide)}" for name in names]
+    lines += ["", "what is kept between runs:"]
     lines.append(f"  {'cache':{wide}s}Where compiled programs are kept, how large; --clear them.")
     lines += [
         "",

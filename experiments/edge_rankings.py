@@ -16,6 +16,7 @@ import dataclasses
 import pathlib
 import resource
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from absl import flags
 from circuitjax.benchmarks.faithfulness import FRACTIONS, faithfulness_curve
 from circuitjax.core.files import read_object, require_place, write_bytes, write_json
 from circuitjax.core.host import cache_compilations, keep_freed_memory
+from circuitjax.core.records import open_sealed, seal
 from circuitjax.export.benchmark_file import read_scores, scores_graph
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
 from circuitjax.prune.candidates import rank_jobs
@@ -34,6 +36,7 @@ from circuitjax.prune.jobs import initial_state, train_gates
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
 from circuitjax.report.rankings import draw_curves, rankings_table
+from circuitjax.run.search import pool_digest
 from circuitjax.tasks.base import Task
 from experiments.command import exit_on_bad_input, run_main
 from experiments.task_names import load_task
@@ -58,6 +61,9 @@ _SPARSITY = flags.DEFINE_float("target_sparsity", 0.99, "Fraction of edges to cl
 _WARM = flags.DEFINE_string("warm_start", "none", "A ranking that learned gates start from.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of gates, batches and ties.")
 _OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/edge_rankings/<model>/<task>.")
+
+
+FORMAT = "circuitjax-ranking-1"
 
 
 def _known(name: str) -> str:
@@ -105,7 +111,24 @@ def _ranks(out: pathlib.Path, problem: Problem, search: Search, name: str) -> di
     }
 
 
-def _add(out: pathlib.Path, problem: Problem, search: Search, name: str) -> None:
+def _kept(out: pathlib.Path, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Records of the rankings in a directory, all of them of this very question."""
+    records = []
+    for path in sorted(out.glob("*.json")):
+        record = open_sealed(path, FORMAT).to_dict()
+        other = [name for name, value in identity.items() if record["identity"].get(name) != value]
+        if other:
+            raise ValueError(
+                f"{path} is a ranking with another {other[0]}: choose another --out, or give the "
+                f"{other[0]} it was made with"
+            )
+        records.append(record)
+    return records
+
+
+def _add(
+    out: pathlib.Path, problem: Problem, search: Search, identity: Mapping[str, Any], name: str
+) -> None:
     out.mkdir(parents=True, exist_ok=True)
     started = time.process_time()
     ranked = _ranks(out, problem, search, name)
@@ -120,7 +143,8 @@ def _add(out: pathlib.Path, problem: Problem, search: Search, name: str) -> None
         first = np.argsort(ranks)[: len(ranks) // 100]
         rows[-1]["first"] = [problem.whole.names()[i] for i in first]
     record = {"ranking": _known(name), "cpu_seconds": seconds, "peak_gib": peak, "curves": rows}
-    write_json(out / f"{_known(name)}.json", record)
+    record |= {"format": FORMAT, "identity": dict(identity)}
+    write_json(out / f"{_known(name)}.json", seal(record))
     print(f"{_known(name)}: {seconds:.0f} CPU seconds, peak {peak:.1f} GiB", flush=True)
 
 
@@ -152,6 +176,12 @@ def main(argv: list[str]) -> None:
         steps=_STEPS.value,
         batch_size=_BATCH.value,
     )
+    identity = {
+        **{"model": model.hash, "task": task.name, "pool": pool_digest(task)},
+        **{flag.name: flag.value for flag in (_ABLATION, _TRAIN, _TEST, _POINTS, _OF)},
+        **{flag.name: flag.value for flag in (_STEPS, _BATCH, _SPARSITY, _SEED)},
+    }
+    _kept(out, identity)  # refuses, before any work
     for name in asked:
         if name.endswith(".json"):
             read_scores(read_object(name), model.config)
@@ -165,8 +195,8 @@ def main(argv: list[str]) -> None:
         nodes, edges = problem.whole.totals()
         print(f"{model.name}: {edges} residual edges between {nodes} writers and readers' owners")
         for name in asked:
-            _add(out, problem, search, name)
-    records = [read_object(path) for path in sorted(out.glob("*.json"))]
+            _add(out, problem, search, identity, name)
+    records = _kept(out, identity)
     if not records:
         raise ValueError(f"{out} holds no ranking yet: name some in --rankings")
     text = rankings_table(records)

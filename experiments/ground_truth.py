@@ -123,6 +123,8 @@ def main(argv: list[str]) -> None:
     cache_compilations()
     if _SEEDS.value < 1:
         raise ValueError(f"--num_seeds={_SEEDS.value} must be at least 1")
+    if not 0 <= _MODEL_SEED.value < 2**32:
+        raise ValueError(f"--model_seed={_MODEL_SEED.value} must be in [0, 2^32)")
     if _OUT.value:
         require_place(_OUT.value)
     known = {

@@ -23,7 +23,7 @@ from circuitjax.importers.openai import import_openai
 from circuitjax.importers.snapshot import import_snapshot
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.record import Model
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main, tell_next
 from experiments.model_directory import describe, write_model
 
 _FROM = flags.DEFINE_enum(
@@ -61,6 +61,10 @@ def main(argv: list[str]) -> None:
     shown = _OUT.value or f"models/{pathlib.Path(model.name).name}"
     written = write_model(model, pathlib.Path(shown).absolute())
     print(f"{shown}: {describe(model)}" + ("" if written else " (already there)"))
+    tell_next(
+        f"{command('prune', model=shown)} --task=TASK --grain=edges",
+        f"{command('means', model=shown)} --corpus=FOLDER  (for nodes and weights)",
+    )
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from circuitjax.model.record import Model
 from circuitjax.pretrain.folder import text_files, text_rows
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.translate import rows_for
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main, tell_next
 
 _MODEL = flags.DEFINE_string("model", None, "Path of a model directory.", required=True)
 _CORPUS = flags.DEFINE_string(
@@ -66,6 +66,7 @@ def main(argv: list[str]) -> None:
     provenance = {**model.provenance, **told}
     dataclasses.replace(model, means=means, provenance=provenance).save(_MODEL.value)
     print(f"{_MODEL.value}: means over {tokens} tokens")
+    tell_next(f"{command('prune', model=_MODEL.value)} --task=TASK")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ It takes the run's last checkpoint. The model card lists data, licences, recipe,
 the loss curve, and the model's test loss on every built-in task.
 """
 
-import json
 import pathlib
 
 import jax
@@ -16,6 +15,7 @@ from absl import flags
 
 from circuitjax.audit.evidence import baseline
 from circuitjax.core.checkpoints import latest_step, load_step
+from circuitjax.core.files import parse_json, read_object, read_text, require_place
 from circuitjax.model.means import MIN_TOKENS, activation_means
 from circuitjax.model.record import Model
 from circuitjax.pretrain.config import PretrainConfig
@@ -39,9 +39,12 @@ _MEAN_SEED = 1_000_003  # of the rows the means are taken over; no training run 
 
 def _read_run(root: pathlib.Path) -> tuple[PretrainConfig, dict, int, list[dict]]:
     try:
-        config = PretrainConfig.from_dict(json.loads((root / "config.json").read_text()))
-        history = [json.loads(line) for line in (root / "metrics.jsonl").read_text().splitlines()]
-    except (OSError, ValueError, KeyError) as error:
+        config = PretrainConfig.from_dict(read_object(root / "config.json"))
+        lines = read_text(root / "metrics.jsonl").splitlines()
+        history = [
+            parse_json(line, f"line {n} of metrics.jsonl") for n, line in enumerate(lines, 1)
+        ]
+    except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{root} is no pretraining run: {error}") from error
     step = latest_step(root / "checkpoints")
     if step is None:
@@ -54,6 +57,11 @@ def _read_run(root: pathlib.Path) -> tuple[PretrainConfig, dict, int, list[dict]
 def main(argv: list[str]) -> None:
     del argv
     root = pathlib.Path(_RUN.value)
+    if _MEAN_TOKENS.value < MIN_TOKENS:
+        raise ValueError(
+            f"--mean_tokens={_MEAN_TOKENS.value} is too few; give at least {MIN_TOKENS}"
+        )
+    require_place(_OUT.value, folder=True)
     config, params, step, history = _read_run(root)
     corpus = Corpus.open(_CORPUS.value)
     params = jax.tree.map(np.asarray, {**params, **fixed_params(config, corpus)})

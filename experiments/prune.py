@@ -25,8 +25,9 @@ from circuitjax.run.prune import run_pruning
 from circuitjax.run.search import PruneRun
 from circuitjax.tasks import suite
 from circuitjax.tasks.english import suite as english
+from circuitjax.zoo.load import BUILT_IN
 from experiments import pruning_flags
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main, tell_next
 from experiments.task_names import load_task
 
 __doc__ = f"{__doc__}\n{table_text()}"  # so that --help shows the table, too
@@ -83,6 +84,16 @@ def main(argv: list[str]) -> None:
         print("already finished: this is its report; another --out runs it anew")
     print(summary_lines(report))
     print(f"  written to {run.directory}")
+    if report.nodes:
+        # What a circuit's record names by a word may be a file.
+        own = {
+            "task": _TASK.value if str(_TASK.value).endswith(".jsonl") else None,
+            "model": _MODEL.value if _MODEL.value not in BUILT_IN else None,
+        }
+        tell_next(
+            command("view", run=run.directory, **own),
+            command("audit", circuit=run.directory, **own),
+        )
 
 
 if __name__ == "__main__":

@@ -32,6 +32,9 @@ def main(argv: list[str]) -> None:
     for flag in (_MODELS, _PAIRS):
         if flag.value < 1:
             raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
+    for flag in (_MODEL_SEED, _SEED):
+        if not 0 <= flag.value < 2**32:
+            raise ValueError(f"--{flag.name}={flag.value} must be in [0, 2^32)")
     if _OUT.value:
         require_place(_OUT.value)
     rows = []

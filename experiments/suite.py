@@ -31,7 +31,7 @@ from circuitjax.run.suite import Outcome, Shard, run_suite
 from circuitjax.tasks import suite as tasks
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main, tell_next
 from experiments.pruning_flags import chosen_values, refuse_hypers
 from experiments.suite_cells import Plan, Tuning
 
@@ -177,6 +177,7 @@ def main(argv: list[str]) -> None:
     if not left or _PARTIAL.value:
         print(_report(plan, found))
         print(f"written to {suite.directory}")
+        tell_next(command("figures", suites=suite.directory))
     if failed:
         for one in failed:
             print(f"failed: {one.cell.key}: {one.error}", file=sys.stderr)

@@ -23,7 +23,7 @@ from circuitjax.run.study import Study
 from circuitjax.run.winner import tune
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main, tell_next
 from experiments.task_names import load_task
 
 flags.adopt_module_key_flags(pruning_flags)
@@ -104,6 +104,8 @@ def main(argv: list[str]) -> None:
     print(f"  best runs, done again      {', '.join(map(str, tuned.best_runs_edges))}")
     print(f"  the circuit                {report.edges} edges, test loss {report.loss_circuit:.4f}")
     print(f"  written to {study.directory}")
+    if report.nodes:
+        tell_next(command("view", run=study.directory / "winner"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Draws a circuit as one HTML page that opens anywhere: no server, no network.
 
     python -m experiments.view --run=runs/prune/tiny-python/single_double_quote
+    python -m experiments.view --run=runs/a --compare=runs/b --out=both.html
 
 Given a run's directory it also shows the run's figures, its curve of loss against k, and the audit's
 table if there is one; given a circuit's directory, the circuit. The page is written into that
-directory as circuit.html.
+directory as circuit.html. On the page nodes can be put into groups with names; it saves them as
+groups.json, which --groups keeps beside the circuit, so that every later page has them.
 """
 
 import pathlib
@@ -14,13 +16,15 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from circuitjax.circuit.circuit import load_circuit
+from circuitjax.circuit.circuit import Circuit, load_circuit
 from circuitjax.core.files import read_object, require_place
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.model.record import Model
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.translate import rows_for
 from circuitjax.report.audit_table import read_audit
+from circuitjax.report.viewer.compare import compared
+from circuitjax.report.viewer.groups import Group, read_groups, write_groups
 from circuitjax.report.viewer.show import circuit_page
 from circuitjax.report.viewer.texts import Contexts
 from circuitjax.run.report import read_report
@@ -45,6 +49,12 @@ _CORPUS = flags.DEFINE_string(
     "Folder written by experiments.corpus, for the contexts. Default: text like a built-in model's "
     "pretraining mix; for other models the task's training prompts.",
 )
+_COMPARE = flags.DEFINE_string(
+    "compare", None, "Directory of another run or circuit of the same model: what both keep."
+)
+_GROUPS = flags.DEFINE_string(
+    "groups", None, "groups.json that a page saved, to keep. Default: the one beside the circuit."
+)
 
 _ROWS, _SEED, _IDIOMS = 128, 7, 0.75
 
@@ -62,7 +72,7 @@ def _find(run: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
 
 def _beside(run: pathlib.Path | None, name: str, read: Callable[[Any], Any]) -> Any:
     """The fields of a record of the run; None where there is none, or one without a version."""
-    if run is None or not (run / name).is_file() or "format" not in read_object(run / name):
+    if run is None or not (run / name).exists() or "format" not in read_object(run / name):
         return None
     return read(run / name).to_dict()
 
@@ -83,6 +93,17 @@ def _contexts(model: Model) -> Contexts | None:
     return Contexts(rows, np.full(len(rows), rows.shape[1]), f"the corpus {_CORPUS.value}")
 
 
+def _groups(circuit: Circuit, where: pathlib.Path) -> tuple[Group, ...]:
+    """The named groups of nodes, those of --groups kept beside the circuit from now on."""
+    kept = where / "groups.json"
+    if _GROUPS.value is None:
+        return read_groups(kept, circuit) if kept.exists() else ()
+    groups = read_groups(_GROUPS.value, circuit)
+    require_place(kept)
+    write_groups(kept, circuit, groups)
+    return groups
+
+
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
@@ -96,6 +117,10 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"the circuit of task {name!r} is empty: there is nothing to show")
     model = model_of(circuit, _MODEL.value)
     circuit.check_model(model)
+    other = None if _COMPARE.value is None else load_circuit(_find(pathlib.Path(_COMPARE.value))[0])
+    if other is not None:
+        compared(circuit, other)  # refuses, before any work
+    groups = _groups(circuit, where)
     keep_freed_memory()
     cache_compilations()
     report = _beside(run, "report.json", read_report)
@@ -107,8 +132,10 @@ def main(argv: list[str]) -> None:
         contexts=_contexts(model),
         report=report,
         audit=report if audit is None else audit,  # a report has the checks of the short form
+        other=other,
+        groups=groups,
     )
-    print(f"{out} ({page.save(out)} bytes)")
+    print(f"{out} ({page.save(out)} bytes): open it in a browser")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 import doctest
 import inspect
+import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ import circuitjax as cj
 import circuitjax.prune.find  # a package of that name is importable beside the names
 from circuitjax.prune.defaults import default_search
 
+CHANGELOG = (pathlib.Path(__file__).parents[1] / "CHANGELOG.md").read_text(encoding="utf-8")
 EXAMPLES = [name for name in cj.__all__ if ">>>" in (inspect.getdoc(getattr(cj, name)) or "")]
 
 
@@ -32,11 +35,18 @@ def test_every_name_is_there_and_none_shadows_a_package():
 
 
 def test_a_name_that_went_says_what_stands_in_its_place():
-    for name in ("find_edge_circuit", "EdgeCircuit", "PruneConfig", "polish_edges"):
+    rows = CHANGELOG.split("| before | now |")[1].split("\n\n")[0].splitlines()[2:]
+    first = " ".join(row.split("|")[1] for row in rows)
+    before = set(re.findall(r"`(?:cj\.)?(\w+)[(`]", first))
+    went = before - set(cj.__all__) - {"prune", "method", "init"}  # a package now, a field, a flag
+    assert went >= {"find_edge_circuit", "EdgeCircuit", "GateHyper", "total_edges", "polish_edges"}
+    for name in went:
         with pytest.raises(
             AttributeError, match=rf"^circuitjax has no '{name}' any more: use cj\."
-        ):
+        ) as said:
             getattr(cj, name)
+        assert hasattr(cj, re.split(r"\W", str(said.value).split("use cj.")[1])[0]), name
+    assert went == set(cj._GONE)
     with pytest.raises(AttributeError, match=r"^module 'circuitjax' has no attribute 'nonsense'$"):
         cj.nonsense  # noqa: B018
     with pytest.raises(TypeError, match=r"^cj.prune is a package now: call cj.find_circuit"):

@@ -1,6 +1,7 @@
 """What is shipped: the wheel in a clean environment, documents, the ends of the supported versions."""
 
 import importlib.util
+import os
 import pathlib
 import re
 import shutil
@@ -83,16 +84,35 @@ def test_documents_build_and_are_read_without_a_network(tmp_path):
     assert "circuitjax.circuit.circuit.Circuit" in index
 
 
-@pytest.mark.slow
-def test_the_wheel_works_in_a_clean_environment(tmp_path):
-    source = tmp_path / "source"
+def python_of(version: str) -> str | None:
+    """A Python of a version that runs: this one, from the path, or from pyenv."""
+    own = [sys.executable] if sys.version.startswith(f"{version}.") else []
+    home = pathlib.Path(os.environ.get("PYENV_ROOT", pathlib.Path.home() / ".pyenv"))
+    known = [*own, shutil.which(f"python{version}")]
+    known += sorted(home.glob(f"versions/{version}.*/bin/python"))
+    told = "import sys; print('%d.%d' % sys.version_info[:2])"
+    for one in filter(None, known):
+        done = subprocess.run([one, "-c", told], capture_output=True, text=True)
+        if done.stdout.strip() == version:
+            return str(one)
+    return None
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("wheel")
     left = shutil.ignore_patterns(
         ".git", ".venv", "*.egg-info", "build", "site", "runs*", "shared", "corpus*", ".*_cache"
     )
-    shutil.copytree(ROOT, source, ignore=left)
+    shutil.copytree(ROOT, folder / "source", ignore=left)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "-q")
-    ran(*pip, "wheel", "--no-deps", "-w", tmp_path, source, cwd=tmp_path)
-    (wheel,) = tmp_path.glob("circuitjax-*.whl")
+    ran(*pip, "wheel", "--no-deps", "-w", folder, folder / "source", cwd=folder)
+    (made,) = folder.glob("circuitjax-*.whl")
+    return made
+
+
+@pytest.mark.slow
+def test_the_wheel_holds_what_is_needed_and_no_more(wheel):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     for inside in (
@@ -105,16 +125,38 @@ def test_the_wheel_works_in_a_clean_environment(tmp_path):
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(name.startswith("circuitjax/report/viewer/assets/") for name in names)
     assert not any(name.startswith(("tests/", "docs/")) for name in names)
-    ran(sys.executable, "-m", "venv", tmp_path / "env", cwd=tmp_path)
-    inside = tmp_path / "env/bin"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("version", ["3.11", "3.13"])
+def test_the_wheel_works_in_a_clean_environment(wheel, version, tmp_path):
+    """Every command runs outside the repository, in an environment that holds the wheel alone."""
+    python = python_of(version)
+    if python is None:
+        pytest.skip(f"no Python {version} on this machine")
+    ran(python, "-m", "venv", tmp_path / "env", cwd=tmp_path)
+    inside, work = tmp_path / "env/bin", tmp_path / "work"
     ran(inside / "pip", "-q", "--disable-pip-version-check", "install", wheel, cwd=tmp_path)
-    assert "  prune " in ran(inside / "circuitjax", cwd=tmp_path)
-    assert "single_double_quote" in ran(
-        inside / "circuitjax", "prune", "--list_tasks", cwd=tmp_path
-    )
-    ran(inside / "circuitjax", "prune", "--task=nonsense", cwd=tmp_path, code=2)
+    work.mkdir()
+
+    def circuitjax_command(*arguments: str, code: int = 0) -> str:
+        return ran(inside / "circuitjax", *arguments, cwd=work, code=code)
+
     code = "import circuitjax as cj; print(cj.__file__, cj.load_model('tiny-python').hash)"
-    assert str(tmp_path / "env") in ran(inside / "python", "-c", code, cwd=tmp_path)
+    assert str(tmp_path / "env") in ran(inside / "python", "-c", code, cwd=work)
+    assert "  prune " in circuitjax_command("--help")
+    assert "single_double_quote" in circuitjax_command("prune", "--list_tasks")
+    circuitjax_command("prune", "--task=nonsense", code=2)
+    assert list(work.glob("*")) == []
+    asked = ("prune", "--task=single_double_quote", "--steps=40", "--out=run")
+    assert "written to run" in circuitjax_command(*asked)
+    assert "already finished" in circuitjax_command(*asked)
+    for name in ("report.json", "circuit/circuit.json", "circuit.png", "loss_vs_k.png"):
+        assert (work / "run" / name).stat().st_size > 1000, name
+    assert "circuit.html" in circuitjax_command("view", "--run=run")
+    assert (work / "run/circuit.html").stat().st_size > 100_000
+    assert re.search(r": [1-9]\d* files, ", circuitjax_command("cache"))
+    assert "cleared" in circuitjax_command("cache", "--clear")
 
 
 @pytest.mark.slow

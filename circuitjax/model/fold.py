@@ -170,7 +170,8 @@ def _pack(
     def cut(matrix: np.ndarray, *indices: np.ndarray) -> np.ndarray:
         """The entries at the indices along each leading axis; zero where an index is -1."""
         for axis, index in enumerate(indices):
-            present = np.expand_dims(index >= 0, [a for a in range(matrix.ndim) if a != axis])
+            others = tuple(a for a in range(matrix.ndim) if a != axis)
+            present = np.expand_dims(index >= 0, others)
             matrix = np.where(present, np.take(matrix, np.maximum(index, 0), axis=axis), 0.0)
         return matrix
 

@@ -214,11 +214,16 @@ class SelectionConfig:
         return 0.0 if self.kl is None else self.value / self.kl
 
 
+_MOST = 10**7
+
+
 def _whole(config: Any, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
+        if value > _MOST:  # arrays of this length would be made
+            raise ValueError(f"{name} is {value}; it must be at most {_MOST}")
 
 
 _INFINITE = float("inf")

@@ -5,6 +5,7 @@ for positive and orange for negative, wider for larger. Thin grey lines are the 
 block writes to a channel, a later block reads from it. Of residual edges: columns are the embedding,
 each layer's heads, its MLP, and the logits; a line's colour says what reads: q, k, v, or anything else.
 Rows within a column are ordered by the average row of what feeds a node, so that lines cross little.
+A circuit with more than 120 nodes, or 600 lines, is drawn as a summary by layer and head.
 """
 
 import pathlib
@@ -15,12 +16,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.description import describe
 from circuitjax.model.record import Model
+from circuitjax.report.circuit_summary import draw_summary
+from circuitjax.report.plots import save_figure
 
-__all__ = ["draw_circuit"]
+__all__ = ["circuit_figure", "draw_circuit"]
 
 _COLUMN = {
     "attn.act_in": 0,
@@ -40,7 +44,8 @@ _MARKER |= {"mlp.gate": "<", "mlp.up": ">"}
 _POSITIVE, _NEGATIVE = "#0072B2", "#D55E00"
 _READERS = {"q": "#009E73", "k": "#CC79A7", "v": "#56B4E9"}
 _OTHER_READER = "#7F7F7F"
-_LABELLED = 120  # nodes; above that their names would only hide the lines
+_NODES, _LINES = 120, 600  # above either the drawing would be a tangle, and is a summary
+_ROW = 0.17  # inches of the figure that a label needs
 
 
 class _Place(NamedTuple):
@@ -101,7 +106,7 @@ def _rows(
 
 
 def draw_circuit(path: str | pathlib.Path, model: Model, circuit: Circuit, title: str = "") -> None:
-    """Draws a circuit of any grain to a PNG.
+    """Draws a circuit of any grain to a PNG; see `circuit_figure`.
 
     Args:
       path: file to write.
@@ -112,8 +117,25 @@ def draw_circuit(path: str | pathlib.Path, model: Model, circuit: Circuit, title
     Raises:
       ValueError: the circuit is of another model.
     """
+    save_figure(circuit_figure(model, circuit, title), path)
+
+
+def circuit_figure(model: Model, circuit: Circuit, title: str = "") -> Figure:
+    """A circuit of any grain as a figure: node by node, or its summary where it is large.
+
+    Args:
+      model: the network the circuit was cut from.
+      circuit: what to draw; an empty one is an empty drawing.
+      title: of the figure.
+
+    Raises:
+      ValueError: the circuit is of another model.
+    """
     circuit.check_model(model)
+    title = title or f"{circuit.num_nodes} nodes, {circuit.num_edges} edges"
     described = describe(circuit, model) if circuit.num_nodes else {"nodes": [], "edges": []}
+    if len(described["nodes"]) > _NODES or len(described["edges"]) > _LINES:
+        return draw_summary(model.config, described, title)
     channels = "mask" in circuit.opened
     places = {
         node["id"]: _channel(node) if channels else _component(node, model.config.num_layers)
@@ -122,25 +144,22 @@ def draw_circuit(path: str | pathlib.Path, model: Model, circuit: Circuit, title
     at = _rows(places, [(edge["source"], edge["target"]) for edge in described["edges"]])
     columns = {at[name][0]: place.title for name, place in places.items()}
     tallest = max([sum(x == column for x, _ in at.values()) for column in columns] or [1])
-    figure = Figure(figsize=(max(5.0, 1.5 * len(columns)), min(14.0, 1.8 + 0.24 * tallest)))
+    height = max(min(14.0, 1.8 + 0.24 * tallest), _ROW * tallest)
+    figure = Figure(figsize=(max(5.0, 1.5 * len(columns)), height))
     axes = figure.subplots()
     _draw_lines(axes, at, described["edges"])
     for name, place in places.items():
         x, y = at[name]
         axes.plot(x, y, place.marker, color="black", markersize=4, zorder=3)
-        if len(places) <= _LABELLED:
-            above = {"textcoords": "offset points", "fontsize": 6, "ha": "center"}
-            axes.annotate(place.label, (x, y), (0, 4), **above)  # type: ignore[arg-type]
+        beside = {"textcoords": "offset points", "fontsize": 6, "ha": "left", "va": "center"}
+        text = axes.annotate(place.label, (x, y), (4, 0), **beside)  # type: ignore[arg-type]
+        text.set_path_effects([withStroke(linewidth=1.5, foreground="white")])  # over lines
     axes.set_xticks(sorted(columns), [columns[x] for x in sorted(columns)], fontsize=7)
     axes.set(yticks=[], xlim=(-0.6, max(len(columns) - 0.4, 0.6)), ylim=(-0.02, 1.06))
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
-    counts = f"{circuit.num_nodes} nodes, {circuit.num_edges} edges"
-    axes.set_title(title or counts, fontsize=9)
-    target = pathlib.Path(path)
-    temporary = target.with_name(f".{target.name}.tmp.png")
-    figure.savefig(temporary, dpi=110, bbox_inches="tight")
-    temporary.replace(target)
+    axes.set_title(title, fontsize=9)
+    return figure
 
 
 def _draw_lines(axes: Axes, at: Mapping[str, tuple[int, float]], edges: Sequence[Mapping]) -> None:

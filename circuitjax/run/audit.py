@@ -86,9 +86,10 @@ def run_audit(
     if holds(AUDIT, directory, identity, overwrite=overwrite):
         try:
             found = _finished(directory, digest)
-        except ValueError:
+        except ValueError as error:
             if not overwrite:
-                raise
+                mend = "" if "--overwrite" in str(error) else "; --overwrite does the audit anew"
+                raise ValueError(f"{error}{mend}") from None
             found = None
         if found is not None:
             return found

@@ -83,9 +83,10 @@ def _is_finished(run: PruneRun, overwrite: bool) -> tuple[bool, Report | None]:
         return False, None
     try:
         return True, finished_report(run)
-    except ValueError:
+    except ValueError as error:
         if not overwrite:
-            raise
+            mend = "" if "--overwrite" in str(error) else "; --overwrite does the run anew"
+            raise ValueError(f"{error}{mend}") from None
         return False, None
 
 

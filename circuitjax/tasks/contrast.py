@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from circuitjax.tasks.base import Pair, Task
-from circuitjax.tasks.splits import SPLITS, draw_pairs, gather, in_split, split_pool
+from circuitjax.tasks.splits import SPLITS, draw_pairs, gather, in_split, split_pool, too_few
 from circuitjax.tasks.tokenizer import Tokenizer
 
 __all__ = [
@@ -341,11 +341,7 @@ def _drawn(
         wanted = len(task.pool) if count is None else count
     taken, rows, looked, reason = gather(stream, wanted, lambda block: _rows(tokenizer, block))
     if not taken or (len(taken) < wanted and count is not None):
-        last = f"; the last one refused: {reason}" if reason else ""
-        raise ValueError(
-            f"task {task.name!r} gave {len(taken)} {split} examples of {count or 'any'} asked for, "
-            f"{looked} looked at{last}: ask for fewer"
-        )
+        raise ValueError(too_few(task.name, "examples", split, len(taken), count, looked, reason))
     return taken, rows
 
 

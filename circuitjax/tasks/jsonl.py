@@ -44,7 +44,9 @@ def _read(line: str) -> Pair | Example | str:
     """Returns the pair or the example on a line, or what is wrong with it."""
     try:
         row = json.loads(line)
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        return "not JSON that is read: it is nested too deep"
+    except ValueError as error:
         return f"not JSON ({str(error)[:100]})"
     if not isinstance(row, dict):
         return "not a JSON object"

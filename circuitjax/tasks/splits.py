@@ -38,6 +38,7 @@ __all__ = [
     "split_of_text",
     "split_pool",
     "splitter",
+    "too_few",
 ]
 
 _Item = TypeVar("_Item")
@@ -199,6 +200,18 @@ def both_prompts(pair: Pair) -> tuple[str, str]:
     return pair.positive, pair.negative
 
 
+def too_few(
+    task: str, items: str, split: str, got: int, wanted: int | None, looked: int, reason: str
+) -> str:
+    """What is said where a split has fewer items than were asked for; `wanted` None is any at all."""
+    last = f"; the last one refused: {reason}" if reason else ""
+    if wanted is None:
+        found, mend = f"({looked} of the file's {items} fell into this split)", f"give more {items}"
+    else:
+        found, mend = f"of {wanted} asked for, {looked} looked at", "ask for fewer or give more"
+    return f"task {task!r} gave {got} {split} {items} {found}{last}: {mend}"
+
+
 def _accepted(
     task: Task,
     tokenizer: Tokenizer,
@@ -225,11 +238,7 @@ def _accepted(
     encode = functools.partial(encode_usable, task, tokenizer)
     pairs, rows, looked, reason = gather(stream, wanted, encode)
     if (size is None and not pairs) or (size is not None and len(pairs) < size):
-        last = f"; the last one refused: {reason}" if reason else ""
-        raise ValueError(
-            f"task {task.name!r} gave {len(pairs)} {split} pairs of {size or 'any'} asked for, "
-            f"{looked} looked at{last}: ask for fewer or give more pairs"
-        )
+        raise ValueError(too_few(task.name, "pairs", split, len(pairs), size, looked, reason))
     return pairs, rows
 
 

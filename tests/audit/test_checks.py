@@ -1,119 +1,19 @@
 """The verdict: a figure beside its threshold, and never a word in its place."""
 
 import dataclasses
-import json
 import math
 
-import jsonschema
 import pytest
 
-from circuitjax.audit.audit import AuditConfig
 from circuitjax.audit.checks import Check, full_checks, loose_loss, short_checks
 from circuitjax.audit.record import (
-    FORMAT,
     Agreement,
-    AuditFigures,
-    Baseline,
-    EffectFigures,
-    Evidence,
     Exhaustive,
-    Hypothesis,
     Minimality,
-    PolishFigures,
-    RunFigures,
-    Stability,
     Sufficiency,
     SupersetFigures,
-    Template,
 )
-from circuitjax.core.records import seal
-from circuitjax.prune.defaults import default_hyper, default_search
-from circuitjax.prune.provenance import hyper_of, search_of
-from circuitjax.report.audit_table import read_audit
-from tests.audit.planted_audit import circuit_of
-from tests.prune.planted import PLANTED, SEARCH
-
-EVIDENCE = Evidence(
-    loss_circuit=0.14,
-    loss_circuit_uncalibrated=0.5,
-    accuracy_circuit=1.0,
-    loss_without_circuit=0.7,
-    loss_without_random=[0.1],
-    necessity_percentile=1.0,
-    correlation=0.9,
-    correlation_within=0.8,
-    kl_to_model=0.1,
-    argmax_agreement=0.95,
-    intervals={"loss_circuit": (0.13, 0.16), "kl_to_model": (0.05, 0.2)},
-    necessity=Hypothesis("necessity", "", 0.7, 0.005, 0.0, 0.02, 200, 0),
-)
-BASE = Baseline(loss_unpruned=0.01, loss_empty=0.69, kl_empty=2.0, accuracy_unpruned=1.0)
-FIGURES = {**vars(BASE), **vars(EVIDENCE)}
-TESTS = [
-    dataclasses.replace(EVIDENCE.necessity, adjusted=0.01),
-    Hypothesis("equivalence", "", 0.5, 0.9, None, None, 40, 20, 0.9),
-    Hypothesis("independence", "", 0.01, 0.3, 0.2, 0.4, 60, 20, 0.4),
-]
-RUN = RunFigures("task", 0, 10, 12, 10, True, 0.14, 0.15)
-POLISH = PolishFigures(
-    nodes_before=10,
-    nodes_after=8,
-    edges_before=12,
-    edges_after=9,
-    size_before=10,
-    size_after=8,
-    loss_validation_before=0.14,
-    loss_validation_after=0.15,
-    loss_test_before=0.14,
-    loss_test_after=0.15,
-    target=0.15,
-    reached=True,
-    finished=True,
-    removed=["a", "b"],
-)
-AUDIT = AuditFigures(
-    format=FORMAT,
-    model="m",
-    model_hash="0",
-    task="t",
-    grain="nodes",
-    ablation="mean",
-    paired=True,
-    unit="nodes",
-    measure="calibrated",
-    target=0.15,
-    chance=math.log(2),
-    nodes=10,
-    nodes_total=1000,
-    edges=12,
-    edges_total=5000,
-    size=10,
-    size_total=1000,
-    own_size=10.0,
-    baseline=BASE,
-    evidence=EVIDENCE,
-    sufficiency={"zero": {"free": Sufficiency(0.2, 0.3), "frozen": Sufficiency(0.6, 0.7)}},
-    templates={"a": Template(0.1, 3), "b": Template(0.5, 4)},
-    agreement=Agreement({"0.h0": 0.1}, 0.1, [None, 0.2]),
-    effects=EffectFigures(0.14, 0.0, None, 0, 0, {"x": 0.1}, [("x", "y", 0.1)]),
-    polish=POLISH,
-    supersets=SupersetFigures(
-        [0.0, 0.5, 1.0], [[0.1], [0.2, 0.4], [0.01]], 0.69, 0.5, "search", [[0.1]]
-    ),
-    runs=[
-        RUN,
-        dataclasses.replace(RUN, world="nonsense", nodes=15, size=15),
-        dataclasses.replace(RUN, world="shuffled", reached=False),
-    ],
-    worlds={},
-    stability=Stability([0, 1], 0.2, [[1.0]], 0.3, 5, 0.5, 4, 0.1),
-    skipped={"weights": "why not", "templates": "one template"},
-    seconds={"data": 1.0},
-    settings={},
-    checks=[],
-    tests=TESTS,
-    minimality=Minimality(5, 10, 100, 0.95, 0.9, 0.99, 0.1, {"x": 0.01}),
-)
+from tests.audit.figures import AUDIT, EVIDENCE, FIGURES, POLISH, RUN, TESTS
 
 
 def audit(**changes):
@@ -340,31 +240,6 @@ def test_losses_have_their_intervals():
     assert (sampled.low, sampled.high) == pytest.approx((0.01, 0.1))
 
 
-def test_an_audit_of_the_version_before_is_read_without_what_it_lacks(tmp_path):
-    fields = json.loads(json.dumps(AUDIT.to_dict()))
-    for name in ("tests", "minimality", "exhaustive", "bound"):
-        del fields[name]
-    for part in ("evidence", "baseline"):
-        fields[part].pop("intervals")
-    fields["evidence"].pop("necessity")
-    fields["stability"].pop("core_interval")
-    path = tmp_path / "audit.json"
-    path.write_text(json.dumps(seal(fields)))
-    with pytest.raises(ValueError, match="lacks field"):
-        read_audit(path)  # a record of this version lacks nothing
-    path.write_text(json.dumps(seal({**fields, "format": "circuitjax-audit-2"})))
-    found = read_audit(path)
-    assert found.tests == []
-    assert found.evidence.loss_circuit == EVIDENCE.loss_circuit
-    checks = {check.name: check for check in full_checks(found)}
-    assert checks["test loss"].passed
-    assert checks["p of the circuit among random sets of its shape"].passed is None
-    del fields["grain"]
-    path.write_text(json.dumps(seal({**fields, "format": "circuitjax-audit-2"})))
-    with pytest.raises(ValueError, match="lacks field 'grain'"):
-        read_audit(path)
-
-
 def test_what_was_not_done_is_not_judged():
     skipped = dict.fromkeys(("polish", "supersets", "nonsense", "stability"), "not asked for")
     checks = audit(polish=None, supersets=None, runs=[], stability=None, skipped=skipped)
@@ -376,62 +251,6 @@ def test_what_was_not_done_is_not_judged():
     ):
         assert checks[name].passed is None
         assert checks[name].note == "not asked for"
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"seeds": 4}, "seeds is 4; it must be at least 5"),
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"pairs": 0}, "pairs is 0"),
-        ({"fractions": (0.5, 1.0)}, "each must be in"),
-        ({"seed": -1}, "seed is -1"),
-        ({"random_sets": 0}, "random_sets is 0"),
-        ({"confidence": 1.0}, r"confidence is 1.0; it must be in \(0, 1\)"),
-        ({"confidence": 0.0}, r"confidence is 0.0; it must be in \(0, 1\)"),
-        ({"exhaustive": -1}, "exhaustive is -1"),
-    ],
-)
-def test_a_bad_configuration_is_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
-        AuditConfig(**changes)
-
-
-def test_a_circuits_record_says_how_it_was_found():
-    circuit = circuit_of(PLANTED)
-    assert search_of(circuit) == SEARCH
-    assert hyper_of(circuit) is None
-    hyper = default_hyper(SEARCH, 288, lr=0.02)
-    job = {"seed": 3, **hyper.to_dict()}
-    for facts in ({"chosen": job}, {"hyper": hyper.to_dict()}, {"jobs": [job, {}]}):
-        found = hyper_of(circuit_of(PLANTED, provenance=facts))
-        assert found.to_dict() == pytest.approx(hyper.to_dict())
-    with pytest.raises(ValueError, match="does not say by what search"):
-        search_of(circuit_of(PLANTED, provenance={}))
-
-
-def test_settings_of_the_first_version_are_those_of_now():
-    first = {"target_loss": 0.2, "steps": 60, "train_pairs": 64, "calibrate": "off", "chunk": 20}
-    found = search_of(circuit_of(PLANTED, provenance={"prune": first}))
-    want = default_search(
-        target_loss=0.2, steps=60, train=64, calibrate="off", chunk=20, ablation="zero"
-    )
-    assert found == want
-    assert search_of(circuit_of(PLANTED, provenance={"config": {}})) == default_search(
-        ablation="zero"
-    )
-
-
-def test_figures_come_back_from_json_and_fit_their_schema():
-    fields = json.loads(json.dumps(AUDIT.to_dict()))
-    assert AuditFigures.from_dict(fields) == AUDIT
-    jsonschema.validate(fields, AuditFigures.schema())
-    with pytest.raises(ValueError, match=r"audit.json lacks field 'unit'"):
-        AuditFigures.from_dict({k: v for k, v in fields.items() if k != "unit"})
-    with pytest.raises(ValueError, match=r"audit.json: evidence: loss_circuit is 'x'"):
-        AuditFigures.from_dict({**fields, "evidence": {**fields["evidence"], "loss_circuit": "x"}})
-    with pytest.raises(ValueError, match=r"audit.json has the unknown field 'more'"):
-        AuditFigures.from_dict({**fields, "more": 1})
 
 
 def test_a_circuit_cut_to_a_kl_is_held_to_it():

@@ -17,8 +17,10 @@ import pathlib
 OUT = pathlib.Path("runs/colab")
 STEPS = 40
 PAIRS = {"train": 256, "validation": 64, "test": 64, "batch_size": 4}
+AUDIT = cj.AuditConfig(
+    search=False, pairs=8, sets=1, fractions=(0.5,), search_steps=1, random_sets=20
+)
 TUNE_ROUNDS, TUNE_STEPS = 1, 2
-AUDIT = cj.AuditConfig(steps=2, pairs=8, search_pairs=8, sets=1, fractions=(0.5,), search_steps=1)
 EDGE_STEPS = 2
 TASK = "indent_for"
 """
@@ -45,6 +47,23 @@ def test_every_cell_is_python_and_names_what_exists():
                 assert hasattr(cj, node.attr), node.attr
 
 
+def test_it_leads_with_what_holds_and_names_the_package_alone():
+    code = [source(cell) for cell in cells("code")]
+    searches = re.findall(r"cj\.(?:default_search|find_circuit)\((.*)", "\n".join(code))
+    assert searches[0].startswith('**cj.PRESETS["faithful"]')
+    imported = {
+        name.split(".")[0]
+        for cell in code
+        for node in ast.walk(ast.parse(cell))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in (
+            [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+        )
+    }
+    assert imported <= {"circuitjax", "jax", "IPython", "importlib", "subprocess", "sys", "pathlib"}
+    assert not re.search(r"circuitjax\.\w|from circuitjax", "\n".join(code))
+
+
 def test_only_pictures_are_stored():
     for cell in cells("code"):
         for output in cell["outputs"]:
@@ -65,5 +84,5 @@ def test_it_runs_from_start_to_end(tmp_path):
     made = {path.name for path in (tmp_path / "runs" / "colab").iterdir()}
     assert made >= {"prune", "tune", "my_model", "my_circuit", "circuit.html", "exported"}
     shown = [o for cell in notebook.cells for o in cell.get("outputs", ()) if "data" in o]
-    assert sum("iframe" in o["data"].get("text/html", "") for o in shown) == 2
+    assert sum("iframe" in o["data"].get("text/html", "") for o in shown) == 3
     assert sum("image/png" in o["data"] for o in shown) == 1

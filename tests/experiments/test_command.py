@@ -112,6 +112,18 @@ def test_a_stopped_binary_unwinds_and_says_that_it_goes_on(tmp_path, name, code)
     assert done.stdout == "up\nunwound\n"
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 130), ("SIGTERM", 143)])
+def test_what_a_stopped_binary_was_computing_does_not_change_its_code(tmp_path, name, code):
+    """A computation in the compiler's threads goes on while the interpreter ends, which may crash."""
+    body = f"""
+        import atexit, signal, threading
+        atexit.register(os.abort)  # stands for that crash
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.{name})).start()
+        time.sleep(60)
+    """
+    ended(run(tmp_path, body), code, "the same command goes on")
+
+
 def test_ctrl_c_while_a_binary_imports(tmp_path):
     """Imports take seconds; a newcomer who stops then is shown no traceback either."""
     with subprocess.Popen(

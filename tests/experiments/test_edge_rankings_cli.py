@@ -1,6 +1,10 @@
 """The command that compares rankings of edges: bad input is one line, before any work."""
 
+import json
+
+from circuitjax.core.records import seal
 from circuitjax.report.rankings import draw_curves, rankings_table
+from circuitjax.zoo.load import load_model
 from tests.experiments.drive import drive
 
 CURVE = {
@@ -47,7 +51,19 @@ def test_bad_input_is_one_line(tmp_path):
         ),
         ({"rankings": "learned", "warm_start": "magic"}, "warm_start is 'magic'; choose one"),
         ({"rankings": ""}, f"{tmp_path / 'out'} holds no ranking yet"),
+        ({"rankings": "", "out": str(tmp_path / "list")}, "eap.json holds a JSON list"),
+        ({"rankings": "", "out": str(tmp_path / "foreign")}, "eap.json: its format is None, not"),
+        (
+            {"rankings": "", "out": str(tmp_path / "other")},
+            "eap.json is a ranking with another task",
+        ),
     ]
+    model = load_model("tiny-python").hash
+    asked = {"model": model, "task": "another", "pool": None}
+    record = {"format": "circuitjax-ranking-1", "identity": asked, **RECORDS[1]}
+    for name, held in (("list", []), ("foreign", {}), ("other", seal(record))):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "eap.json").write_text(json.dumps(held))
     calls = [[f"--{name}={value}" for name, value in (plain | own).items()] for own, _ in cases]
     found = drive("edge_rankings", calls, cwd=tmp_path)
     for (code, _, err), (_, message) in zip(found, cases, strict=True):

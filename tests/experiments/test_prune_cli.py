@@ -25,6 +25,7 @@ BAD = {
     "target nan": (["--task=%s/good.jsonl", "--target_loss=nan"], "target_loss is nan"),
     "target negative": (["--task=%s/good.jsonl", "--target_loss=-1"], "target_loss is -1"),
     "no steps": (["--task=%s/good.jsonl", "--steps=0"], "steps is 0"),
+    "endless": (["--task=%s/good.jsonl", "--steps=" + "9" * 30], "it must be at most 10000000"),
     "no batch": (["--task=%s/good.jsonl", "--batch_size=0"], "batch_size is 0"),
     "lr nan": (["--task=%s/good.jsonl", "--lr=nan"], "lr is nan; it must be in (0, inf)"),
     "lr negative": (["--task=%s/good.jsonl", "--lr=-0.1"], "lr is -0.1"),
@@ -39,7 +40,7 @@ BAD = {
     "huge seed": (["--task=%s/good.jsonl", "--seed=4294967296"], "seed is 4294967296"),
     "no file": (["--task=%s/none.jsonl"], "cannot read the task"),
     "bad lines": (["--task=%s/bad.jsonl"], "2 bad lines: line 2: not JSON"),
-    "too few": (["--task=%s/few.jsonl"], "gave 0"),
+    "too few": (["--task=%s/few.jsonl"], "fell into this split): give more pairs"),
     "foreign": (["--task=%s/good.jsonl", "--out=%s/mine"], "no run of ours"),
     "foreign, overwrite": (
         ["--task=%s/good.jsonl", "--out=%s/mine", "--overwrite"],

@@ -7,14 +7,17 @@ import typing
 
 import pytest
 
+from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.records import seal
 from circuitjax.core.schema import from_json
+from circuitjax.report.viewer.groups import Group, write_groups
 from circuitjax.report.viewer.page import MOST_BYTES
 from circuitjax.run import report
 from tests.experiments.drive import drive
-from tests.prune.planted import LETTERS, planted_model
+from tests.prune.planted import LETTERS, PLANTED, planted_model
 from tests.report.viewer_pages import AUDIT, REPORT, planted_circuit
 
+GROUPS = (Group("which letter", PLANTED[:2]),)
 # What the command has beside --run, and what is said; %s is the folder.
 BAD = {
     "nothing there": (["--run=%s/nowhere"], "nowhere holds neither a run nor a circuit"),
@@ -30,6 +33,14 @@ BAD = {
     "out is in a file": (["--out=%s/file/page.html"], "lies below a file"),
     "out is a directory": (["--out=%s/model"], "is a directory: choose another --out, a file"),
     "an argument": (["extra"], "unexpected argument 'extra'"),
+    "a report that is a directory": (["--run=%s/folder"], "cannot read"),
+    "compared with nothing": (
+        ["--compare=%s/nowhere"],
+        "nowhere holds neither a run nor a circuit",
+    ),
+    "compared with another model's": (["--compare=%s/foreign"], "compare circuits of one model"),
+    "groups that are none": (["--groups=%s/pairs.jsonl"], "pairs.jsonl is not JSON"),
+    "groups of another circuit": (["--groups=%s/others.json"], "from this circuit's page"),
 }
 
 
@@ -56,14 +67,20 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("view")
     model = planted_model()
     model.save(root / "model")
-    planted_model(2.0, "other").save(root / "other")
     ends = {"positive_completion": "x", "negative_completion": "y"}
     texts = [a + b + c for a in LETTERS[:5] for b in LETTERS[:5] for c in LETTERS[:5]]
     rows = [{"positive": f"A-{t}", "negative": f"B-{t}", **ends} for t in texts]
     (root / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (root / "file").write_text("mine")
-    for name in ("run", "broken"):
+    for name in ("run", "broken", "folder"):
         planted_circuit().save(root / name / "circuit", model)
+    (root / "folder" / "report.json").mkdir()
+    other = planted_model(2.0, "other")
+    other.save(root / "other")
+    foreign = Circuit.of(other, "nodes", planted_circuit().opened, held=other.means)
+    foreign.save(root / "foreign", other)
+    write_groups(root / "mine.json", planted_circuit(), GROUPS)
+    write_groups(root / "others.json", planted_circuit(PLANTED), GROUPS)
     planted_circuit(()).save(root / "empty", model)
     (root / "run" / "report.json").write_text(json.dumps(seal(whole_report())))
     (root / "broken" / "report.json").write_text("{")
@@ -87,6 +104,9 @@ def outcomes(folder):
     calls = {name: full(arguments) for name, (arguments, _) in BAD.items()}
     calls["run"] = [*full([f"--task={folder}/pairs.jsonl"])[:2], f"--task={folder}/pairs.jsonl"]
     calls["circuit"] = full([f"--run={folder}/run/circuit", f"--out={folder}/circuit.html"])
+    calls["both"] = full([f"--compare={folder}/run/circuit", f"--out={folder}/both.html"])
+    calls["both"].append(f"--groups={folder}/mine.json")
+    calls["after"] = full([f"--out={folder}/after.html"])
     return dict(zip(calls, drive("view", list(calls.values()), folder), strict=True))
 
 
@@ -131,3 +151,14 @@ def test_a_circuit_alone_becomes_a_page(outcomes, folder):
     assert data["figures"]
     assert "none of the built-in tasks" in data["note"]
     assert data["prompts"] is None
+
+
+def test_circuits_are_compared_and_groups_are_kept(outcomes, folder):
+    code, _, err = outcomes["both"]
+    assert code == 0, err
+    data = page_data(folder / "both.html")
+    assert data["compared"]["nodes"] == [11, 0, 0]
+    assert [group["name"] for group in data["groups"]] == ["which letter"]
+    code, _, err = outcomes["after"]
+    assert code == 0, err
+    assert page_data(folder / "after.html")["groups"] == data["groups"]  # from beside the circuit

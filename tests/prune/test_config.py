@@ -20,10 +20,10 @@ from circuitjax.prune.config import (
 @pytest.mark.parametrize(
     ("kind", "name", "values"),
     [
-        (TrainConfig, "steps", (0, -1, 2.5, math.nan, True)),
-        (TrainConfig, "batch_size", (0,)),
+        (TrainConfig, "steps", (0, -1, 2.5, math.nan, True, 10**7 + 1, 10**30)),
+        (TrainConfig, "batch_size", (0, 10**12)),
         (TrainConfig, "chunk", (0,)),
-        (DataConfig, "train", (0,)),
+        (DataConfig, "train", (0, 10**12)),
         (DataConfig, "validation", (0,)),
         (DataConfig, "test", (-3,)),
         (SelectionConfig, "grid", (2,)),

@@ -137,4 +137,7 @@ def hostile_data() -> dict[str, Any]:
     data["figures"] = [[evil, evil]]
     data["audit"] = {"columns": ["name", evil], "rows": [[evil, evil]], "passed": [None]}
     data["curve"] = data["curve"] | {"unit": evil}
+    data["groups"] = [{"name": evil, "nodes": [data["nodes"][0]["id"]]}]
+    counts = {"nodes": [1, 2, 3], "edges": [1, 2, 3], "shared": [0], "missing": [evil]}
+    data["compared"] = {"title": evil, "ablation": evil, **counts}
     return data

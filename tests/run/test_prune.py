@@ -150,6 +150,7 @@ def test_a_report_that_is_not_of_its_run_is_not_shown(finished, tmp_path, monkey
         with pytest.raises(ValueError, match=r"was changed after|is damaged") as caught:
             run_pruning(mine)
         assert "\n" not in str(caught.value)
+        assert "--overwrite" in str(caught.value)
         with pytest.raises(AssertionError, match="computed again"):
             run_pruning(mine, overwrite=True)
 

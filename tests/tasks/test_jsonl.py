@@ -38,6 +38,8 @@ def test_pairs_of_the_suite_come_back(tokenizer: Tokenizer, tmp_path: pathlib.Pa
     ("line", "reason"),
     [
         ("{", "not JSON"),
+        ("[" * 100_000, "nested too deep"),
+        ('{"positive":' * 100_000, "nested too deep"),
         ("[1]", "not a JSON object"),
         (json.dumps(without("negative")), "'negative' is missing"),
         (json.dumps(without("positive_completion")), "'positive_completion' is missing"),

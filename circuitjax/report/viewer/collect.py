@@ -1,7 +1,7 @@
 """Everything a page shows of one circuit, as plain data: `page_data`.
 
     format, grain ("nodes", "weights" or "edges"), title, task, note (what is missing, or "")
-    model      name, hash, layers, heads, d_head, d_model
+    model      name, hash, layers, heads, queries_per_key, d_head, d_model
     counts     nodes, of_nodes, edges, of_edges;  calibration  scale, shift;  ablation
     nodes      [id, kind, layer, site, index, head, channel, embed, unembed, effect, push], all but
                the first two where they have a meaning; embed, unembed: [token id, weight];
@@ -18,15 +18,16 @@
                `[n', P, 2, T]`, final `[n', 2, 2]`: mean and deviation at the last token by class;
                apart `[n']`: the two prompts' largest difference at any token, mean over pairs
     attention  heads [layer, head], tokens `[2, T]`, last `[2]`, circuit and model `[h, 2, T, T]`
-               in 255ths
-    figures, curve, audit: see `facts`
+               in 255ths; products  scale, and of circuit and model q and k `[h, 2, T, C]`, or null
+               and why_no_products
+    figures, curve, audit: see `facts`;  compared: see `compare`;  groups, hash: see `groups`
 
 Of a task without pairs the corrupted prompt of an example is the second of its two prompts. What has
 no meaning or cannot be had is null. Arrays are as `packing` writes them.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -43,7 +44,9 @@ from circuitjax.model.record import Model
 from circuitjax.model.sites import parse_address
 from circuitjax.prune.evaluate import answers
 from circuitjax.prune.problem import Problem, batches_of
+from circuitjax.report.viewer.compare import compared
 from circuitjax.report.viewer.facts import audit_table, curve_of, figures_of
+from circuitjax.report.viewer.groups import Group
 from circuitjax.report.viewer.packing import pack, pack_scaled
 from circuitjax.report.viewer.prompts import SIZES, attention, on_prompts, same_answers, short
 from circuitjax.report.viewer.texts import Contexts, prompt_contexts
@@ -75,6 +78,8 @@ def page_data(
     report: Mapping[str, Any] | None = None,
     audit: Any = None,
     note: str = "",
+    other: Circuit | None = None,
+    groups: Sequence[Group] = (),
 ) -> dict[str, Any]:
     """Gathers what a page shows.
 
@@ -88,12 +93,14 @@ def page_data(
       report: fields of a run's report.
       audit: fields of its audit.
       note: one sentence for the reader on what is missing and why.
+      other: a circuit to compare with, of the same model.
+      groups: of nodes, by the names that the reader gave them.
 
     Returns:
       JSON-able data; see the module docstring.
 
     Raises:
-      ValueError: another model's, or an empty circuit.
+      ValueError: another model's, an empty circuit, or an `other` that cannot be compared.
     """
     described = describe(circuit, model)
     config = circuit.config
@@ -115,6 +122,7 @@ def page_data(
             "hash": circuit.model_hash,
             "layers": config.num_layers,
             "heads": config.num_heads,
+            "queries_per_key": config.queries_per_kv,
             "d_head": config.d_head,
             "d_model": config.d_model,
         },
@@ -132,6 +140,9 @@ def page_data(
         "figures": figures_of(report),
         "curve": curve_of(report, circuit.provenance.get("chosen")),
         "audit": audit_table(audit),
+        "compared": None if other is None else compared(circuit, other),
+        "hash": circuit.content_hash,
+        "groups": [{"name": group.name, "nodes": list(group.nodes)} for group in groups],
     }
     used: set[int] = set()
     pairs = None

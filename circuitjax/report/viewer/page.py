@@ -28,8 +28,8 @@ _VENDOR = (
     *("zoom",),
 )
 _SCRIPTS = (
-    *("data", "layout", "canvas", "labels", "marks", "tokens", "node_panel", "head_panel"),
-    *("overview", "search", "view", "main"),
+    *("data", "layout", "canvas", "labels", "compare", "groups", "marks", "tokens", "node_panel"),
+    *("why", "head_panel", "overview", "search", "view", "main"),
 )
 
 

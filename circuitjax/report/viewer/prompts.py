@@ -23,6 +23,7 @@ from circuitjax.report.viewer.packing import pack, pack_scaled
 
 __all__ = ["SIZES", "attention", "on_prompts", "same_answers", "short"]
 
+_MOST_MATCHED = 400_000  # queries and keys in a page: half a megabyte
 SIZES = ((4, 3), (3, 2), (2, 1), (1, 1))  # contexts per end and pairs shown, the most that fit
 
 
@@ -80,12 +81,36 @@ def on_prompts(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _pattern(
+def _looked(
     config: TransformerConfig, params: Params, tokens: jax.Array, gates: Gates, fills: Fills
-) -> jax.Array:
-    """Attention patterns `[L, B, H, T, T]` of tokens `[B, T]`."""
-    names = ("attn.pattern",)
-    return apply(config, params, tokens, gates, fills, capture=names).captured["attn.pattern"]
+) -> Mapping[str, jax.Array]:
+    """Patterns `[L, B, H, T, T]`, queries and keys `[L, B, T, W]` of tokens `[B, T]`."""
+    names = ("attn.pattern", "attn.q", "attn.k")
+    return apply(config, params, tokens, gates, fills, capture=names).captured
+
+
+def _products(
+    config: TransformerConfig, seen: Mapping[str, np.ndarray], heads: list[list[int]]
+) -> dict[str, Any]:
+    """Queries and keys `[h, 2, T, C]` of heads: a score is scale * sum over C of their products."""
+    found = {}
+    for site in ("attn.q", "attn.k"):
+        share = config.num_heads // config.heads_of(site)
+        values = seen[site].reshape(*seen[site].shape[:3], -1, config.d_head)
+        chosen = np.stack([values[layer, :, :, head // share] for layer, head in heads])
+        found[site.removeprefix("attn.")] = pack_scaled(chosen)
+    return found
+
+
+def _why_no_products(config: TransformerConfig, values: int) -> str | None:
+    """Why scores are not taken apart by channel, or None."""
+    if config.rotary is not None:
+        return "positions turn its queries and keys, so no channel has a product of its own"
+    if config.qk_norm or config.attention_softcap is not None:
+        return "its scores are no sum of the channels' products"
+    if values > _MOST_MATCHED:
+        return "its heads have too many channels for one page"
+    return None
 
 
 def _heads(circuit: Circuit) -> list[list[int]]:
@@ -123,10 +148,17 @@ def attention(
         gates = gated.tree(jnp.asarray(inside.gates, jnp.float32))
         runs["circuit"] = gated.config, gated.params, gates, gated.held if held is None else held
     found: dict[str, Any] = {"circuit": None}
+    values = 2 * len(runs) * len(heads) * tokens.size * circuit.config.d_head
+    why_not = _why_no_products(circuit.config, values)
+    products: dict[str, Any] = {"circuit": None, "scale": circuit.config.score_scale}
     for name, (config, params, gates, fills) in runs.items():
-        pattern = np.asarray(
-            _pattern(config, jax.tree.map(jnp.asarray, dict(params)), tokens, gates, fills)
-        )
+        own = jax.tree.map(jnp.asarray, dict(params))
+        seen = {k: np.asarray(v) for k, v in _looked(config, own, tokens, gates, fills).items()}
+        pattern = seen["attn.pattern"]
         chosen = np.stack([pattern[layer, :, head] for layer, head in heads])
         found[name] = pack(np.rint(255 * chosen).astype(np.int32), "u1")
-    return {"heads": heads, "tokens": np.asarray(tokens).tolist(), "last": last.tolist(), **found}
+        if why_not is None:
+            products[name] = _products(config, seen, heads)
+    shown = {"products": products if why_not is None else None, "why_no_products": why_not}
+    places = {"tokens": np.asarray(tokens).tolist(), "last": last.tolist()}
+    return {"heads": heads, **places, **found, **shown}

@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 import html
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from circuitjax.circuit.circuit import Circuit
@@ -12,6 +12,7 @@ from circuitjax.model.record import Model
 from circuitjax.prune.config import Choices, DataConfig
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.report.viewer.collect import page_data
+from circuitjax.report.viewer.groups import Group
 from circuitjax.report.viewer.page import render_page, title_text, write_page
 from circuitjax.report.viewer.texts import Contexts, idiom_contexts
 from circuitjax.tasks import suite
@@ -94,6 +95,8 @@ def circuit_page(
     contexts: Contexts | None = None,
     report: Mapping[str, Any] | None = None,
     audit: Any = None,
+    other: Circuit | None = None,
+    groups: Sequence[Group] = (),
     height: int = _HEIGHT,
 ) -> Page:
     """Gathers a circuit's page; some seconds for a circuit of a hundred nodes.
@@ -106,11 +109,13 @@ def circuit_page(
         model's pretraining mix, for other models the task's training prompts.
       report: of the run that found it, for its figures and the curve of loss against k.
       audit: content of an audit.json, for its table.
+      other: a circuit of the same model to compare with: what both keep, what each keeps alone.
+      groups: named groups of nodes, as `groups.read_groups` gives them.
       height: of the frame in a notebook, in pixels.
 
     Raises:
       ValueError: an empty circuit, another model's, no such model, or a task that is unknown or
-        cannot be asked.
+        cannot be asked, or an `other` that cannot be compared.
     """
     if not circuit.num_nodes:
         name = circuit.provenance.get("task")
@@ -120,7 +125,10 @@ def circuit_page(
     problem, note = _problem(circuit, model, task)
     if contexts is None and "mask" in circuit.opened:
         contexts = idiom_contexts(model)
-    return Page(page_data(circuit, model, problem, contexts, report, audit, note), height)
+    data = page_data(
+        circuit, model, problem, contexts, report, audit, note, other=other, groups=groups
+    )
+    return Page(data, height)
 
 
 def show(
@@ -130,6 +138,8 @@ def show(
     task: Task | ContrastTask | str | None = None,
     report: Mapping[str, Any] | None = None,
     audit: Any = None,
+    other: Circuit | None = None,
+    groups: Sequence[Group] = (),
     height: int = _HEIGHT,
 ) -> Page:
     """A circuit inside a notebook (Jupyter or Colab): `cj.show(circuit)` as the last line of a cell.
@@ -141,4 +151,13 @@ def show(
       >>> cj.show(circuit, model).save("circuit.html") > 100_000  # bytes
       True
     """
-    return circuit_page(circuit, model, task=task, report=report, audit=audit, height=height)
+    return circuit_page(
+        circuit,
+        model,
+        task=task,
+        report=report,
+        audit=audit,
+        other=other,
+        groups=groups,
+        height=height,
+    )

@@ -6,10 +6,14 @@ viewer.headPanel = function (name) {
   const { layer, head, members } = viewer.heads.get(name);
   const attention = data.attention;
   const row = attention ? attention.heads.findIndex(([l, h]) => l === layer && h === head) : -1;
-  const shown = { run: attention && attention.circuit ? "circuit" : "model", side: 0 };
+  const shown = { run: attention && attention.circuit ? "circuit" : "model", side: 0, q: NaN, k: NaN };
   const body = make("div", {});
   const nodes = members.filter((i) => data.nodes[i].kind === "node");
-  const draw = () => viewer.fill(body, ...viewer.pattern(row, shown));
+  const why = make("div", {});
+  const draw = () => {
+    viewer.fill(body, ...viewer.pattern(row, shown));
+    viewer.fill(why, viewer.why(row, { layer, head }, shown));
+  };
 
   const choice = (legend, field, options) => make("fieldset", { class: "choice" },
     make("legend", {}, legend),
@@ -30,12 +34,14 @@ viewer.headPanel = function (name) {
     make("p", { class: "soft" }, `head ${head} of layer ${layer}`),
     make("p", { class: "actions" },
       make("button", { type: "button", onclick: () => viewer.centre({ head: name }) }, "Centre in the graph")),
+    viewer.groupForm(members),
     row < 0 ? make("p", { class: "soft" }, data.note || "No pattern: the page was made without prompts.")
       : viewer.section("Attention pattern",
         make("div", { class: "choices" },
           choice("Prompt", "side", [[0, "positive"], [1, "negative"]]),
           attention.circuit ? choice("Run", "run", runs) : null),
         body),
+    row < 0 ? null : viewer.section("Why it looks there", why),
     nodes.length ? viewer.section("Its nodes", viewer.headNodes(nodes)) : null,
     nodes.length ? null : viewer.graphNode(members),
   ];
@@ -100,7 +106,7 @@ viewer.pattern = function (row, shown) {
     context.fillText(viewer.clip(word(q), 9), 0, 0);
     context.restore();
   }
-  const reading = make("p", { class: "reading", "aria-live": "polite" }, "Point at a cell to read it.");
+  const reading = make("p", { class: "reading", "aria-live": "polite" }, "Point at a cell to read it; a click asks below why.");
   canvas.addEventListener("pointermove", (event) => {
     const box = canvas.getBoundingClientRect();
     const k = Math.floor((event.clientX - box.left - left) / side);
@@ -108,6 +114,14 @@ viewer.pattern = function (row, shown) {
     if (q < 0 || k < 0 || q >= count || k > q) return;
     viewer.fill(reading, make("code", {}, word(q)), ` (${q}) looks at `, make("code", {}, word(k)),
       ` (${k}): ${viewer.number(at(q, k))}`);
+  });
+  canvas.addEventListener("click", (event) => {
+    const box = canvas.getBoundingClientRect();
+    const k = Math.floor((event.clientX - box.left - left) / side);
+    const q = Math.floor((event.clientY - box.top - top) / side);
+    if (q < 0 || k < 0 || q >= count || k > q || !data.attention.products) return;
+    [shown.q, shown.k] = [q, k];
+    viewer.redrawWhy();
   });
   const order = [...Array(count).keys()].sort((a, b) => at(last, b) - at(last, a)).slice(0, 5);
   const seen = order.filter((k) => at(last, k) > 0.004).map((k) => make("li", {},

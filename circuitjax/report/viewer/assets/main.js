@@ -93,7 +93,7 @@ viewer.applyFilters = function () {
   document.getElementById("weight-value").textContent = viewer.number(viewer.leastWeight);
   let count = 0;
   viewer.data.nodes.forEach((node, i) => {
-    viewer.isShown[i] = !(Math.abs(node.effect ?? Infinity) < viewer.leastEffect);
+    viewer.isShown[i] = !(Math.abs(node.effect ?? Infinity) < viewer.leastEffect) && viewer.isCompared(i);
     viewer.markOf[i].style.display = viewer.isShown[i] ? "" : "none";
     count += viewer.isShown[i];
   });
@@ -117,6 +117,9 @@ viewer.applyFilters = function () {
 viewer.clearFilters = function () {
   document.getElementById("effect").value = "0";
   document.getElementById("weight").value = "0";
+  viewer.compareChoice = "all";
+  const all = document.querySelector("[name=compare][value=all]");
+  if (all) all.checked = true;
   viewer.applyFilters();
 };
 
@@ -174,7 +177,8 @@ viewer.startKeys = function () {
     if (item) viewer.setCurrent(item);
   });
   document.addEventListener("keydown", (event) => {
-    const typing = event.target.tagName === "INPUT" && event.target.type === "text";
+    const typing = event.target.tagName === "SELECT" ||
+      (event.target.tagName === "INPUT" && event.target.type === "text");
     if (event.key === "Escape") {
       const inside = document.getElementById("details").contains(document.activeElement);
       viewer.select(null);

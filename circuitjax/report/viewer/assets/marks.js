@@ -80,6 +80,8 @@ viewer.buildMarks = function () {
   viewer.ring = make("circle", { id: "ring", r: 1, hidden: true });
   layer.append(viewer.ring);
   viewer.fill(viewer.svg, layer);
+  viewer.markCompared();
+  viewer.markGroups();
   viewer.orderMarks();
 };
 

@@ -5,12 +5,12 @@ viewer.section = (title, ...content) =>
   viewer.make("section", {}, viewer.make("h3", {}, title), ...content);
 
 // A button that opens a node.
-viewer.link = function (i) {
+viewer.link = function (i, text) {
   const node = viewer.data.nodes[i];
   return viewer.make("button", {
     type: "button", class: "link", title: viewer.words(node),
     onclick: () => viewer.go({ node: i }),
-  }, node.id);
+  }, text || node.id);
 };
 
 // A bar from the middle to the right (above zero) or left (below).
@@ -139,6 +139,7 @@ viewer.nodePanel = function (i) {
       make("button", { type: "button", onclick: () => viewer.centre({ node: i }) }, "Centre in the graph"),
       inHead ? make("button", { type: "button", onclick: () => viewer.go({ head: `${node.layer}.h${node.head}` }) },
         `Head ${node.layer}.h${node.head}`) : null),
+    viewer.groupForm([i]),
     viewer.effectSection(i),
     make("div", { class: "two" }, viewer.section("Reads", ...reads), viewer.section("Writes", ...writes)),
     named ? make("div", { class: "two" },

@@ -20,6 +20,8 @@ viewer.overviewPanel = function () {
   return [
     data.note ? make("p", { class: "note" }, data.note) : null,
     viewer.section("This circuit", table),
+    viewer.comparePanel(),
+    viewer.groupsPanel(),
     data.curve ? viewer.section(`Loss against ${data.curve.unit}`, ...viewer.curveChart(data.curve)) : null,
     top.length ? viewer.section("Nodes of largest effect", viewer.headNodes(top)) : null,
     data.audit ? viewer.section("Audit", viewer.auditTable(data.audit)) : null,
