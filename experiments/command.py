@@ -113,7 +113,7 @@ def explain(error: BaseException) -> tuple[int, str] | None:
 
 def _of_system(number: int, where: str) -> tuple[int, str]:
     text, ours = _REFUSED[number]
-    return (2 if ours else 1), text.format(where)
+    return (2 if ours else 1), text.format(where if len(where) <= 300 else f"{where[:300]}...")
 
 
 def _of_flags(error: flags.Error) -> str:

@@ -1,4 +1,4 @@
-"""Finds the circuit of a task in a model, with the evidence that it is the circuit.
+r"""Finds the circuit of a task in a model, with the evidence that it is the circuit.
 
     python -m experiments.prune --task=single_double_quote
     python -m experiments.prune --task=single_double_quote --ranking=attribution

@@ -3,6 +3,7 @@
 import difflib
 
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.core.files import cut
 from circuitjax.model.record import Model
 from circuitjax.tasks import jsonl, suite
 from circuitjax.tasks.base import Task
@@ -24,8 +25,9 @@ def find_task(name: str) -> Task | ContrastTask:
         return english.get(name)
     if name not in suite.TASKS:
         known = (*suite.names(), *english.names())
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
-        raise ValueError(f"there is no task {name!r}: did you mean {' or '.join(near)}?")
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        meant = f"did you mean {' or '.join(near)}?" if near else "prune --list_tasks names all"
+        raise ValueError(f"there is no task {cut(name)}: {meant}")
     return suite.get(name)
 
 

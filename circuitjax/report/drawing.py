@@ -5,7 +5,7 @@ for positive and orange for negative, wider for larger. Thin grey lines are the 
 block writes to a channel, a later block reads from it. Of residual edges: columns are the embedding,
 each layer's heads, its MLP, and the logits; a line's colour says what reads: q, k, v, or anything else.
 Rows within a column are ordered by the average row of what feeds a node, so that lines cross little.
-A circuit with more than 120 nodes, or 600 lines, is drawn as a summary by layer and head.
+A circuit with more than 120 nodes, or 300 lines, is drawn as a summary by layer and head.
 """
 
 import pathlib
@@ -44,7 +44,7 @@ _MARKER |= {"mlp.gate": "<", "mlp.up": ">"}
 _POSITIVE, _NEGATIVE = "#0072B2", "#D55E00"
 _READERS = {"q": "#009E73", "k": "#CC79A7", "v": "#56B4E9"}
 _OTHER_READER = "#7F7F7F"
-_NODES, _LINES = 120, 600  # above either the drawing would be a tangle, and is a summary
+_NODES, _LINES = 120, 300  # above either the drawing would be a tangle, and is a summary
 _ROW = 0.17  # inches of the figure that a label needs
 
 

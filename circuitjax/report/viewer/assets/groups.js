@@ -5,7 +5,7 @@
 viewer.GROUP_COLOURS = ["#b03a9b", "#00808a", "#a86a00", "#5a3fd0", "#2f7d1f", "#c22f4b", "#4a6a8a", "#7a5230"];
 viewer.groups = viewer.data.groups.map(({ name, nodes }) => ({
   name, members: new Set(nodes.map((id) => viewer.byId.get(id)).filter((i) => i !== undefined)),
-}));
+})).filter((group) => group.members.size);
 
 viewer.groupOf = (i) => viewer.groups.find((group) => group.members.has(i)) || null;
 viewer.groupColour = (group) => viewer.GROUP_COLOURS[viewer.groups.indexOf(group) % viewer.GROUP_COLOURS.length];
@@ -112,7 +112,7 @@ viewer.groupsPanel = function () {
     return make("tr", {}, make("td", {}, swatch, input),
       make("td", { class: "num" }, String(group.members.size)),
       make("td", { class: "num" }, viewer.hasEffects ? viewer.number(effect(group), true) : "–"),
-      make("td", {}, make("button", { type: "button", onclick: () => viewer.regroup([...group.members], "") }, "Undo")));
+      make("td", {}, make("button", { type: "button", onclick: () => viewer.regroup([...group.members], "") }, "Remove")));
   };
   const links = viewer.between().map(({ from, to, edges, channels }) => {
     const ways = [edges ? `${edges} edges` : "", channels ? `${channels} links of a residual channel` : ""];
