@@ -118,7 +118,8 @@ def held_within(
         for name in "qkv":
             place(name, f"attn.{name}", f"attn_{name}", f"{name}.bias", "attn.act_in")
         q, k = values["attn.q"], values["attn.k"]
-        values["attn.mixed"], _ = mix(config, own, q, k, outside("attn.v"), places_of(q.shape[1]))
+        mixed, _ = mix(config, own, q, k, outside("attn.v"), places_of(q.shape[1]))
+        values = {**values, "attn.mixed": mixed}
         place("post_act", "mlp.post_act", "mlp_in", "mlp_in_bias", "mlp.act_in")
         for block, inner in (("attn", "attn.mixed"), ("mlp", "mlp.post_act")):
             delta = f"{block}.resid_delta"

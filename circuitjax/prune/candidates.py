@@ -25,11 +25,6 @@ __all__ = ["Candidate", "candidates_of", "certified", "empty_candidate", "pick",
 
 Tell = Callable[[str], None]  # told of progress, a line at a time
 
-
-def _silent(line: str) -> None:
-    del line
-
-
 _FEW_TIES = 32  # items that gates of one score are told apart on, where elimination follows
 
 
@@ -72,7 +67,7 @@ def rank_jobs(
     search: Search,
     jobs: Sequence[Job],
     state: MaskState | np.ndarray,
-    tell: Tell = _silent,
+    tell: Tell = lambda line: None,
 ) -> list[Ranked]:
     """Ranks every job's gates, the open ones by backward elimination where the search says so.
 
@@ -134,7 +129,7 @@ def candidates_of(
     memory: AnswerMemory | None = None,
     *,
     brief: bool = False,
-    tell: Tell = _silent,
+    tell: Tell = lambda line: None,
 ) -> list[Candidate]:
     """Ranks, cuts and cleans every job; see `rank_jobs`, and `cut.choose` for memory and brief."""
     ranked = rank_jobs(problem, search, jobs, state, tell)
@@ -192,7 +187,7 @@ def pick(candidates: Sequence[Candidate], search: Search) -> Candidate:
 
 
 def certified(
-    problem: Problem, search: Search, found: Candidate, tell: Tell = _silent
+    problem: Problem, search: Search, found: Candidate, tell: Tell = lambda line: None
 ) -> tuple[Candidate, Certificate | None]:
     """The candidate without what can still go, and what is known of the rest; see `certify.certify`.
 

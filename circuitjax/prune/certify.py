@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from circuitjax.gated.conditions import condition_named
 from circuitjax.gated.examples import Examples
+from circuitjax.gated.protocol import GatedModel
 from circuitjax.prune.cut import Choice, scouts
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Answers, Asked
 from circuitjax.prune.figures import Figures, compares, figures
-from circuitjax.prune.prober import answers_under_condition
+from circuitjax.prune.prober import answers_under_condition, can_leave_out
 from circuitjax.prune.problem import Problem
 
 __all__ = ["PAIRS", "Certificate", "certify"]
@@ -33,9 +33,7 @@ PAIRS = 1000
 FIRST_LOOK = 32  # items
 _HOPES = (1.25, 1.06)  # times the target: what a look tells to be above it is not looked at again
 _AGAIN = 1.25  # times the target: what is above it is tried again once nothing else can go
-_TRIES = (
-    3000  # of single gates: a circuit of very many is closed as far as that goes, and not certified
-)
+_TRIES = 3000  # of single gates, at most: a circuit of very many is not certified
 _PASSES = 40  # at most: each but the last two closes at least one gate
 
 
@@ -73,18 +71,18 @@ class _Judge:
     """What subsets of one set of open gates do on some examples: the worst condition's figures."""
 
     def __init__(
-        self, problem: Problem, search: Search, opened: np.ndarray, some: Examples
+        self,
+        problem: Problem,
+        search: Search,
+        models: Sequence[GatedModel],
+        some: Examples,
+        full: bool,
     ) -> None:
         self._problem, self._search, self._some = problem, search, some
-        loss, selection = search.choices.loss, search.selection
-        self._full = compares(problem, selection) or loss == "vocabulary"
-        self._asked = []
-        for under in problem.conditions:
-            condition, model = condition_named(under.name), under.whole
-            if not self._full and condition.leaves == "nothing" and not condition.frozen:
-                model = model.reduced(opened, own_widths=True)
-            asked = Asked(model, under.batches, some, full=self._full, condition=under.name)
-            self._asked.append((model, asked))
+        self._asked = [
+            (model, Asked(model, under.batches, some, full=full, condition=under.name))
+            for model, under in zip(models, problem.conditions, strict=True)
+        ]
 
     def figures(self, rows: Sequence[np.ndarray]) -> list[Figures]:
         """Of each row."""
@@ -113,7 +111,14 @@ class _Tried:
     def __init__(self, problem: Problem, search: Search, opened: np.ndarray) -> None:
         few = scouts(problem, problem.judged)
         sets = [few.first(FIRST_LOOK), few, problem.judged]
-        self._looks = [_Judge(problem, search, opened, some) for some in sets]
+        full = compares(problem, search.selection) or search.choices.loss == "vocabulary"
+        models = [
+            under.whole.reduced(opened, own_widths=True)
+            if can_leave_out(under) and not full
+            else under.whole
+            for under in problem.conditions
+        ]
+        self._looks = [_Judge(problem, search, models, some, full) for some in sets]
         self._target = search.selection.value
         self.all = self._looks[-1]
         self.settle(opened)

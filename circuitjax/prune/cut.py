@@ -20,7 +20,7 @@ from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.config import SelectionConfig
 from circuitjax.prune.evaluate import Answers
 from circuitjax.prune.figures import Figures, compares, figures
-from circuitjax.prune.prober import Prober
+from circuitjax.prune.prober import Prober, is_small
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked
 from circuitjax.prune.select import Selection, bisect, first_grid, neighbours
@@ -29,7 +29,6 @@ __all__ = ["Choice", "Point", "choose", "scouts"]
 
 _NEAR = 1.05  # the first search ends this near to the crossing, as a factor; the second looks wider
 _HOPELESS = 1.5  # times the target on a few items: only all gates are tried on all items then
-_PAYS = 3  # times fewer gates than the network has parts: then a reduced model is worth a program
 _ELIMINATED = (0.6, 0.75, 0.9, 1.0)  # of the gates that elimination ranked: a first look
 _CLOSE = 1.02  # how near a brief search comes to the smallest k
 _FINALISTS = 2  # of many rankings: those whose k is chosen on all validation items
@@ -181,8 +180,8 @@ def choose(
 def _sizes(problem: Problem, ranked: Sequence[Ranked]) -> tuple[int, ...]:
     """Of the reduced models of rankings by elimination: what it started from is all that they need."""
     most = max((one.trained for one in ranked), default=0)
-    own = all(one.eliminated for one in ranked) and 0 < _PAYS * most < problem.whole.work()
-    return (most,) if own else ()
+    own = all(one.eliminated for one in ranked)
+    return (most,) if own and is_small(problem.whole, most) else ()
 
 
 def _promise(choice: Choice) -> tuple[float, float]:

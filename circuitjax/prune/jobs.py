@@ -17,6 +17,9 @@ def objective_of(problem: Problem, search: Search) -> Objective:
     choices, selection = search.choices, search.selection
     inside = selection.calibrate == "inside" and choices.loss == "binary"
     fits = choices.control == "hold" or choices.grain == "weights"
+    holds = "kl" if selection.target == "kl" else "loss"
+    if selection.kl is not None:
+        holds = "both"
     return Objective(
         gate=choices.gate,
         minimise=choices.minimise,
@@ -24,11 +27,7 @@ def objective_of(problem: Problem, search: Search) -> Objective:
         task_loss=choices.loss,
         owners=choices.owners,
         calibrated=problem.paired and inside and fits and choices.minimise != "kl",
-        holds="both"
-        if selection.kl is not None
-        else selection.target
-        if selection.target == "kl"
-        else "loss",
+        holds=holds,
         steps=search.train.steps,
         batch_size=search.train.batch_size,
         under=_mix(problem, search),

@@ -15,8 +15,9 @@ from circuitjax.prune.conditions import Under
 from circuitjax.prune.evaluate import Answers, Asked, answered, references
 from circuitjax.prune.problem import Problem
 
-__all__ = ["Prober", "answers_under_condition", "can_leave_out", "worst_left"]
+__all__ = ["Prober", "answers_under_condition", "can_leave_out", "is_small", "worst_left"]
 
+_PAYS = 3  # times fewer gates than the network has parts
 _ASKED = 2  # sets of examples of each condition that stay cut
 _ATTACKED = 32  # items that an adversary sees
 
@@ -131,6 +132,11 @@ class Prober:
                 answers_under_condition(self._problem, condition, model, asked, rows, examples)
             )
         return Answers(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+
+
+def is_small(model: GatedModel, count: int) -> bool:
+    """Whether so few of a whole network's gates are worth a reduced model, a program of its own."""
+    return 0 < _PAYS * count < model.work()
 
 
 def can_leave_out(under: Under) -> bool:

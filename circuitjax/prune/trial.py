@@ -15,7 +15,7 @@ from circuitjax.prune.adversary import attack
 from circuitjax.prune.calibrate import calibrated_losses
 from circuitjax.prune.conditions import Under
 from circuitjax.prune.evaluate import Answers, Asked, answered, references, slopes
-from circuitjax.prune.prober import can_leave_out
+from circuitjax.prune.prober import can_leave_out, is_small
 from circuitjax.prune.problem import Problem
 
 __all__ = ["GateTrial"]
@@ -176,8 +176,7 @@ class _Asked:
         begun, room = inside or small is None, opened
         if not begun and self._outside is not None and not np.any(opened & ~self._outside):
             begun, room = True, self._outside
-        # A set that is most of the model is better run by the model: it needs no program of its own.
-        if begun and self._reduces and _SHRINK * int(room.sum()) < whole.work():
+        if begun and self._reduces and is_small(whole, int(room.sum())):
             self._small = self._made(whole.reduced(room, own_widths=True), room, int(room.sum()))
             return self._small
         self._outside = opened

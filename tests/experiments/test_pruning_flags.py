@@ -20,6 +20,12 @@ BAD = {
     "start of edges": (["--grain=edges", "--start=%s/none"], "holds no readable circuit"),
     "preset against grain": (["--preset=bhaskar2024", "--method=nodes"], "is of grain edges"),
     "two targets": (["--method=edges", "--target_kl=1", "--target_edges=3"], "choose one"),
+    "two targets without conditions": (["--target_loss=1", "--target_kl=1"], "or say hold_under"),
+    "confidence above 1": (["--confidence=1.5"], "confidence is 1.5; it must be in (0, 1)"),
+    "confidence of a size": (
+        ["--target_nodes=9", "--confidence=0.9", "--control=count"],
+        "the target is a size: choose target_loss or target_kl",
+    ),
     "too many edges": (["--method=edges", "--target_edges=999999"], "edges"),
     "negative kl": (["--target_kl=-1"], "target_kl is -1"),
     "no nodes": (["--target_nodes=0"], "target_nodes is 0"),
