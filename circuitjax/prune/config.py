@@ -149,9 +149,6 @@ class SelectionConfig:
       target: `loss` and `kl`: at most `value` nats; `edges` and `nodes`: at most `value` of them;
         `match_soft`: as many gates as the soft ones are expected to leave open.
       value: see `target`.
-      kl: nats that the KL to the whole model must be within beside a target loss; None: any.
-      confidence: with which the target is to be met, in (0, 1): the upper bound of the mean over the
-        items must be within it; None: the mean.
       calibrate: `inside` takes the smallest k whose calibrated loss meets the target, `after`
         calibrates the circuit chosen without, `off` never does.
       eliminate: whether the open gates are ranked by backward elimination before the cut.
@@ -160,18 +157,21 @@ class SelectionConfig:
         logits backwards, so that what is taken is connected.
       grid: candidate k per round of the bisection.
       random_controls: matched random sets of the necessity figure.
+      kl: nats that the KL to the whole model must be within beside a target loss; None: any.
+      confidence: with which the target is to be met, in (0, 1): the upper bound of the mean over the
+        items must be within it; None: the mean.
     """
 
     target: Target = "loss"
     value: float = 0.15
-    kl: float | None = None
-    confidence: float | None = None
     calibrate: Literal["inside", "after", "off"] = "inside"
     eliminate: bool = False
     certify: bool = False
     order: Literal["top", "greedy"] = "top"
     grid: int = 12
     random_controls: int = 20
+    kl: float | None = None
+    confidence: float | None = None
 
     def __post_init__(self) -> None:
         if self.target in ("loss", "kl") and not 0 < self.value < float("inf"):

@@ -74,7 +74,13 @@ def test_import_again_and_leave_the_foreign_alone(tmp_path):
     rows = drive("import_model", good + [arguments for arguments, _ in BAD.values()], tmp_path)
     outputs = [out for code, out, err in rows[: len(good)] if (code, err) == (0, "")]
     assert len(outputs) == len(good), rows
-    assert all(out.count("\n") == 1 for out in outputs)
+    for out in outputs:  # what was made, and what one may do with it
+        said, *following = out.splitlines()
+        assert not said.startswith("  next: ")
+        assert [line.split()[:3] for line in following] == [
+            ["next:", "circuitjax", "prune"],
+            ["next:", "circuitjax", "means"],
+        ]
     assert outputs[0].startswith(
         "new/: plain, 2 layers of 2 heads and 64 neurons, 16 channels, 284"
     )
