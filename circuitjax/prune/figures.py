@@ -16,7 +16,7 @@ from circuitjax.prune.config import SelectionConfig
 from circuitjax.prune.evaluate import Answers
 from circuitjax.prune.problem import Problem
 
-__all__ = ["Figures", "calibrates", "compares", "figures"]
+__all__ = ["Figures", "aims", "calibrates", "compares", "demanded", "figures"]
 
 
 class Figures(NamedTuple):
@@ -51,6 +51,73 @@ def compares(problem: Problem, selection: SelectionConfig) -> bool:
     return demanded or problem.whole.always_compares
 
 
+class _Items(NamedTuple):
+    """Of K circuits, by item: `[K, conditions, items]`, nats; scale and shift are `[K]`."""
+
+    plain: np.ndarray
+    calibrated: np.ndarray
+    kl: np.ndarray
+    scale: np.ndarray
+    shift: np.ndarray
+
+
+def _by_item(
+    problem: Problem, selection: SelectionConfig, found: Answers, loss: str, conditions: int | None
+) -> _Items:
+    count = len(problem.conditions) if conditions is None else conditions
+    unit = problem.train.unit
+
+    def by_condition(values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, float)
+        return values.reshape(len(values), count, -1, unit).mean(axis=-1)
+
+    plain = np.logaddexp(0.0, -found.odds) if loss == "binary" else found.vocabulary
+    calibrated, scale, shift = plain, np.ones(len(plain)), np.zeros(len(plain))
+    if calibrates(problem, selection, loss):
+        fit = calibrate(found.odds)
+        scale, shift = fit.scale, fit.shift
+        calibrated = np.logaddexp(0.0, -calibrated_odds(found.odds, scale, shift))
+    plain, calibrated, kl = map(by_condition, (plain, calibrated, found.kl))
+    return _Items(plain, calibrated, kl, scale, shift)
+
+
+def _demands(selection: SelectionConfig, items: _Items, losses: np.ndarray) -> np.ndarray:
+    """What is compared with the target, by item `[K, demands, items]`: all of them must be met."""
+    kl = items.kl if selection.target == "kl" else selection.kl_share * items.kl
+    if selection.target == "kl":
+        return kl
+    return losses if selection.kl is None else np.concatenate([losses, kl], axis=1)
+
+
+def demanded(
+    problem: Problem,
+    selection: SelectionConfig,
+    found: Answers,
+    loss: str = "binary",
+    *,
+    conditions: int | None = None,
+) -> np.ndarray:
+    """Of K circuits' answers what a cut compares with its target, by item, in units of the target.
+
+    Args:
+      problem, selection, found, loss, conditions: see `figures`.
+
+    Returns:
+      `[K, demands, items]`; a demand is a condition's loss or KL, and all must be met.
+    """
+    items = _by_item(problem, selection, found, loss, conditions)
+    inside = selection.calibrate == "inside"
+    return _demands(selection, items, items.calibrated if inside else items.plain)
+
+
+def aims(selection: SelectionConfig, demands: np.ndarray) -> np.ndarray:
+    """What `demanded` found, over items `[K, demands]`: means or, with a confidence, upper bounds."""
+    if selection.confidence is None:
+        found: np.ndarray = demands.mean(axis=2)
+        return found
+    return mean_bound(demands, selection.confidence)
+
+
 def figures(
     problem: Problem,
     selection: SelectionConfig,
@@ -68,48 +135,29 @@ def figures(
       loss: kind of task loss.
       conditions: how many; None for the problem's.
     """
-    count = len(problem.conditions) if conditions is None else conditions
-    unit, full = problem.train.unit, compares(problem, selection)
-
-    def by_condition(values: np.ndarray) -> np.ndarray:
-        """`[K, conditions, items]`."""
-        values = np.asarray(values, float)
-        return values.reshape(len(values), count, -1, unit).mean(axis=-1)
+    items = _by_item(problem, selection, found, loss, conditions)
 
     def worst(values: np.ndarray) -> np.ndarray:
-        found: np.ndarray = by_condition(values).mean(axis=2).max(axis=1)
+        found: np.ndarray = values.mean(axis=2).max(axis=1)
         return found
 
-    def looked_at(values: np.ndarray) -> np.ndarray:
-        if selection.confidence is None:
-            return worst(values)
-        return mean_bound(by_condition(values), selection.confidence).max(axis=1)
-
-    plain = np.logaddexp(0.0, -found.odds) if loss == "binary" else found.vocabulary
-    calibrated, scale, shift = plain, np.ones(len(plain)), np.zeros(len(plain))
-    if calibrates(problem, selection, loss):
-        fit = calibrate(found.odds)
-        scale, shift = fit.scale, fit.shift
-        calibrated = np.logaddexp(0.0, -calibrated_odds(found.odds, scale, shift))
-    kl = worst(found.kl) if full else None
-    aims = [np.full(len(plain), np.nan)] * 2
-    if selection.target == "kl":
-        aims = [looked_at(found.kl)] * 2
-    elif selection.target == "loss":
-        aims = [looked_at(values) for values in (calibrated, plain)]
-    if selection.kl is not None:
-        beside = selection.kl_share * looked_at(found.kl)
-        aims = [np.maximum(aim, beside) for aim in aims]
-    raw, loss_of = worst(plain), worst(calibrated)
+    compared = [np.full(len(items.plain), np.nan)] * 2
+    if selection.is_loss:
+        compared = [
+            aims(selection, _demands(selection, items, of)).max(axis=1)
+            for of in (items.calibrated, items.plain)
+        ]
+    kl = worst(items.kl) if compares(problem, selection) else None
+    raw, loss_of = worst(items.plain), worst(items.calibrated)
     return [
         Figures(
             raw=float(raw[row]),
             loss=float(loss_of[row]),
-            scale=float(scale[row]),
-            shift=float(shift[row]),
+            scale=float(items.scale[row]),
+            shift=float(items.shift[row]),
             kl=None if kl is None else float(kl[row]),
-            aim=float(aims[0][row]),
-            plain_aim=float(aims[1][row]),
+            aim=float(compared[0][row]),
+            plain_aim=float(compared[1][row]),
         )
-        for row in range(len(plain))
+        for row in range(len(items.plain))
     ]
