@@ -41,7 +41,7 @@ from circuitjax.audit.record import (
 )
 from circuitjax.audit.reruns import run_worlds, stability
 from circuitjax.audit.supersets import supersets
-from circuitjax.audit.worlds import make_worlds, templates_of
+from circuitjax.audit.worlds import make_worlds
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.statistics import mean_bound
 from circuitjax.model.record import Model
@@ -51,7 +51,8 @@ from circuitjax.prune.find import prepare
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.provenance import hyper_of, search_of
 from circuitjax.tasks.base import Task
-from circuitjax.tasks.contrast import ContrastTask, draw_examples
+from circuitjax.tasks.contrast import ContrastTask
+from circuitjax.tasks.templates import templates_of
 from circuitjax.tasks.tokenizer import Tokenizer
 
 __all__ = ["Audit", "AuditConfig", "audit_circuit"]
@@ -174,7 +175,7 @@ def audit_circuit(
             problem, search, measure, circuit, test, corrupted=corrupted, seed=config.seed
         )
         stage.skipped |= reasons
-        templates = _by_template(task, tokenizer, problem, search, measure, circuit, compared)
+        templates = _by_template(task, tokenizer, problem, measure, circuit, compared)
         if not templates:
             stage.skipped["loss by template"] = "the task has no templates"
         inside = agreement(problem, circuit, some(config.pairs // 2, "test"))
@@ -279,18 +280,16 @@ def _by_template(
     task: Task | ContrastTask,
     tokenizer: Tokenizer,
     problem: Problem,
-    search: Search,
     measure: Measure,
     circuit: Circuit,
     compared: Compared,
 ) -> dict[str, Template]:
     """Task loss of each template's test items; empty where the task has no templates."""
-    if not any(templates_of(task, tokenizer)):
+    every = templates_of(task, tokenizer)
+    if not any(every) or problem.test.template is None:
         return {}
-    count = None if task.pool else problem.test.size
-    drawn = draw_examples(task, tokenizer, "test", count, search.data.seed)
     calibrated = circuit if measure.kind == "calibrated" else None
-    names = [example.template for example in drawn]
+    names = [every[number] for number in np.asarray(problem.test.template)]
     return replacement.by_template(compared.circuit.odds[0], names, calibrated, problem.test.unit)
 
 

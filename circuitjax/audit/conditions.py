@@ -45,7 +45,7 @@ class _Folded:
     """Examples asked under a condition, with the circuit's own folded constants in what is held."""
 
     def __init__(self, asked: Asked, circuit: Any, whole: Any) -> None:
-        self.places, self._asked = asked.places, asked
+        self.places, self.apart, self._asked = asked.places, asked.apart, asked
         self._own, self._before = circuit, whole
 
     def __iter__(self) -> Iterator[tuple[Batch, Reference]]:
@@ -71,7 +71,8 @@ def under_conditions(
       problem: its model and task.
       search: for the constants of other ablations.
       circuit: of that model.
-      names: of conditions that its grain and task can have.
+      names: of conditions that its grain and task can have; under `templates` those examples count whose
+        templates training never saw.
       examples: M to measure on.
       seed: of the adversary's starts; its examples are the first of validation.
 
@@ -110,11 +111,12 @@ def under_conditions(
         odds = answers.odds[0]
         if problem.paired:
             odds = calibrated_odds(odds, circuit.scale, circuit.shift)
+        counts = examples.apart if condition.apart else np.ones(examples.size, bool)
         found[name] = UnderFigures(
-            loss=float(mean_task_loss(odds)),
-            accuracy=float(np.mean(odds > 0)),
-            kl=float(answers.kl.mean()),
-            items=examples.items,
+            loss=float(mean_task_loss(odds[counts])),
+            accuracy=float(np.mean(odds[counts] > 0)),
+            kl=float(answers.kl[0, counts].mean()),
+            items=int(counts.sum()) // examples.unit,
         )
     return found
 

@@ -33,17 +33,16 @@ from circuitjax.prune.rank import activation_moments
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.splits import SPLITS
+from circuitjax.tasks.templates import held_out_templates, templates_of
 from circuitjax.tasks.tokenizer import Tokenizer
 
 __all__ = [
     "InWorld",
     "World",
     "WorldHyper",
-    "held_out_templates",
     "make_worlds",
     "shuffle_weights",
     "stack_worlds",
-    "templates_of",
 ]
 
 _MEAN_ITEMS = 64  # training items whose tokens a random network's means are over
@@ -202,21 +201,6 @@ def stack_worlds(problems: Sequence[Problem], batch_size: int) -> Rows:
         for few, some in zip(short, sets, strict=True)
     ]
     return stacked(rows)
-
-
-def templates_of(task: Task | ContrastTask, tokenizer: Tokenizer) -> tuple[str, ...]:
-    """Names of a task's templates; empty where its items name none."""
-    if isinstance(task, Task):
-        return task.templates
-    if task.pool:
-        return tuple(dict.fromkeys(one.template for one in task.pool if one.template))
-    samplers = task.fit(tokenizer) if task.fit else task.samplers
-    return tuple(sampler.__name__ for sampler in samplers)
-
-
-def held_out_templates(templates: Sequence[str]) -> tuple[str, ...]:
-    """Every third template, from the second on; none where there are fewer than two."""
-    return tuple(templates[1::3])
 
 
 def _template_world(

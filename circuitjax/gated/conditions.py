@@ -4,8 +4,9 @@
     supersets      a random share of the closed parts is left in, drawn once for a batch
     adversary      the worst part of them is left in or filled, one choice for a batch
     frozen_norms   every norm divides by what it divided by in the whole network on the same prompt
+    templates      the prompts are of templates that training never saw
 
-The last three fill what stays closed as the circuit's own ablation does. What is left in is a vector u
+The last four fill what stays closed as the circuit's own ablation does. What is left in is a vector u
 in [0, 1]^G: gates z become z + (1 - z) u, so that open parts stay open. It is one for a batch, not one
 for each prompt: noise that differs from prompt to prompt could not be filtered by any circuit.
 """
@@ -46,11 +47,13 @@ class Condition:
       ablation: what fills closed parts; None for what the circuit's own ablation fills them with.
       leaves: what of the closed parts is left in: nothing, a random share, or the worst part.
       frozen: whether norms are those of the whole network's run.
+      apart: whether only examples count whose templates training never sees.
     """
 
     ablation: str | None = None
     leaves: Literal["nothing", "share", "worst"] = "nothing"
     frozen: bool = False
+    apart: bool = False
 
 
 #: Every condition by name: each ablation, and what else can be asked.
@@ -60,6 +63,7 @@ CONDITIONS: Mapping[str, Condition] = MappingProxyType(
         "supersets": Condition(leaves="share"),
         "adversary": Condition(leaves="worst"),
         "frozen_norms": Condition(frozen=True),
+        "templates": Condition(apart=True),
     }
 )
 

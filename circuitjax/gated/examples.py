@@ -74,6 +74,8 @@ class Examples:
       paired: whether examples 2i and 2i + 1 are the two prompts of a pair (static).
       row_length: slots of a row of two packed pairs; 0 where every prompt has a row of its own
         (static). See `rows.py`.
+      template: int32 `[M]`, number of each example's template; None where it is not known.
+      left_out: numbers of the templates that no training example is of (static).
     """
 
     tokens: jax.Array
@@ -82,6 +84,8 @@ class Examples:
     wrong: jax.Array
     paired: bool = flax.struct.field(pytree_node=False, default=False)
     row_length: int = flax.struct.field(pytree_node=False, default=0)
+    template: jax.Array | None = None
+    left_out: tuple[int, ...] = flax.struct.field(pytree_node=False, default=())
 
     @classmethod
     def of_pairs(cls, tokens: Any, last: Any, answers: Any, row_length: int = 0) -> "Examples":
@@ -121,6 +125,13 @@ class Examples:
     def items(self) -> int:
         """Number of items."""
         return self.size // self.unit
+
+    @property
+    def apart(self) -> np.ndarray:
+        """Whether an example is of a template that training never sees, bool `[M]`."""
+        if self.template is None:
+            return np.zeros(self.size, bool)
+        return np.isin(np.asarray(self.template), self.left_out)
 
     @property
     def slices(self) -> int:

@@ -94,7 +94,9 @@ class Batches:
     items: int = 64
 
     def _plain(self, examples: Examples) -> Examples:
-        return examples if self.packs else dataclasses.replace(examples, row_length=0)
+        # A compiled program does not depend on what is known of templates.
+        length = examples.row_length if self.packs else 0
+        return dataclasses.replace(examples, row_length=length, template=None, left_out=())
 
     def training(self, examples: Examples, batch_size: int, least: int = 0) -> Rows:
         """Rows to draw batches of so many items from; those of a row are drawn together."""

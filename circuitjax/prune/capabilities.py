@@ -21,6 +21,7 @@ from circuitjax.prune.conditions import held_under, shares, trained_under
 from circuitjax.prune.config import SYNONYMS, Choices, Hyper, SelectionConfig
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
+from circuitjax.tasks.templates import templates_of
 
 __all__ = [
     "READ_BY",
@@ -63,6 +64,7 @@ class Case(NamedTuple):
       corrupts: whether it has corrupted prompts at all.
       has_means: whether the model has activation means.
       batch_size: examples of a step.
+      templates: how many the task has.
     """
 
     choices: Choices
@@ -73,6 +75,7 @@ class Case(NamedTuple):
     corrupts: bool = True
     has_means: bool = True
     batch_size: int = 2
+    templates: int = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,6 +117,14 @@ def _without_corrupted(case: Case) -> bool | str:
 def _without_norms(case: Case) -> bool:
     frozen = any(condition_named(name).frozen for name in _conditions(case.choices))
     return frozen and (case.choices.grain == "edges" or case.config.norm == "none")
+
+
+def _templates(case: Case) -> bool | str:
+    trained = [name for name, _ in trained_under(case.choices) if condition_named(name).apart]
+    asked = any(condition_named(name).apart for name in held_under(case.choices))
+    if not trained and asked and case.templates < 2:
+        return f"task {case.task!r} has fewer than two templates: leave templates out of hold_under"
+    return bool(trained)
 
 
 def _too_few(case: Case) -> bool | str:
@@ -236,6 +247,11 @@ RULES: tuple[Rule, ...] = (
         _without_norms,
     ),
     Rule(
+        "condition templates in train_under, or of a task with fewer than two",
+        "it asks about templates that training never sees: name it in hold_under alone",
+        _templates,
+    ),
+    Rule(
         "mean ablation of a model without activation means",
         "compute them with `python -m experiments.means`, or choose ablation=zero",
         lambda c: "mean" in _fills(c) and c.choices.grain != "edges" and not c.has_means,
@@ -321,6 +337,8 @@ def refuse(
         corrupts=isinstance(task, Task) or task.corrupts,
         has_means=has_means,
         batch_size=batch_size * (2 if paired else 1),
+        # Which templates a task makes of a tokenizer's words is known once the data are drawn.
+        templates=2 if isinstance(task, ContrastTask) and task.fit else len(templates_of(task)),
     )
     for rule in RULES:
         reason = rule.holds(case)

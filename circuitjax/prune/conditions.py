@@ -84,8 +84,10 @@ def held_under(choices: Choices) -> tuple[str, ...]:
 
 def unseen(choices: Choices) -> tuple[str, ...]:
     """Conditions that the cut demands and training never sees."""
+    # Templates are left out of training on purpose.
     seen = {name for name, _ in trained_under(choices)}
-    return tuple(name for name in held_under(choices) if name not in seen)
+    names = (name for name in held_under(choices) if not condition_named(name).apart)
+    return tuple(name for name in names if name not in seen)
 
 
 def base_of(choices: Choices, name: str) -> str:

@@ -58,12 +58,15 @@ class Answers(NamedTuple):
       vocabulary: -log of the right completions' probability, in nats; 0 where it was not asked for.
       kl: KL(whole model || circuit), in nats; likewise.
       agree: whether the most probable token is the whole model's; likewise.
+      apart: whether the example is of a template that training never sees; of no size where that was
+        not asked for.
     """
 
     odds: np.ndarray
     vocabulary: np.ndarray
     kl: np.ndarray
     agree: np.ndarray
+    apart: np.ndarray = np.zeros(0, bool)
 
     def losses(self, kind: str) -> np.ndarray:
         """Mean task loss `[K]` in nats, of a kind: `binary` or `vocabulary`."""
@@ -119,6 +122,7 @@ class Asked:
     ) -> None:
         """Takes the whole model, how examples are cut, the examples, and the rest as in `answers`."""
         rows, self.places = batches.even(examples)
+        self.apart = examples.apart
         self._model, self._rows, self._full = model, rows, full
         self._name = condition or model.ablation
         self._left: jax.Array | None = None
@@ -216,7 +220,8 @@ def answered(
                 found.append(tuple(value[None] for value in one))
         parts.append([np.concatenate(p)[: len(gates)] for p in zip(*found, strict=True)])
     joined = (np.concatenate(part, axis=1)[:, asked.places] for part in zip(*parts, strict=True))
-    return Answers(*joined)
+    apart = np.broadcast_to(asked.apart, (len(gates), len(asked.apart)))
+    return Answers(*joined)._replace(apart=apart)
 
 
 @functools.partial(jax.jit, static_argnames=("kind", "levels", "loss"))

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from circuitjax.core.statistics import mean_bound
+from circuitjax.gated.conditions import condition_named
 from circuitjax.gated.measures import calibrated_odds
 from circuitjax.prune.calibrate import calibrate
 from circuitjax.prune.config import SelectionConfig
@@ -78,7 +79,25 @@ def _by_item(
         scale, shift = fit.scale, fit.shift
         calibrated = np.logaddexp(0.0, -calibrated_odds(found.odds, scale, shift))
     plain, calibrated, kl = map(by_condition, (plain, calibrated, found.kl))
+    if conditions is None:
+        weights = _weights(problem, found, plain.shape, unit)
+        plain, calibrated, kl = plain * weights, calibrated * weights, kl * weights
     return _Items(plain, calibrated, kl, scale, shift)
+
+
+def _weights(
+    problem: Problem, found: Answers, shape: tuple[int, ...], unit: int
+) -> np.ndarray | float:
+    """How much an item counts under a condition `[K, conditions, items]`; 1 on average.
+
+    Where only some templates count and no item is of one of them, all do.
+    """
+    apart = [condition_named(under.name).apart for under in problem.conditions]
+    if not any(apart):
+        return 1.0
+    counts = found.apart.reshape(*shape, unit)[..., 0] | ~np.array(apart)[None, :, None]
+    share = counts.mean(axis=-1, keepdims=True)
+    return np.where(share > 0, counts / np.where(share > 0, share, 1.0), 1.0)
 
 
 def _demands(selection: SelectionConfig, items: _Items, losses: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.host import available_memory
@@ -23,6 +24,7 @@ from circuitjax.prune.config import Choices, DataConfig
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask, EncodedExamples, draw_encoded
 from circuitjax.tasks.splits import SPLITS
+from circuitjax.tasks.templates import held_out_templates, templates_of
 from circuitjax.tasks.tokenizer import Tokenizer
 
 __all__ = [
@@ -183,6 +185,7 @@ def draw_sets(
     *,
     exclude: Mapping[str, tuple[str, ...]] | None = None,
     least_length: int = 0,
+    unseen: Sequence[str] = (),
 ) -> dict[str, Examples]:
     """Train, validation and test examples of a task, padded alike.
 
@@ -192,6 +195,7 @@ def draw_sets(
       data: sizes and seed.
       exclude: {split: templates to leave out}.
       least_length: positions, at least.
+      unseen: templates that training is to know nothing of.
 
     Raises:
       ValueError: no tokenizer, a task that cannot supply so many examples or whose prompts are too long,
@@ -201,10 +205,12 @@ def draw_sets(
         raise ValueError(f"model {model.name!r} has no tokenizer: tasks cannot be encoded for it")
     tokenizer, config = Tokenizer.from_json(model.tokenizer_json), model.config
     unit = 2 if isinstance(task, Task) else 1
+    templates = templates_of(task, tokenizer)
+    exclude = {**({"train": tuple(unseen)} if unseen else {}), **(exclude or {})}
     sets: dict[str, EncodedExamples] = {}
     for split in SPLITS:
         size = None if task.pool else unit * getattr(data, split)
-        absent = (exclude or {}).get(split, ())
+        absent = exclude.get(split, ())
         sets[split] = draw_encoded(task, tokenizer, split, size, data.seed, absent)
         _check_tokens(sets[split], config.vocab_size, tokenizer, model.name)
     length = max(encoded.tokens.shape[-1] for encoded in sets.values())
@@ -220,7 +226,12 @@ def draw_sets(
         max(e.wrong.shape[-1] for e in sets.values()),
     ]
     examples = {
-        split: to_examples(encoded.padded(length, *widths), paired=unit == 2)
+        split: to_examples(
+            encoded.padded(length, *widths),
+            paired=unit == 2,
+            templates=templates,
+            left_out=tuple(templates.index(name) for name in unseen),
+        )
         for split, encoded in sets.items()
     }
     needed = [row_length(config, some) for some in examples.values()]
@@ -245,14 +256,31 @@ def _check_tokens(
             )
 
 
-def to_examples(encoded: EncodedExamples, *, paired: bool) -> Examples:
-    """Encoded examples on the device; each is answered at its last token."""
+def to_examples(
+    encoded: EncodedExamples,
+    *,
+    paired: bool,
+    templates: Sequence[str] = (),
+    left_out: tuple[int, ...] = (),
+) -> Examples:
+    """Encoded examples on the device; each is answered at its last token.
+
+    Args:
+      encoded: M of them.
+      paired: whether they come in pairs.
+      templates: names of the task's; an example of none of them has number -1.
+      left_out: numbers of those that training never sees.
+    """
+    number = {name: index for index, name in enumerate(templates)}
+    template = np.array([number.get(name, -1) for name in encoded.templates], np.int32)
     return Examples(
         tokens=jnp.asarray(encoded.tokens),
         positions=jnp.asarray(encoded.last)[:, None],
         right=jnp.asarray(encoded.right),
         wrong=jnp.asarray(encoded.wrong),
         paired=paired,
+        template=jnp.asarray(template) if len(template) else None,
+        left_out=left_out,
     )
 
 
@@ -300,10 +328,22 @@ def make_problem(
       ValueError: see `draw_sets` and `gated_model`; mean ablation of a model without means.
     """
     choices, data = choices or Choices(), data or DataConfig()
-    sets = draw_sets(model, task, data)
+    sets = draw_sets(model, task, data, unseen=_unseen(model, task, choices))
     found = assembled(model, choices, sets, start)
     check_memory(found.whole, sets["train"].tokens.shape[-1], sets["train"].unit)
     return found
+
+
+def _unseen(model: Model, task: Task | ContrastTask, choices: Choices) -> tuple[str, ...]:
+    """Templates that training is to know nothing of, for the cut is asked about them."""
+    if not any(condition_named(name).apart for name in held_under(choices)):
+        return ()
+    out = held_out_templates(templates_of(task, Tokenizer.from_json(model.tokenizer_json)))
+    if not out:
+        raise ValueError(
+            f"hold_under names templates, but task {task.name!r} has fewer than two: leave it out"
+        )
+    return out
 
 
 def assembled(

@@ -56,7 +56,9 @@ class GateTrial:
         self._whole = problem.whole
         self._kind, self._loss, self._kl_share = kind, loss, kl_share
         full = kind == "kl" or loss == "vocabulary" or kl_share > 0
-        self._asked = [_Asked(under, examples, full) for under in problem.conditions]
+        # Training items are of no template that training never sees.
+        asked = [u for u in problem.conditions if not condition_named(u.name).apart]
+        self._asked = [_Asked(under, examples, full) for under in asked or problem.conditions]
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
         """The open gates on a path from input to output."""

@@ -136,12 +136,14 @@ class EncodedExamples(NamedTuple):
       last: int32 `[M]`, the position of the last token of both prompts.
       right: int32 `[M, R]`, the right completions, padded on the right with -1.
       wrong: int32 `[M, R']`, the wrong completions, padded on the right with -1.
+      templates: the name of each example's template, M of them where they are known.
     """
 
     tokens: np.ndarray
     last: np.ndarray
     right: np.ndarray
     wrong: np.ndarray
+    templates: tuple[str, ...] = ()
 
     def padded(
         self, length: int, right: int | None = None, wrong: int | None = None
@@ -161,6 +163,7 @@ class EncodedExamples(NamedTuple):
             self.last,
             _widened(self.right, right, _PAD, "right completions"),
             _widened(self.wrong, wrong, _PAD, "wrong completions"),
+            self.templates,
         )
 
 
@@ -179,6 +182,7 @@ class _Row(NamedTuple):
     corrupted: list[int]
     right: list[int]
     wrong: list[int]
+    template: str
 
 
 def _flaw(example: Example) -> str | None:
@@ -215,7 +219,8 @@ def _row(tokenizer: Tokenizer, example: Example, ids: dict[str, list[int]]) -> _
         if ids[example.clean + completion] != [*clean, token]:
             return f"{completion!r} is not the token made after the clean prompt"
         tokens.append(token)
-    return _Row(clean, corrupted, tokens[: len(example.right)], tokens[len(example.right) :])
+    right, wrong = tokens[: len(example.right)], tokens[len(example.right) :]
+    return _Row(clean, corrupted, right, wrong, example.template)
 
 
 def _rows(tokenizer: Tokenizer, examples: Sequence[Example]) -> list[_Row | str]:
@@ -251,6 +256,7 @@ def _stack(rows: Sequence[_Row], bos_id: int) -> EncodedExamples:
         np.array([len(row.clean) for row in rows], np.int32),
         _padded([row.right for row in rows], _PAD),
         _padded([row.wrong for row in rows], _PAD),
+        tuple(row.template for row in rows),
     )
 
 

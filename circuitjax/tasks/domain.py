@@ -156,7 +156,7 @@ class _Source:
         while left > 0 and (block := list(itertools.islice(items, _BLOCK))):
             found = self._encode(block)
             if found is not None:
-                found = type(found)(*(part[:left] for part in found))
+                found = type(found)(*(part[:left] for part in found))  # type: ignore[arg-type]
                 left -= len(found.tokens)
                 yield found
 

@@ -10,11 +10,9 @@ import pytest
 from circuitjax.audit.measure import members
 from circuitjax.audit.reruns import Rerun, jaccard, run_worlds, stability
 from circuitjax.audit.worlds import (
-    held_out_templates,
     make_worlds,
     shuffle_weights,
     stack_worlds,
-    templates_of,
 )
 from circuitjax.gated.examples import Examples
 from circuitjax.prune.candidates import candidates_of
@@ -22,6 +20,7 @@ from circuitjax.prune.config import Hyper
 from circuitjax.prune.jobs import initial_state, train_gates
 from circuitjax.prune.train import Job
 from circuitjax.tasks.base import Task
+from circuitjax.tasks.templates import held_out_templates, templates_of
 from circuitjax.tasks.tokenizer import Tokenizer
 from tests.audit.planted_audit import circuit_of, measure
 from tests.prune.planted import PLANTED, SEARCH, TASK, planted_model, planted_problem

@@ -293,6 +293,7 @@ REFUSED = {
     "condition frozen_norms": case(hold_under="mean,frozen_norms")._replace(
         config=dataclasses.replace(CONFIG, norm="none")
     ),
+    "condition templates": case(train_under="templates", hold_under="mean"),
     "mean ablation": case()._replace(has_means=False),
 }
 

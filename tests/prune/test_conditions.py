@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from circuitjax.audit.conditions import figures_under
 from circuitjax.gated.conditions import answers_under, logits_under, refer_under
 from circuitjax.gated.measures import odds_of, task_losses
 from circuitjax.model.record import Model
@@ -219,6 +220,46 @@ def test_the_cut_sees_each_set_against_its_own_adversary():
     losses = np.logaddexp(0, -found.odds).reshape(2, -1).mean(axis=1)
     assert losses[0] < 0.15
     assert losses[1] > 0.6
+
+
+@pytest.fixture(scope="module")
+def divided():
+    """A task of three templates, of whose second training is to know nothing."""
+
+    def named(name):
+        def sampler(rng):
+            return TASK.samplers[0](rng)
+
+        sampler.__name__ = name
+        return sampler
+
+    return dataclasses.replace(TASK, samplers=tuple(named(name) for name in "abc"))
+
+
+def test_the_cut_is_asked_about_templates_that_training_never_sees(divided):
+    search = search_under(train_under="mean", hold_under="mean,templates")
+    problem = prepare(planted_model(), divided, search)
+    assert not problem.train.apart.any()
+    apart = problem.validation.apart
+    assert 0 < apart.sum() < apart.size
+    opened = gates_of(problem.whole, *PLANTED[:-1])  # no circuit: losses differ from pair to pair
+    prober = Prober(problem, [np.argsort(np.argsort(~opened, kind="stable")).astype(np.int32)])
+    found = prober.answers(problem.validation, 0, [int(opened.sum())])
+    losses = np.logaddexp(0, -found.odds[0, : apart.size])
+    plain = dataclasses.replace(search.selection, calibrate="off")
+    (at,) = figures(problem, plain, found)
+    assert at.aim == pytest.approx(max(losses.mean(), losses[apart].mean()), abs=1e-6)
+    assert unseen(search.choices) == ()
+    circuit = find_circuit(planted_model(), divided, search=search)
+    said = figures_under(problem, search, circuit)["templates"]
+    assert said.items == problem.test.apart.sum() // 2
+
+
+def test_templates_of_a_task_without_any_are_refused():
+    with pytest.raises(
+        ValueError, match="fewer than two templates: leave templates out of hold_under"
+    ):
+        prepare(planted_model(), TASK, search_under(hold_under="mean,templates"))
 
 
 def test_elimination_looks_at_the_worst_condition(problem):

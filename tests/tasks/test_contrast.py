@@ -53,7 +53,7 @@ def test_arrays_are_the_texts(tokenizer: Tokenizer) -> None:
     encoded = encode_examples(tokenizer, examples)
     longest = max(len(tokenizer.encode(example.clean)) for example in examples)
     assert encoded.tokens.shape == (2, 2, longest + 1)
-    assert all(part.dtype == np.int32 for part in encoded)
+    assert all(part.dtype == np.int32 for part in encoded[:4])
     for index, example in enumerate(examples):
         for side, text in enumerate((example.clean, example.corrupted)):
             row = encoded.tokens[index, side]
@@ -70,7 +70,8 @@ def test_arrays_are_the_texts(tokenizer: Tokenizer) -> None:
 def test_padding_keeps_what_is_there(tokenizer: Tokenizer) -> None:
     encoded = encode_examples(tokenizer, [GOOD])
     wide = encoded.padded(20, 5, 4)
-    assert [part.shape for part in wide] == [(1, 2, 20), (1,), (1, 5), (1, 4)]
+    assert [part.shape for part in wide[:4]] == [(1, 2, 20), (1,), (1, 5), (1, 4)]
+    assert wide.templates == encoded.templates == (GOOD.template,)
     length = encoded.tokens.shape[-1]
     assert np.array_equal(wide.tokens[..., :length], encoded.tokens)
     assert (wide.tokens[..., length:] == tokenizer.bos_id).all()
