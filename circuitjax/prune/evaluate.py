@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from circuitjax.core.policy import side_by_side
+from circuitjax.core.policy import COMPILER_OPTIONS, side_by_side
 from circuitjax.gated.conditions import (
     answers_under,
     logits_under,
@@ -45,6 +45,7 @@ __all__ = [
     "slopes",
 ]
 
+_OPTIONS = dict(COMPILER_OPTIONS)
 _SETS = 8  # sets of gates side by side on an accelerator
 _KEPT = 2**30  # bytes of what a set of examples is run with
 _SEED = 0  # of donors, wherever something is measured rather than trained
@@ -79,7 +80,7 @@ class Answers(NamedTuple):
         return np.asarray(np.mean(self.odds > 0, axis=1))
 
 
-@functools.partial(jax.jit, static_argnames=("name", "full"))
+@functools.partial(jax.jit, static_argnames=("name", "full"), compiler_options=_OPTIONS)
 def _refer(name: str, model: GatedModel, batch: Batch, key: jax.Array, *, full: bool) -> Reference:
     return refer_under(name, model, batch, key, full=full)
 
@@ -167,8 +168,8 @@ def beside(logits: jax.Array, full: jax.Array, batch: Batch) -> tuple[jax.Array,
     )
 
 
-_one = jax.jit(_answer)
-_several = jax.jit(jax.vmap(_answer, in_axes=(None, 0, None, None)))
+_one = jax.jit(_answer, compiler_options=_OPTIONS)
+_several = jax.jit(jax.vmap(_answer, in_axes=(None, 0, None, None)), compiler_options=_OPTIONS)
 
 
 def answers(
@@ -224,7 +225,7 @@ def answered(
     return Answers(*joined)._replace(apart=apart)
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "levels", "loss"))
+@functools.partial(jax.jit, static_argnames=("kind", "levels", "loss"), compiler_options=_OPTIONS)
 def slopes(
     model: GatedModel,
     gates: jax.Array,

@@ -20,7 +20,7 @@ import optax
 from jax import lax
 
 from circuitjax.core.jobs import map_jobs, scan_steps
-from circuitjax.core.policy import slices
+from circuitjax.core.policy import COMPILER_OPTIONS, slices
 from circuitjax.prune.config import stack_hypers
 
 __all__ = [
@@ -210,7 +210,8 @@ def make_train_chunk(objective: Trained) -> Callable[..., tuple[MaskState, Metri
 
         return map_jobs(job)(state)
 
-    return jax.jit(chunk, static_argnums=1, donate_argnums=0)
+    options = dict(COMPILER_OPTIONS)
+    return jax.jit(chunk, static_argnums=1, donate_argnums=0, compiler_options=options)
 
 
 def finite_jobs(state: MaskState) -> np.ndarray:
