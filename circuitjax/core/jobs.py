@@ -12,6 +12,7 @@ import jax
 from jax import lax
 
 from circuitjax.core import policy
+from circuitjax.core.mesh import axis_name
 
 __all__ = ["map_jobs", "scan_steps"]
 
@@ -27,7 +28,7 @@ def map_jobs(fn: Callable[..., Any], *, side_by_side: bool | None = None) -> Cal
     def mapped(*args: Any) -> Any:
         together = policy.side_by_side() if side_by_side is None else side_by_side
         if together:
-            return jax.vmap(fn)(*args)
+            return jax.vmap(fn, spmd_axis_name=axis_name("jobs"))(*args)
         return lax.map(lambda packed: fn(*packed), args)
 
     return mapped

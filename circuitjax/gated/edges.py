@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.core.mesh import placed_params
 from circuitjax.gated.examples import Batch, Examples, picked
 from circuitjax.gated.protocol import Part, View
 from circuitjax.gated.replacement import is_per_prompt
@@ -285,7 +286,7 @@ def edge_view(
 ) -> View:
     """A circuit of residual edges as gates."""
     writers = None if held is None else unflatten_writers(config, held)
-    params = jax.tree.map(jnp.asarray, dict(params))
+    params = placed_params(dict(params))
     model = EdgeGates(params, writers, config=config, ablation=ablation)
     return View(model, np.asarray(opened["kept"], bool))
 

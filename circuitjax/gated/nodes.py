@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.core.mesh import placed_params
 from circuitjax.gated.cleanup import cleanup
 from circuitjax.gated.examples import Batch, picked
 from circuitjax.gated.protocol import Part, View
@@ -390,7 +391,7 @@ def node_view(
     ablation: str,
 ) -> View:
     """A node mask as gates of the whole network."""
-    params = jax.tree.map(jnp.asarray, dict(params))
+    params = placed_params(dict(params))
     fills = None if held is None else {s: jnp.asarray(f) for s, f in held.items()}
     model = NodeGates(params, fills, config=config, ablation=ablation)
     return View(model, model.flat(mask).astype(bool))

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from circuitjax.core.mesh import placed_params
 from circuitjax.gated.cleanup import cleanup
 from circuitjax.gated.examples import Batch, picked
 from circuitjax.gated.nodes import NodeGates, reduced_answers, reduced_rows, whole_rows
@@ -345,8 +346,8 @@ def weight_gates(
         {s: np.ones(shape, bool) for s, shape in shapes(config).items()} if mask is None else mask
     )
     base = {site: np.asarray(kept, np.float32) for site, kept in mask.items()}
-    arrays = jax.tree.map(jnp.asarray, (dict(params), held and dict(held), index, base))
-    on_device, constants, places, kept = arrays
+    arrays = jax.tree.map(jnp.asarray, (held and dict(held), index, base))
+    on_device, (constants, places, kept) = placed_params(dict(params)), arrays
     return WeightGates(
         on_device, constants, places, kept, config=config, ablation=ablation, tied=tied
     )

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.core.mesh import spread
 from circuitjax.core.policy import COMPILER_OPTIONS, side_by_side
 from circuitjax.gated.conditions import (
     answers_under,
@@ -82,7 +83,7 @@ class Answers(NamedTuple):
 
 @functools.partial(jax.jit, static_argnames=("name", "full"), compiler_options=_OPTIONS)
 def _refer(name: str, model: GatedModel, batch: Batch, key: jax.Array, *, full: bool) -> Reference:
-    return refer_under(name, model, batch, key, full=full)
+    return refer_under(name, model, spread(batch), key, full=full)
 
 
 def _reference(name: str, model: GatedModel, batch: Batch, number: int, full: bool) -> Reference:
@@ -151,6 +152,7 @@ def _answer(
     model: GatedModel, gates: jax.Array, batch: Batch, reference: Reference
 ) -> tuple[jax.Array, ...]:
     """Of one circuit; where no whole model was run, the odds only."""
+    batch = spread(batch)
     if reference.full is None:
         odds = odds_of(answers_under(model, gates, batch, reference), batch)
         none = jnp.zeros_like(odds)
@@ -237,6 +239,8 @@ def slopes(
     loss: str = "binary",
 ) -> jax.Array:
     """Derivative of a loss by each gate `[G]` in nats, the mean over some heights of the open gates."""
+
+    batch = spread(batch)
 
     def loss_of(z: jax.Array) -> jax.Array:
         return total_loss(kind, measured(model, z, batch, reference, kl=kind == "kl", loss=loss))

@@ -10,6 +10,7 @@ import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.host import available_memory
+from circuitjax.core.mesh import placed_params
 from circuitjax.gated.conditions import condition_named, refills
 from circuitjax.gated.edges import EdgeGates, bytes_of_slope, fixed_writers
 from circuitjax.gated.examples import Examples
@@ -107,14 +108,14 @@ def batches_of(model: GatedModel) -> Batches:
 
 
 def _edges(model: Model, choices: Choices, train: Examples, start: Any) -> GatedModel:
-    params = jax.tree.map(jnp.asarray, dict(model.params))
+    params = placed_params(dict(model.params))
     some = train.first(_MEAN_ITEMS)
     held = fixed_writers(model.config, params, choices.ablation, some)
     return EdgeGates(params, held, config=model.config, ablation=choices.ablation)
 
 
 def _nodes(model: Model, choices: Choices, train: Examples, start: Any) -> GatedModel:
-    params = jax.tree.map(jnp.asarray, dict(model.params))
+    params = placed_params(dict(model.params))
     fills = constants(model.config, choices.ablation, model.means)
     held = None if fills is None else {s: jnp.asarray(f) for s, f in fills.items()}
     return NodeGates(

@@ -20,6 +20,7 @@ import optax
 from jax import lax
 
 from circuitjax.core.jobs import map_jobs, scan_steps
+from circuitjax.core.mesh import place, spread
 from circuitjax.core.policy import COMPILER_OPTIONS, slices
 from circuitjax.prune.config import stack_hypers
 
@@ -143,7 +144,7 @@ def init_jobs(objective: Trained, seeds: jax.Array, hypers: Any, data: Any) -> M
         return MaskState(tau, _adam(hyper).init(tau), step, raw, hyper, multipliers)
 
     every = jax.jit(jax.vmap(one, in_axes=(0, 0, None)))
-    return every(jnp.asarray(seeds, jnp.uint32), hypers, data)
+    return every(*place((jnp.asarray(seeds, jnp.uint32), hypers)), data)
 
 
 def start_jobs(objective: Trained, jobs: Sequence[Job], data: Any) -> MaskState:
@@ -178,7 +179,7 @@ def make_train_chunk(objective: Trained) -> Callable[..., tuple[MaskState, Metri
 
     def one_step(state: MaskState, data: Any, items: Any) -> tuple[MaskState, Metrics]:
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        batch = objective.draw(items, key)
+        batch = spread(objective.draw(items, key))
         at = (jax.random.fold_in(key, 1), state.step)
         count = slices(data.training_slices(batch)) if objective.separable(data) else 1
 
@@ -246,6 +247,7 @@ def run_chunks(
         state handed to the last `on_chunk` is good.
     """
     train_chunk = make_train_chunk(objective)
+    state = place(state)
     done = int(state.step[0])
     while done < objective.steps:
         length = min(chunk - done % chunk, objective.steps - done)
