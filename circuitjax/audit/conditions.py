@@ -103,7 +103,7 @@ def under_conditions(
             )
             kind = "calibrated" if problem.paired else "task"
             begin = starts(model.num_gates, _STARTS, seed)
-            left, _ = attack(model, view.gates, *pair, begin, kind=kind, steps=_STEPS)
+            left = attack(model, view.gates, *pair, begin, kind=kind, steps=_STEPS).left
         asked = Asked(model, rows, examples, full=True, condition=name)
         asked = asked if left is None else asked.leaving(left)
         own = _Folded(asked, plain.held, problem.whole.held)

@@ -23,7 +23,7 @@ class AuditConfig:
       search_pairs: validation items that a search's k is chosen on, and test items it is judged by.
       fractions: of the rest that is left in by random supersets.
       sets: random supersets per fraction.
-      search_steps: gradient steps of the adversarial superset, from each of two starts.
+      search_steps: gradient steps of the adversarial superset, from each of five starts.
       search: run the searches at all.
       polish: polish at all.
       polish_at: see `polish`.
@@ -42,7 +42,7 @@ class AuditConfig:
     search_pairs: int = 64
     fractions: tuple[float, ...] = FRACTIONS
     sets: int = 4
-    search_steps: int = 12
+    search_steps: int = 20
     search: bool = True
     polish: bool = True
     polish_at: PolishAt = "target"

@@ -4,37 +4,28 @@
 
 Every set is calibrated for itself (where circuits are), so what is measured is whether the answer is
 still there, not whether its size is. The fraction of the rest runs from 0 (the circuit) to 1 (the
-model). The adversarial part is searched by the gradient of the loss through the hard gates of the rest,
-straight through, from an empty rest and from the worst random one: a chain of closed gates has no slope,
-so the first start alone would be blind to it. The worst set on the search examples is measured on
-others.
+model). The adversarial part is that of `prune/adversary.py`, with more than training's budget: it starts
+from the worst random set, from everything, and from random halves. The worst set on the search examples
+is measured on others.
 """
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from circuitjax.audit.measure import Measure, intervals
 from circuitjax.audit.record import Interval, SupersetFigures
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.core.surrogate import heaviside
-from circuitjax.gated.examples import Batch, Examples
-from circuitjax.gated.protocol import GatedModel
-from circuitjax.gated.replacement import Reference
-from circuitjax.prune.evaluate import Asked, answered, references, total_loss
-from circuitjax.prune.objective import measured
+from circuitjax.gated.examples import Examples
+from circuitjax.prune.adversary import attack, starts
+from circuitjax.prune.evaluate import Asked, answered, references
 from circuitjax.prune.problem import Problem, batches_of
 
 __all__ = ["FRACTIONS", "Supersets", "supersets"]
 
 FRACTIONS = (0.1, 0.25, 0.5, 0.75, 0.9)
-_RATE = 0.25  # of a step of the search, in units of the largest slope
-_START = 0.1  # score of a gate that is left open at the start; -0.1 of one that is not
+_STARTS = 5  # of the search
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,7 +38,7 @@ class Supersets:
       adversarial: of the worst superset known: searched or random.
       adversarial_fraction: share of the rest in it.
       adversarial_from: `search` or `random`.
-      search: loss on the search examples by step, one list per start.
+      search: loss on the search examples by step, one list per start; the first is before any step.
       gates: bool `[G]`, that set.
       random_intervals: of the mean over the random sets of each fraction, over items.
       adversarial_interval: over items.
@@ -86,7 +77,7 @@ def supersets(
     *,
     fractions: Sequence[float] = FRACTIONS,
     sets: int = 4,
-    steps: int = 12,
+    steps: int = 20,
     seed: int = 0,
 ) -> Supersets:
     """Measures a circuit's supersets.
@@ -99,7 +90,7 @@ def supersets(
       search: examples of the adversarial search.
       fractions: of the rest left in, in (0, 1).
       sets: random supersets per fraction.
-      steps: of the search, from each of two starts.
+      steps: of the search, from each of five starts.
       seed: of the random sets.
     """
     rng, (model, kept) = np.random.default_rng(seed), circuit.view(problem.model)
@@ -120,14 +111,12 @@ def supersets(
     given = answered(model, asked, rows)
     found, by_item = measure.losses(given), measure.item_losses(given, test.unit)
     worst = int(np.argmax(found))
-    starts = np.stack([kept, rows[worst]])
     (pair,) = references(model, [batches.whole(search)], full=measure.full)
-    path, masks = (
-        np.asarray(part)
-        for part in _search(model, *pair, kept, every, starts, kind=measure.kind, steps=steps)
+    begin = [rows[worst], *starts(len(kept), _STARTS - 1, seed)]
+    attacked = attack(
+        model, kept, *pair, begin, kind=measure.kind, steps=steps, among=every & ~kept
     )
-    best = np.unravel_index(int(np.argmax(path)), path.shape)
-    searched = masks[best]
+    searched = kept | (attacked.left > 0)
     worst_found = answered(model, asked, [searched])
     loss = float(measure.losses(worst_found)[0])
     by_search = loss >= found[worst]
@@ -145,38 +134,8 @@ def supersets(
         adversarial=max(loss, float(found[worst])),
         adversarial_fraction=float(np.mean(final[rest])) if len(rest) else 0.0,
         adversarial_from="search" if by_search else "random",
-        search=tuple(tuple(float(x) for x in row) for row in path),
+        search=tuple(tuple(float(x) for x in row) for row in attacked.paths),
         gates=final,
         random_intervals=tuple(ends[:-1]),
         adversarial_interval=ends[-1],
     )
-
-
-@functools.partial(jax.jit, static_argnames=("kind", "steps"))
-def _search(
-    model: GatedModel,
-    batch: Batch,
-    reference: Reference,
-    kept: jax.Array,
-    every: jax.Array,
-    starts: jax.Array,
-    *,
-    kind: str,
-    steps: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Losses `[S, steps]` and sets bool `[S, steps, G]` of an ascent from each start `[S, G]`."""
-
-    def loss_of(score: jax.Array) -> jax.Array:
-        gates = jnp.where(kept, 1.0, jnp.where(every, heaviside(score, 1.0), 0.0))
-        return total_loss(kind, measured(model, gates, batch, reference, kl=kind == "kl"))
-
-    def step(score: jax.Array, _: None) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        loss, slope = jax.value_and_grad(loss_of)(score)
-        move = _RATE * slope / jnp.maximum(jnp.max(jnp.abs(slope)), 1e-20)
-        return jnp.clip(score + move, -1.0, 1.0), (loss, kept | (every & (score > 0)))
-
-    def one(start: jax.Array) -> tuple[jax.Array, jax.Array]:
-        score = jnp.where(start, _START, -_START)
-        return lax.scan(step, score, None, length=steps)[1]
-
-    return lax.map(one, starts)

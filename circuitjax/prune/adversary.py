@@ -9,6 +9,7 @@ to what is wholly left in or wholly filled, a superset of the circuit.
 
 import functools
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from circuitjax.gated.protocol import GatedModel
 from circuitjax.gated.replacement import Reference
 from circuitjax.prune.objective import measured, total_loss
 
-__all__ = ["attack", "starts"]
+__all__ = ["Attack", "attack", "starts"]
 
 RATE = 0.25  # of a step, in [0, 1]
 
@@ -39,29 +40,40 @@ def _climb(
     batch: Batch,
     reference: Reference,
     left: jax.Array,
+    among: jax.Array,
     *,
     kind: str,
     loss: str,
     steps: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """The worst rounded choice on the way `[G]`, and its loss in nats."""
+    """The worst rounded choice on the way `[G]`, and the losses of all `[1 + steps]`, in nats."""
 
     def loss_of(u: jax.Array) -> jax.Array:
         asked = reference._replace(left=u)
         return total_loss(kind, measured(model, gates, batch, asked, kl=kind == "kl", loss=loss))
 
-    def step(carry: tuple, _: None) -> tuple[tuple, None]:
+    def step(carry: tuple, _: None) -> tuple[tuple, jax.Array]:
         u, best, worst = carry
         slope = jax.grad(loss_of)(u)
-        u = jnp.clip(u + RATE * jnp.sign(slope), 0.0, 1.0)
+        u = jnp.clip(u + RATE * jnp.sign(slope), 0.0, among)
         rounded = (u > 0.5).astype(u.dtype)
         now = loss_of(rounded)
         better = now > worst
-        return (u, jnp.where(better, rounded, best), jnp.where(better, now, worst)), None
+        return (u, jnp.where(better, rounded, best), jnp.where(better, now, worst)), now
 
+    left = left * among
     first = (left > 0.5).astype(left.dtype)
-    (_, best, worst), _ = lax.scan(step, (left, first, loss_of(first)), None, length=steps)
-    return best, worst
+    begin = loss_of(first)
+    (_, best, _), losses = lax.scan(step, (left, first, begin), None, length=steps)
+    return best, jnp.concatenate([begin[None], losses])
+
+
+class Attack(NamedTuple):
+    """What an adversary leaves in `[G]`, 0 or 1, the loss under it, and those on the way `[R, steps + 1]`."""
+
+    left: np.ndarray
+    loss: float
+    paths: np.ndarray
 
 
 def attack(
@@ -74,8 +86,9 @@ def attack(
     kind: str,
     loss: str = "binary",
     steps: int = 8,
-) -> tuple[np.ndarray, float]:
-    """What an adversary leaves in, 0 or 1 `[G]`, and the loss in nats under it.
+    among: np.ndarray | None = None,
+) -> Attack:
+    """What an adversary leaves in of what is closed, and the loss in nats under it.
 
     Args:
       model: the whole one.
@@ -85,12 +98,14 @@ def attack(
       kind: `task`, `calibrated` or `kl`.
       loss: kind of task loss.
       steps: of each search.
+      among: bool `[G]`, what may be left in; None for all of it.
     """
     opened = jnp.asarray(gates, jnp.float32)
-    found = [
-        _climb(model, opened, batch, reference, jnp.asarray(u), kind=kind, loss=loss, steps=steps)
-        for u in begin
-    ]
-    losses = [float(worst) for _, worst in found]
-    worst = int(np.argmax(losses))
-    return np.asarray(found[worst][0]), losses[worst]
+    may = jnp.ones_like(opened) if among is None else jnp.asarray(among, jnp.float32)
+    climb = functools.partial(
+        _climb, model, opened, batch, reference, kind=kind, loss=loss, steps=steps
+    )
+    found = [climb(left=jnp.asarray(u, jnp.float32), among=may) for u in begin]
+    paths = np.stack([np.asarray(path) for _, path in found])
+    worst = int(np.argmax(paths.max(axis=1)))
+    return Attack(np.asarray(found[worst][0]), float(paths.max()), paths)

@@ -197,4 +197,4 @@ def worst_left(
     (pair,) = references(under.whole, rows, full=False, condition=under.name)
     begin = list(starts(under.whole.num_gates, 2)) if begin is None else begin
     kind = "calibrated" if problem.paired else "task"
-    return attack(under.whole, gates, *pair, begin, kind=kind, steps=steps)[0]
+    return attack(under.whole, gates, *pair, begin, kind=kind, steps=steps).left

@@ -159,9 +159,8 @@ class _Asked:
         if self._left is not None:  # the adversary goes on from where it was, and from everything
             kind = "task" if how["kind"] == "task" else "calibrated"
             begin = (self._left, np.ones_like(gates))
-            self._left, _ = attack(
-                run.model, gates, *run.few, begin, kind=kind, steps=_ATTACK_STEPS
-            )
+            attacked = attack(run.model, gates, *run.few, begin, kind=kind, steps=_ATTACK_STEPS)
+            self._left = attacked.left
             reference = reference._replace(left=jnp.asarray(self._left))
         return slopes(run.model, gates, batch, reference, **how)
 

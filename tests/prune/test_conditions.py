@@ -128,8 +128,8 @@ def test_an_adversary_breaks_a_fake_and_not_the_circuit():
 
     nothing = np.zeros(model.num_gates)
     assert loss(true, nothing) < loss(fake, nothing) < 0.15
-    left, against_fake = attack(model, fake, *pair, begin, kind="task", steps=6)
-    _, against_true = attack(model, true, *pair, begin, kind="task", steps=6)
+    left, against_fake, _ = attack(model, fake, *pair, begin, kind="task", steps=6)
+    _, against_true, _ = attack(model, true, *pair, begin, kind="task", steps=6)
     assert against_fake > 0.6
     assert against_true < 0.1
     assert set(np.unique(left)) <= {0.0, 1.0}
