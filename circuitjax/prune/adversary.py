@@ -69,7 +69,7 @@ def _climb(
 
 
 class Attack(NamedTuple):
-    """What an adversary leaves in `[G]`, 0 or 1, the loss under it, and those on the way `[R, steps + 1]`."""
+    """What is left in, 0 or 1 `[G]`, the loss under it, those on the way `[R, steps + 1]`; nats."""
 
     left: np.ndarray
     loss: float
