@@ -18,6 +18,7 @@ the nodes in a random ranking, the selection is given that ranking and a target 
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,7 @@ from experiments.bench_workloads import (
     make_config,
 )
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import LINES, tell_next
 
 flags.adopt_module_key_flags(bench_timing)
 flags.adopt_module_key_flags(bench_workloads)
@@ -222,6 +224,7 @@ def main(argv: list[str]) -> None:
         for measurement in _MEASUREMENTS.value:
             for line in _MEASURE[measurement](problem, arrays, circuit_size(workload)):
                 print_line(_device_memory(), **about, **which, **line)
+    tell_next(LINES, file=sys.stderr)
 
 
 if __name__ == "__main__":

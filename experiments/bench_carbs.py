@@ -12,6 +12,7 @@ differ in cost, also when each has spent what the thriftiest run spent in all. W
 is compared: the time that asking for a round takes once so many runs of a pruning study came back.
 """
 
+import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
@@ -21,6 +22,7 @@ from circuitjax.core.files import require_place, write_json
 from experiments.bench_functions import FUNCTIONS
 from experiments.bench_tuners import ROUND, TUNERS, run_one, seconds_of_asking, table
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import TABLE, counted, tell_next
 
 _FUNCTIONS = flags.DEFINE_multi_enum(
     "function", list(FUNCTIONS), list(FUNCTIONS), "Which functions."
@@ -76,18 +78,18 @@ def main(argv: list[str]) -> None:
         for seed in range(_SEEDS.value)
     ]
     with ProcessPoolExecutor(_PROCESSES.value) as pool:
-        runs = []
+        runs, done = [], counted(len(work))
         for run in pool.map(run_one, *zip(*work, strict=True)):
             runs.append(run)
             last = run["regret"][-1]
-            print(
+            done(
                 f"{run['function']}  {run['tuner']}  seed {run['seed']}  "
-                f"regret {'none' if last is None else f'{last:.3g}'}  {run['seconds']} s",
-                flush=True,
+                f"regret {'none' if last is None else f'{last:.3g}'}  {run['seconds']} s"
             )
     if _OUT.value:
         write_json(_OUT.value, {"evaluations": ROUND * _ROUNDS.value, "runs": runs})
-    print(f"\n{table(runs)}")
+    print(table(runs))
+    tell_next(TABLE, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ first call that compiles), `slots` of a pair (what goes through the model), and,
 """
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -22,6 +23,7 @@ from circuitjax.tasks.base import Task
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import LINES, tell_next
 from experiments.task_names import load_task
 
 flags.adopt_module_key_flags(bench_timing)
@@ -80,6 +82,7 @@ def main(argv: list[str]) -> None:
             line |= {} if alone is None else {"ratio": alone / seconds}
             alone = seconds
             print_line(None, **about, **line)
+    tell_next(LINES, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from experiments.bench_workloads import (
     reference_gradient,
 )
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import LINES, tell_next
 
 try:
     import torch
@@ -393,6 +394,7 @@ def main(argv: list[str]) -> None:
         for measurement in _MEASUREMENTS.value:
             for line in _MEASURE[measurement](bench):
                 print_line(_device_memory(device), **about, **which, **line)
+    tell_next(LINES, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ repeats after a warm-up, `cold` the first call with its compilation; peak memory
 """
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -26,6 +27,7 @@ from circuitjax.prune.train import Job, make_train_chunk, start_jobs
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import LINES, tell_next
 
 flags.adopt_module_key_flags(bench_timing)
 _NONZEROS = flags.DEFINE_integer("nonzeros", 10_000_000, "Weights that are not zero.")
@@ -115,6 +117,7 @@ def main(argv: list[str]) -> None:
     line = measured_line([t / _CHUNK.value for t in times], measurement="step", cold=cold)
     line |= {"nonzeros": _NONZEROS.value, "gates": gated.num_gates, "jobs": _JOBS.value}
     print_line(None if peak is None else peak / 2**20, **about, **line)
+    tell_next(LINES, file=sys.stderr)
 
 
 if __name__ == "__main__":

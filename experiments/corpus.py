@@ -11,7 +11,8 @@ import time
 from absl import flags
 
 from circuitjax.pretrain import bpe, corpus
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.progress import say, tell_next
 
 _OUT = flags.DEFINE_string("out", "corpus", "Folder to write.")
 _CODE = flags.DEFINE_float("code_megabytes", 40.0, "Real source, 10^6 characters.")
@@ -53,6 +54,7 @@ def _build() -> None:
     finished = corpus.finished_config(out)
     if finished == dataclasses.asdict(config):
         print(f"{out} is finished with this config; nothing to do")
+        _tell(out)
         return
     if finished is not None and not _OVERWRITE.value:
         raise ValueError(
@@ -61,13 +63,19 @@ def _build() -> None:
     began = time.monotonic()
 
     def report(line: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
+        say(f"[{time.monotonic() - began:6.1f} s] {line}")
 
     (out / "DONE").unlink(missing_ok=True)
     manifest = corpus.build(config, out, pathlib.Path(_DOWNLOADS.value), report, tokenizer)
     report(f"not one token: {manifest['not_one_token']}")
     (out / "DONE").touch()
-    report(f"finished: {out}")
+    print(f"{out}: finished in {time.monotonic() - began:.0f} s")
+    _tell(out)
+
+
+def _tell(out: pathlib.Path) -> None:
+    recipe = "experiments/recipes/tiny-python.json"
+    tell_next(command("pretrain", recipe=recipe, corpus=out, out="runs/pretrain/tiny-python"))
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ from circuitjax.report.rankings import draw_curves, rankings_table
 from circuitjax.run.search import pool_digest
 from circuitjax.tasks.base import Task
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import counted, say, tell_next
 from experiments.task_names import load_task
 
 _MODEL = flags.DEFINE_string(
@@ -128,7 +129,8 @@ def _kept(out: pathlib.Path, identity: Mapping[str, Any]) -> list[dict[str, Any]
 
 def _add(
     out: pathlib.Path, problem: Problem, search: Search, identity: Mapping[str, Any], name: str
-) -> None:
+) -> str:
+    """Adds a ranking to the directory; what it took."""
     out.mkdir(parents=True, exist_ok=True)
     started = time.process_time()
     ranked = _ranks(out, problem, search, name)
@@ -145,7 +147,7 @@ def _add(
     record = {"ranking": _known(name), "cpu_seconds": seconds, "peak_gib": peak, "curves": rows}
     record |= {"format": FORMAT, "identity": dict(identity)}
     write_json(out / f"{_known(name)}.json", seal(record))
-    print(f"{_known(name)}: {seconds:.0f} CPU seconds, peak {peak:.1f} GiB", flush=True)
+    return f"{_known(name)}: {seconds:.0f} CPU seconds, peak {peak:.1f} GiB"
 
 
 @exit_on_bad_input
@@ -193,9 +195,10 @@ def main(argv: list[str]) -> None:
     if asked:
         problem = prepare(model, task, search)
         nodes, edges = problem.whole.totals()
-        print(f"{model.name}: {edges} residual edges between {nodes} writers and readers' owners")
+        say(f"{model.name}: {edges} residual edges between {nodes} writers and readers' owners")
+        done = counted(len(asked))
         for name in asked:
-            _add(out, problem, search, identity, name)
+            done(_add(out, problem, search, identity, name))
     records = _kept(out, identity)
     if not records:
         raise ValueError(f"{out} holds no ranking yet: name some in --rankings")
@@ -204,6 +207,7 @@ def main(argv: list[str]) -> None:
     draw_curves(records, out / "faithfulness.png")
     print(text)
     print(f"at {', '.join(f'{fraction:.1%}' for fraction in FRACTIONS)} of all edges; in {out}")
+    tell_next(f"look at {out}/faithfulness.png; --rankings adds others to the table")
 
 
 if __name__ == "__main__":

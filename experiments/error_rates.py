@@ -7,6 +7,7 @@ where its null hypothesis holds by construction, and where it does not. Prints a
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
@@ -16,6 +17,7 @@ from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.report.table import markdown_table
 from circuitjax.zoo.planted.models import planted_models
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import TABLE, counted, tell_next
 
 _TRIALS = flags.DEFINE_integer("trials", 20, "Of every null hypothesis, per network.")
 _MODEL_SEEDS = flags.DEFINE_integer("model_seeds", 1, "Seeds the planted models are made from.")
@@ -44,12 +46,13 @@ def main(argv: list[str]) -> None:
         planted,
         trials=_TRIALS.value,
         seed=_SEED.value,
-        say=lambda line: print(line, flush=True),
+        say=counted(2 * len(planted)),
     )
     table = markdown_table(_COLUMNS, rates_table(rates)) + "\n"
     if _OUT.value:
         write_bytes(pathlib.Path(_OUT.value), table.encode())
     print(table, end="")
+    tell_next(TABLE, file=sys.stderr)
 
 
 if __name__ == "__main__":

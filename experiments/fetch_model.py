@@ -16,8 +16,9 @@ from absl import flags
 
 from circuitjax.importers.catalogue import CATALOGUE, fetch, model_cache
 from circuitjax.importers.gguf_file import import_gguf
-from experiments.command import command, exit_on_bad_input, run_main, tell_next
+from experiments.command import command, exit_on_bad_input, run_main
 from experiments.model_directory import describe, write_model
+from experiments.progress import tell_next
 
 _OUT = flags.DEFINE_string("out", None, "Model directory to write. Default: models/<name>.")
 _CACHE = flags.DEFINE_string("cache", None, f"Folder of downloads. Default: {model_cache()}.")

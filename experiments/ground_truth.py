@@ -12,6 +12,7 @@ open.
 """
 
 import pathlib
+import sys
 
 import numpy as np
 from absl import flags
@@ -26,6 +27,7 @@ from circuitjax.importers.tracr import TracrProgram, load_tracr
 from circuitjax.report.table import markdown_table
 from circuitjax.zoo.planted.models import planted_models
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import TABLE, counted, tell_next
 
 _PROGRAMS = flags.DEFINE_list(
     "programs",
@@ -144,10 +146,13 @@ def main(argv: list[str]) -> None:
     seeds = range(_SEEDS.value)
     programs = _programs()
     rows = []
+    planted_cells = len(planted_models()) * len(_GRAINS.value) * max(len(_ABLATIONS.value), 1)
+    program_cells = len(programs) * len(_PROGRAM_GRAINS.value) * len(_PROGRAM_ABLATIONS.value)
+    done = counted(_PLANTED.value * planted_cells + program_cells)
 
     def keep(found: Recovery) -> None:
         rows.append(_row(found))
-        print("  ".join(str(cell) for cell in rows[-1]), flush=True)
+        done("  ".join(str(cell) for cell in rows[-1]))
 
     if _PLANTED.value:
         for build in planted_models():
@@ -161,9 +166,10 @@ def main(argv: list[str]) -> None:
             for ablation in _PROGRAM_ABLATIONS.value:
                 keep(recover_program(program, ablation, seeds, grain=grain))
     table = markdown_table(_COLUMNS, rows)
-    print(f"\n{table}")
+    print(table)
     if _OUT.value:
         write_bytes(_OUT.value, f"{table}\n".encode())
+    tell_next(TABLE, file=sys.stderr)
 
 
 if __name__ == "__main__":

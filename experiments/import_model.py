@@ -23,8 +23,9 @@ from circuitjax.importers.openai import import_openai
 from circuitjax.importers.snapshot import import_snapshot
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.record import Model
-from experiments.command import command, exit_on_bad_input, run_main, tell_next
+from experiments.command import command, exit_on_bad_input, run_main
 from experiments.model_directory import describe, write_model
+from experiments.progress import tell_next
 
 _FROM = flags.DEFINE_enum(
     "from", None, ["snapshot", "gguf", "gpt2", "openai", "tracr"], "Kind.", required=True

@@ -21,7 +21,8 @@ from circuitjax.model.record import Model
 from circuitjax.pretrain.folder import text_files, text_rows
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.translate import rows_for
-from experiments.command import command, exit_on_bad_input, run_main, tell_next
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.progress import tell_next
 
 _MODEL = flags.DEFINE_string("model", None, "Path of a model directory.", required=True)
 _CORPUS = flags.DEFINE_string(

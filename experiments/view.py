@@ -32,7 +32,8 @@ from circuitjax.tasks import jsonl
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.tokenizer import Tokenizer
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.progress import tell_next
 from experiments.task_names import model_of
 
 _RUN = flags.DEFINE_string("run", None, "Directory of a run or of a circuit.", required=True)
@@ -136,6 +137,7 @@ def main(argv: list[str]) -> None:
         groups=groups,
     )
     print(f"{out} ({page.save(out)} bytes): open it in a browser")
+    tell_next(command("audit", circuit=_RUN.value, task=_TASK.value, model=_MODEL.value))
 
 
 if __name__ == "__main__":

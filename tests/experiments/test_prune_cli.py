@@ -2,14 +2,12 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import pytest
 
 from circuitjax.tasks import suite
 from circuitjax.tasks.english import suite as english
-from tests.experiments.drive import ROOT, drive
+from tests.experiments.drive import drive
 from tests.prune.planted import LETTERS, planted_model
 
 ROW = {"positive_completion": "x", "negative_completion": "y"}
@@ -123,22 +121,3 @@ def test_the_tasks_are_listed(outcomes):
         *suite.names(),
         *english.names(),
     ]
-
-
-def test_help_names_the_flags():
-    done = subprocess.run(
-        [sys.executable, "-m", "experiments.prune", "--help"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
-    for word in (
-        "Finds the circuit of a task",
-        "--task",
-        "--target_loss",
-        "--list_tasks",
-        "--grain",
-        "--init",
-        "refused: tie_qk",
-    ):
-        assert word in done.stdout
