@@ -4,7 +4,6 @@ import dataclasses
 import pathlib
 
 import numpy as np
-import pytest
 
 from circuitjax.importers.openai import import_openai
 from circuitjax.importers.snapshot import import_snapshot
