@@ -52,6 +52,7 @@ from experiments.bench_workloads import (
     make_config,
 )
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_numbers
 from experiments.progress import LINES, tell_next
 
 flags.adopt_module_key_flags(bench_timing)
@@ -204,8 +205,7 @@ def _device_memory() -> float | None:
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
-    if _CHUNK.value < 2:
-        raise ValueError(f"--chunk={_CHUNK.value} is too short: at least 2 steps")
+    check_numbers(_CHUNK, least=2)
     asked = chosen(tuple(_MEASURE), _MEASUREMENTS.value)
     about = {
         "framework": "jax",

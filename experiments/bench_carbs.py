@@ -18,10 +18,11 @@ from concurrent.futures import ProcessPoolExecutor
 import numpy as np
 from absl import flags
 
-from circuitjax.core.files import require_place, write_json
+from circuitjax.core.files import cut, require_place, write_json
 from experiments.bench_functions import FUNCTIONS
 from experiments.bench_tuners import ROUND, TUNERS, run_one, seconds_of_asking, table
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers
 from experiments.progress import TABLE, counted, tell_next
 
 _FUNCTIONS = flags.DEFINE_multi_enum(
@@ -37,20 +38,21 @@ _OUT = flags.DEFINE_string(
 _ASK_AFTER = flags.DEFINE_list(
     "ask_after", None, f"Observations after which the time of asking for {ROUND} is printed."
 )
+_MOST_RUNS = 100_000  # its process would not fit into memory
 
 
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
-    for flag in (_SEEDS, _ROUNDS, _PROCESSES):
-        if flag.value < 1:
-            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
+    check_numbers(_SEEDS, _ROUNDS)
+    check_numbers(_PROCESSES, most=MOST_JOBS)
     if _OUT.value:
         require_place(_OUT.value)
     if _ASK_AFTER.value is not None:
-        if not all(text.isdecimal() for text in _ASK_AFTER.value):
+        asked = _ASK_AFTER.value
+        if not asked or not all(t.isdecimal() and int(t) <= _MOST_RUNS for t in asked):
             raise ValueError(
-                f"--ask_after={','.join(_ASK_AFTER.value)} must be whole numbers from 0"
+                f"--ask_after={cut(','.join(asked))} must be whole numbers from 0 to {_MOST_RUNS}"
             )
         for count in map(int, _ASK_AFTER.value):
             took = [seconds_of_asking(count, seed) for seed in range(_SEEDS.value)]
@@ -58,6 +60,7 @@ def main(argv: list[str]) -> None:
                 f"asking for {ROUND} after {count}: median {np.median(took):.2f} s "
                 f"({min(took):.2f} to {max(took):.2f}, {len(took)} seeds)"
             )
+        tell_next(TABLE, file=sys.stderr)
         return
     if any(name.startswith("Optuna") for name in _TUNERS.value):
         try:

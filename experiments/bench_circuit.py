@@ -28,6 +28,7 @@ from circuitjax.prune.provenance import data_of
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, print_line, timed
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_numbers
 from experiments.progress import LINES, tell_next
 from experiments.task_names import load_task, task_of
 
@@ -80,8 +81,7 @@ def _ways(view: View, problem: Problem) -> dict[str, Callable[[], Any]]:
 def main(argv: list[str]) -> None:
     del argv
     check_repeats()
-    if _PAIRS.value < 1:
-        raise ValueError(f"--pairs={_PAIRS.value} must be at least 1")
+    check_numbers(_PAIRS)
     circuits = _read()
     keep_freed_memory()
     about = {"version": jax.__version__, "device": jax.local_devices()[0].device_kind}

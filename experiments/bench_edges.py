@@ -41,6 +41,7 @@ from circuitjax.prune.train import Job, MaskState, make_train_chunk
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_names, check_numbers
 from experiments.progress import LINES, tell_next
 
 SIZES: Mapping[str, TransformerConfig] = MappingProxyType(
@@ -166,16 +167,12 @@ _MEASURE = MappingProxyType(
 def main(argv: list[str]) -> None:
     del argv
     check_repeats()
-    for number in (_CHUNK, _STEPS):
-        if number.value < 1:
-            raise ValueError(f"--{number.name}={number.value} must be at least 1")
+    check_numbers(_CHUNK, _STEPS)
     for flag, values, known in (
         ("sizes", _SIZES.value, SIZES),
         ("measurements", _MEASUREMENTS.value, _MEASURE),
     ):
-        for value in values:
-            if value not in known:
-                raise ValueError(f"--{flag} holds {value!r}; choose from {', '.join(known)}")
+        check_names(flag, values, known)
     about = {
         "framework": "jax",
         "version": jax.__version__,

@@ -18,6 +18,7 @@ from circuitjax.run.directory import STUDY
 from circuitjax.run.observations import read_rounds
 from circuitjax.tune.space import Space
 from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import check_seed
 from experiments.progress import tell_next
 
 _SUITE = flags.DEFINE_string(
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> None:
     del argv
     if _SUITE.value is None:
         raise ValueError("--suite is missing: name the directory of a tuned suite")
+    check_seed(_SEED)
     files = sorted(pathlib.Path(_SUITE.value).rglob("observations.jsonl"))
     if not files:
         raise ValueError(f"--suite={_SUITE.value} holds no study: run experiments.suite --rounds=3")

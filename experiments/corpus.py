@@ -10,8 +10,10 @@ import time
 
 from absl import flags
 
+from circuitjax.core.files import require_place
 from circuitjax.pretrain import bpe, corpus
 from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import check_seed
 from experiments.progress import say, tell_next
 
 _OUT = flags.DEFINE_string("out", "corpus", "Folder to write.")
@@ -38,6 +40,7 @@ def main(argv: list[str]) -> None:
 
 
 def _build() -> None:
+    check_seed(_SEED)
     tokenizer = bpe.load(_TOKENIZER.value) if _TOKENIZER.value else None
     used = (
         hashlib.sha256(pathlib.Path(_TOKENIZER.value).read_bytes()).hexdigest() if tokenizer else ""
@@ -49,8 +52,8 @@ def _build() -> None:
         tokenizer_sha256=used,
     )
     out = pathlib.Path(_OUT.value)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out={out} is a file: name a folder")
+    for place in (out, _DOWNLOADS.value):
+        require_place(place, folder=True)
     finished = corpus.finished_config(out)
     if finished == dataclasses.asdict(config):
         print(f"{out} is finished with this config; nothing to do")

@@ -27,6 +27,7 @@ from circuitjax.core.files import read_object, require_place, write_bytes, write
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.core.records import open_sealed, seal
 from circuitjax.export.benchmark_file import read_scores, scores_graph
+from circuitjax.model.config import TransformerConfig
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
 from circuitjax.prune.candidates import rank_jobs
 from circuitjax.prune.config import SYNONYMS
@@ -39,6 +40,7 @@ from circuitjax.report.rankings import draw_curves, rankings_table
 from circuitjax.run.search import pool_digest
 from circuitjax.tasks.base import Task
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers, check_seed
 from experiments.progress import counted, say, tell_next
 from experiments.task_names import load_task
 
@@ -86,10 +88,18 @@ def _learned(problem: Problem, search: Search) -> np.ndarray:
     return rank_jobs(problem, search, jobs, state)[0].ranks
 
 
+def _scores(name: str, config: TransformerConfig) -> np.ndarray:
+    """Scores `[E]` of a file; ValueError, which names it, if it holds none."""
+    try:
+        return read_scores(read_object(name), config)[0]
+    except ValueError as error:
+        raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from None
+
+
 def _gains(problem: Problem, name: str) -> np.ndarray:
     """Scores `[E]` by gradients, or of a file."""
     if name.endswith(".json"):
-        return read_scores(read_object(name), problem.model.config)[0]
+        return _scores(name, problem.model.config)
     canonical = SYNONYMS.get(name, name)
     points = None if ATTRIBUTIONS[canonical].points == 1 else _POINTS.value
     return gains(problem, problem.train, canonical, points=points, of=_OF.value)
@@ -158,9 +168,10 @@ def main(argv: list[str]) -> None:
     asked = [name for name in _RANKINGS.value if name]
     for name in asked:
         _known(name)
-    for flag in (_TRAIN, _TEST, _POINTS, _STEPS, _BATCH):
-        if flag.value < 1:
-            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
+    check_numbers(_TRAIN, _TEST, _STEPS, _BATCH)
+    check_numbers(_POINTS, most=MOST_JOBS)
+    check_seed(_SEED)
+    check_numbers(_SPARSITY, least=0, most=1)
     model, task = load_task(_TASK.value, _MODEL.value)
     place = f"runs/edge_rankings/{pathlib.Path(model.name).name}/{task.name}"
     out = pathlib.Path(_OUT.value or place)
@@ -186,7 +197,7 @@ def main(argv: list[str]) -> None:
     _kept(out, identity)  # refuses, before any work
     for name in asked:
         if name.endswith(".json"):
-            read_scores(read_object(name), model.config)
+            _scores(name, model.config)
             continue
         ranking = "learned" if name == "learned" else SYNONYMS.get(name, name)
         choices = dataclasses.replace(search.choices, ranking=ranking)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.report.table import markdown_table
 from circuitjax.zoo.planted.models import planted_models
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers, check_seed
 from experiments.progress import TABLE, counted, tell_next
 
 _TRIALS = flags.DEFINE_integer("trials", 20, "Of every null hypothesis, per network.")
@@ -30,13 +31,9 @@ _COLUMNS = ("test", "situation", "rate of", "trials", "rejected", "rate", "95% i
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
-    for name, value, least in (
-        ("trials", _TRIALS.value, 1),
-        ("model_seeds", _MODEL_SEEDS.value, 1),
-        ("seed", _SEED.value, 0),
-    ):
-        if value < least:
-            raise ValueError(f"--{name} is {value}; it must be at least {least}")
+    check_numbers(_TRIALS)
+    check_numbers(_MODEL_SEEDS, most=MOST_JOBS)
+    check_seed(_SEED)
     if _OUT.value:
         require_place(_OUT.value)
     keep_freed_memory()

@@ -14,6 +14,7 @@ from typing import Any
 
 from absl import flags
 
+from circuitjax.core.files import require_place
 from circuitjax.report.suite_report import Parts, parts_of, write_report
 from circuitjax.report.suite_table import CELL
 from circuitjax.run.suite import read_cell
@@ -48,6 +49,7 @@ def main(argv: list[str]) -> None:
         raise ValueError("--suites is missing: name at least one directory of a suite")
     if (out / "suite.json").exists():
         raise ValueError(f"{out} is a suite: choose another --out")
+    require_place(out, folder=True)
     read = [_read(pathlib.Path(name)) for name in _SUITES.value]
     rows = list(itertools.chain(*(mine for mine, _ in read)))
     if not rows:

@@ -18,6 +18,7 @@ import pathlib
 
 from absl import flags
 
+from circuitjax.core.files import require_place
 from circuitjax.importers.gguf_file import import_gguf
 from circuitjax.importers.openai import import_openai
 from circuitjax.importers.snapshot import import_snapshot
@@ -58,6 +59,8 @@ def main(argv: list[str]) -> None:
     del argv
     if _NAME.value is not None and not _NAME.value.strip():
         raise ValueError("--name is empty: leave it out or name the model")
+    if _OUT.value is not None:
+        require_place(_OUT.value, folder=True)
     model = _read()
     shown = _OUT.value or f"models/{pathlib.Path(model.name).name}"
     written = write_model(model, pathlib.Path(shown).absolute())

@@ -28,6 +28,7 @@ from circuitjax.run.directory import versions
 from circuitjax.tasks.suite import TASKS
 from circuitjax.zoo.storage import pack
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_numbers
 from experiments.progress import counted, say, tell_next
 
 _RUN = flags.DEFINE_string("run", None, "Folder written by experiments.pretrain.", required=True)
@@ -58,10 +59,7 @@ def _read_run(root: pathlib.Path) -> tuple[PretrainConfig, dict, int, list[dict]
 def main(argv: list[str]) -> None:
     del argv
     root = pathlib.Path(_RUN.value)
-    if _MEAN_TOKENS.value < MIN_TOKENS:
-        raise ValueError(
-            f"--mean_tokens={_MEAN_TOKENS.value} is too few; give at least {MIN_TOKENS}"
-        )
+    check_numbers(_MEAN_TOKENS, least=MIN_TOKENS)
     require_place(_OUT.value, folder=True)
     config, params, step, history = _read_run(root)
     corpus = Corpus.open(_CORPUS.value)

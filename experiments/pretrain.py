@@ -12,12 +12,13 @@ import pathlib
 from absl import flags
 
 from circuitjax.core.checkpoints import save_arrays
-from circuitjax.core.files import read_object
+from circuitjax.core.files import read_object, require_place
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.pretrain.config import PretrainConfig
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.train import train
 from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import check_numbers, check_seed
 from experiments.progress import bar, tell_next
 
 _RECIPE = flags.DEFINE_string("recipe", None, "JSON file of a PretrainConfig.", required=True)
@@ -32,12 +33,18 @@ def _read_recipe(path: str) -> PretrainConfig:
     for name, value in (("steps", _STEPS.value), ("seed", _SEED.value)):
         if value is not None:
             fields[name] = value
-    return PretrainConfig.from_dict(fields)
+    try:
+        return PretrainConfig.from_dict(fields)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
+    check_numbers(_STEPS)
+    check_seed(_SEED)
+    require_place(_OUT.value, folder=True)
     keep_freed_memory()
     config = _read_recipe(_RECIPE.value)
     corpus = Corpus.open(_CORPUS.value)

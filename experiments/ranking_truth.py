@@ -17,6 +17,7 @@ from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.report.table import markdown_table
 from circuitjax.zoo.planted.models import planted_models
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_numbers, check_seed
 from experiments.progress import TABLE, counted, tell_next
 
 _MODELS = flags.DEFINE_integer("models", 100, "How many of the planted models, at most.")
@@ -32,12 +33,8 @@ def main(argv: list[str]) -> None:
     del argv
     keep_freed_memory()
     cache_compilations()
-    for flag in (_MODELS, _PAIRS):
-        if flag.value < 1:
-            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
-    for flag in (_MODEL_SEED, _SEED):
-        if not 0 <= flag.value < 2**32:
-            raise ValueError(f"--{flag.name}={flag.value} must be in [0, 2^32)")
+    check_numbers(_MODELS, _PAIRS)
+    check_seed(_MODEL_SEED, _SEED)
     if _OUT.value:
         require_place(_OUT.value)
     rows = []

@@ -31,6 +31,7 @@ from circuitjax.tasks import suite as tasks
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
 from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers
 from experiments.progress import bar, say, tell_next
 from experiments.pruning_flags import chosen_values, refuse_hypers
 from experiments.suite_cells import Plan, Tuning
@@ -99,6 +100,8 @@ def _plan() -> Plan:
         for flag in (_ROUND_SIZE, _SEARCH_PAIRS, _CENTRE):
             if flag.present:
                 raise ValueError(f"--{flag.name} has no meaning without --rounds: leave it out")
+    check_numbers(_ROUNDS, _SEARCH_PAIRS)
+    check_numbers(_ROUND_SIZE, most=MOST_JOBS)
     targets: list[float | None] = _several(_TARGETS.value, "targets", "target_loss", float)
     tuning = None
     if _ROUNDS.value is not None:

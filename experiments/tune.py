@@ -22,6 +22,7 @@ from circuitjax.run.winner import tune
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
 from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers, check_seed
 from experiments.progress import bar, say, tell_next
 from experiments.task_names import load_task
 
@@ -51,9 +52,9 @@ _CENTRE = flags.DEFINE_enum(
 
 def _study() -> Study:
     jobs = flags.FLAGS["num_jobs"].value
-    for name, value in (("fresh_seeds", _FRESH.value), ("num_jobs", jobs)):
-        if value is not None and not 1 <= value <= pruning_flags.MOST_JOBS:
-            raise ValueError(f"--{name}={value} must be in [1, {pruning_flags.MOST_JOBS}]")
+    check_numbers(_FRESH, flags.FLAGS["num_jobs"], most=MOST_JOBS)
+    check_numbers(_ROUNDS, _SEARCH_PAIRS)
+    check_seed(flags.FLAGS["seed"])
     if flags.FLAGS["num_seeds"].present:
         raise ValueError("--num_seeds has no meaning in a study: give --fresh_seeds instead")
     pruning_flags.refuse_hypers("in a study, which tunes it", jobs=False)

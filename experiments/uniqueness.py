@@ -39,6 +39,7 @@ from circuitjax.run.search import pool_digest
 from circuitjax.zoo.planted.redundant import redundant_models
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_seed
 from experiments.progress import say, tell_next
 from experiments.task_names import load_task
 
@@ -191,6 +192,7 @@ def main(argv: list[str]) -> None:
     del argv
     if not 1 <= _COUNT.value <= MOST:
         raise ValueError(f"--num_circuits={_COUNT.value} must be from 1 to {MOST}")
+    check_seed(flags.FLAGS["seed"])
     asked = _asked()
     facts = asked.facts
     place = pathlib.Path(facts["model"]).name
