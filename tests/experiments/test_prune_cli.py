@@ -35,7 +35,7 @@ BAD = {
     "cold": (["--task=%s/good.jsonl", "--heaviside_temp=0"], "heaviside_temp is 0"),
     "no seeds": (["--task=%s/good.jsonl", "--num_seeds=0"], "--num_seeds=0"),
     "seed": (["--task=%s/good.jsonl", "--seed=-1"], "--seed=-1"),
-    "huge seed": (["--task=%s/good.jsonl", "--seed=4294967296"], "seed is 4294967296"),
+    "huge seed": (["--task=%s/good.jsonl", "--seed=4294967296"], "--seed=4294967296 must be below"),
     "no file": (["--task=%s/none.jsonl"], "cannot read the task"),
     "bad lines": (["--task=%s/bad.jsonl"], "2 bad lines: line 2: not JSON"),
     "too few": (["--task=%s/few.jsonl"], "fell into this split): give more pairs"),
