@@ -25,7 +25,8 @@ from circuitjax.report.audit_text import check_lines
 from circuitjax.run.audit import run_audit
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from experiments.command import command, exit_on_bad_input, run_main, tell_next
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.progress import say, tell_next
 from experiments.task_names import load_task, task_of
 
 _D = AuditConfig()
@@ -182,7 +183,7 @@ def main(argv: list[str]) -> None:
         hyper=_hyper(circuit),
         start=None if _START.value is None else load_circuit(_START.value),
         overwrite=_OVERWRITE.value,
-        say=lambda line: print(line, flush=True),
+        say=say,
     )
     print(f"{figures.task} on {figures.model}: {figures.nodes} nodes, {figures.edges} edges")
     print(check_lines(figures.checks))

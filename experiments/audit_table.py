@@ -7,6 +7,7 @@ Markdown file.
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
@@ -19,6 +20,7 @@ from circuitjax.report.audit_table import (
     read_audits,
 )
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import tell_next
 
 _AUDITS = flags.DEFINE_string("audits", "runs/audit", "Directory with audits below it.")
 _OUT = flags.DEFINE_string("out", None, "Markdown file.")
@@ -47,6 +49,7 @@ def main(argv: list[str]) -> None:
     if _OUT.value:
         write_bytes(pathlib.Path(_OUT.value), text.encode())
     print(text, end="")
+    tell_next("docs/how-to/read-an-audit.md says what each check means", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ the nodes in a random ranking, the selection is given that ranking and a target 
 """
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,8 @@ from experiments.bench_workloads import (
     make_config,
 )
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_numbers
+from experiments.progress import LINES, tell_next
 
 flags.adopt_module_key_flags(bench_timing)
 flags.adopt_module_key_flags(bench_workloads)
@@ -202,8 +205,7 @@ def _device_memory() -> float | None:
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
-    if _CHUNK.value < 2:
-        raise ValueError(f"--chunk={_CHUNK.value} is too short: at least 2 steps")
+    check_numbers(_CHUNK, least=2)
     asked = chosen(tuple(_MEASURE), _MEASUREMENTS.value)
     about = {
         "framework": "jax",
@@ -222,6 +224,7 @@ def main(argv: list[str]) -> None:
         for measurement in _MEASUREMENTS.value:
             for line in _MEASURE[measurement](problem, arrays, circuit_size(workload)):
                 print_line(_device_memory(), **about, **which, **line)
+    tell_next(LINES, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -12,15 +12,18 @@ differ in cost, also when each has spent what the thriftiest run spent in all. W
 is compared: the time that asking for a round takes once so many runs of a pruning study came back.
 """
 
+import sys
 from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 from absl import flags
 
-from circuitjax.core.files import require_place, write_json
+from circuitjax.core.files import cut, require_place, write_json
 from experiments.bench_functions import FUNCTIONS
 from experiments.bench_tuners import ROUND, TUNERS, run_one, seconds_of_asking, table
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers
+from experiments.progress import TABLE, counted, tell_next
 
 _FUNCTIONS = flags.DEFINE_multi_enum(
     "function", list(FUNCTIONS), list(FUNCTIONS), "Which functions."
@@ -35,20 +38,21 @@ _OUT = flags.DEFINE_string(
 _ASK_AFTER = flags.DEFINE_list(
     "ask_after", None, f"Observations after which the time of asking for {ROUND} is printed."
 )
+_MOST_RUNS = 100_000  # its process would not fit into memory
 
 
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
-    for flag in (_SEEDS, _ROUNDS, _PROCESSES):
-        if flag.value < 1:
-            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
+    check_numbers(_SEEDS, _ROUNDS)
+    check_numbers(_PROCESSES, most=MOST_JOBS)
     if _OUT.value:
         require_place(_OUT.value)
     if _ASK_AFTER.value is not None:
-        if not all(text.isdecimal() for text in _ASK_AFTER.value):
+        asked = _ASK_AFTER.value
+        if not asked or not all(t.isdecimal() and int(t) <= _MOST_RUNS for t in asked):
             raise ValueError(
-                f"--ask_after={','.join(_ASK_AFTER.value)} must be whole numbers from 0"
+                f"--ask_after={cut(','.join(asked))} must be whole numbers from 0 to {_MOST_RUNS}"
             )
         for count in map(int, _ASK_AFTER.value):
             took = [seconds_of_asking(count, seed) for seed in range(_SEEDS.value)]
@@ -56,6 +60,7 @@ def main(argv: list[str]) -> None:
                 f"asking for {ROUND} after {count}: median {np.median(took):.2f} s "
                 f"({min(took):.2f} to {max(took):.2f}, {len(took)} seeds)"
             )
+        tell_next(TABLE, file=sys.stderr)
         return
     if any(name.startswith("Optuna") for name in _TUNERS.value):
         try:
@@ -76,18 +81,18 @@ def main(argv: list[str]) -> None:
         for seed in range(_SEEDS.value)
     ]
     with ProcessPoolExecutor(_PROCESSES.value) as pool:
-        runs = []
+        runs, done = [], counted(len(work))
         for run in pool.map(run_one, *zip(*work, strict=True)):
             runs.append(run)
             last = run["regret"][-1]
-            print(
+            done(
                 f"{run['function']}  {run['tuner']}  seed {run['seed']}  "
-                f"regret {'none' if last is None else f'{last:.3g}'}  {run['seconds']} s",
-                flush=True,
+                f"regret {'none' if last is None else f'{last:.3g}'}  {run['seconds']} s"
             )
     if _OUT.value:
         write_json(_OUT.value, {"evaluations": ROUND * _ROUNDS.value, "runs": runs})
-    print(f"\n{table(runs)}")
+    print(table(runs))
+    tell_next(TABLE, file=sys.stderr)
 
 
 if __name__ == "__main__":

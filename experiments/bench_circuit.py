@@ -9,6 +9,7 @@ knock-outs and the steps of polish are such runs, thousands of them.
 """
 
 import functools
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,8 @@ from circuitjax.prune.provenance import data_of
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, print_line, timed
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_numbers
+from experiments.progress import LINES, tell_next
 from experiments.task_names import load_task, task_of
 
 flags.adopt_module_key_flags(bench_timing)
@@ -78,8 +81,7 @@ def _ways(view: View, problem: Problem) -> dict[str, Callable[[], Any]]:
 def main(argv: list[str]) -> None:
     del argv
     check_repeats()
-    if _PAIRS.value < 1:
-        raise ValueError(f"--pairs={_PAIRS.value} must be at least 1")
+    check_numbers(_PAIRS)
     circuits = _read()
     keep_freed_memory()
     about = {"version": jax.__version__, "device": jax.local_devices()[0].device_kind}
@@ -96,6 +98,7 @@ def main(argv: list[str]) -> None:
                 "apart": float(np.max(np.abs(found - known))),
             }
             print_line(None, **about, nodes=circuit.num_nodes, pairs=_PAIRS.value, **line)
+    tell_next(LINES, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ compilation; peak memory is that of the process so far.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +41,8 @@ from circuitjax.prune.train import Job, MaskState, make_train_chunk
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_names, check_numbers
+from experiments.progress import LINES, tell_next
 
 SIZES: Mapping[str, TransformerConfig] = MappingProxyType(
     {
@@ -164,16 +167,12 @@ _MEASURE = MappingProxyType(
 def main(argv: list[str]) -> None:
     del argv
     check_repeats()
-    for number in (_CHUNK, _STEPS):
-        if number.value < 1:
-            raise ValueError(f"--{number.name}={number.value} must be at least 1")
+    check_numbers(_CHUNK, _STEPS)
     for flag, values, known in (
         ("sizes", _SIZES.value, SIZES),
         ("measurements", _MEASUREMENTS.value, _MEASURE),
     ):
-        for value in values:
-            if value not in known:
-                raise ValueError(f"--{flag} holds {value!r}; choose from {', '.join(known)}")
+        check_names(flag, values, known)
     about = {
         "framework": "jax",
         "version": jax.__version__,
@@ -191,6 +190,7 @@ def main(argv: list[str]) -> None:
                 peak = stats.get("peak_bytes_in_use")
                 device = None if peak is None else peak / 2**20
                 print_line(device, **about, size=name, edges=edges, **line)
+    tell_next(LINES, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ first call that compiles), `slots` of a pair (what goes through the model), and,
 """
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -22,6 +23,8 @@ from circuitjax.tasks.base import Task
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers
+from experiments.progress import LINES, tell_next
 from experiments.task_names import load_task
 
 flags.adopt_module_key_flags(bench_timing)
@@ -55,9 +58,8 @@ def _time(problem: Problem, search: Search) -> tuple[list[float], float, float]:
 def main(argv: list[str]) -> None:
     del argv
     check_repeats()
-    for flag in (_BATCH, _JOBS, _CHUNK):
-        if flag.value < 1:
-            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
+    check_numbers(_BATCH, _CHUNK)
+    check_numbers(_JOBS, most=MOST_JOBS)
     about = {
         "version": jax.__version__,
         "device": jax.local_devices()[0].device_kind,
@@ -80,6 +82,7 @@ def main(argv: list[str]) -> None:
             line |= {} if alone is None else {"ratio": alone / seconds}
             alone = seconds
             print_line(None, **about, **line)
+    tell_next(LINES, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -10,15 +10,16 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from experiments.limits import check_numbers
+
 __all__ = ["check_repeats", "measured_line", "peak_memory", "print_line", "timed"]
 
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Repetitions after a warm-up, at least 5.")
 
 
 def check_repeats() -> None:
-    """Raises ValueError if --repeats is too few."""
-    if _REPEATS.value < 5:
-        raise ValueError(f"--repeats={_REPEATS.value} is too few for a median: at least 5")
+    """Raises ValueError if --repeats is too few for a median."""
+    check_numbers(_REPEATS, least=5)
 
 
 def measured_line(times: list[float], **fields: object) -> dict[str, object]:

@@ -37,6 +37,7 @@ from experiments.bench_workloads import (
     reference_gradient,
 )
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import LINES, tell_next
 
 try:
     import torch
@@ -45,9 +46,9 @@ except ImportError:
     print("error: this comparison needs PyTorch: pip install torch", file=sys.stderr)
     sys.exit(2)
 
-_ALL = ["step", "select", "calibrate"]
 flags.adopt_module_key_flags(bench_timing)
 flags.adopt_module_key_flags(bench_workloads)
+_ALL = ["step", "select", "calibrate"]
 _MEASUREMENTS = flags.DEFINE_list("measurements", _ALL, "Which of the three.")
 _DEVICE = flags.DEFINE_string("device", None, "cpu or cuda; default: cuda where there is one.")
 _ONEDNN = flags.DEFINE_bool(
@@ -367,7 +368,6 @@ def _device_memory(device: str) -> float | None:
 
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
-    """Prints the JSON lines."""
     del argv
     asked = chosen(tuple(_MEASURE), _MEASUREMENTS.value)
     torch.set_num_threads(os.cpu_count() or 1)
@@ -393,6 +393,7 @@ def main(argv: list[str]) -> None:
         for measurement in _MEASUREMENTS.value:
             for line in _MEASURE[measurement](bench):
                 print_line(_device_memory(device), **about, **which, **line)
+    tell_next(LINES, file=sys.stderr)
 
 
 if __name__ == "__main__":

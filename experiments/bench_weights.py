@@ -8,6 +8,7 @@ repeats after a warm-up, `cold` the first call with its compilation; peak memory
 """
 
 import dataclasses
+import sys
 
 import jax
 import numpy as np
@@ -26,6 +27,8 @@ from circuitjax.prune.train import Job, make_train_chunk, start_jobs
 from experiments import bench_timing
 from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers
+from experiments.progress import LINES, tell_next
 
 flags.adopt_module_key_flags(bench_timing)
 _NONZEROS = flags.DEFINE_integer("nonzeros", 10_000_000, "Weights that are not zero.")
@@ -77,9 +80,9 @@ def build(config: TransformerConfig, nonzeros: int) -> WeightGates:
 def main(argv: list[str]) -> None:
     del argv
     check_repeats()
-    for flag in (_JOBS, _CHUNK, _LAYERS):
-        if flag.value < 1:
-            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
+    check_numbers(_CHUNK, _NONZEROS)
+    check_numbers(_JOBS, _LAYERS, most=MOST_JOBS)
+    check_numbers(_WIDTH, least=64, most=2**16)
     if _WIDTH.value < 64 or _WIDTH.value % 64:
         raise ValueError(f"--d_model={_WIDTH.value} must be a multiple of 64")
     width = _WIDTH.value
@@ -115,6 +118,7 @@ def main(argv: list[str]) -> None:
     line = measured_line([t / _CHUNK.value for t in times], measurement="step", cold=cold)
     line |= {"nonzeros": _NONZEROS.value, "gates": gated.num_gates, "jobs": _JOBS.value}
     print_line(None if peak is None else peak / 2**20, **about, **line)
+    tell_next(LINES, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from absl import flags
 
 from circuitjax.model.config import SITES, TransformerConfig
 from experiments.bench_timing import check_repeats
+from experiments.limits import check_names
 
 __all__ = [
     "LABELLED_BY",
@@ -250,8 +251,6 @@ def chosen(measurable: Sequence[str], measurements: Sequence[str]) -> Iterator[t
         ("measurements", measurements, measurable),
         ("abs_top_k", _TOP_K.value, ("off", "on")),
     ):
-        for value in values:
-            if value not in known:
-                raise ValueError(f"--{flag} holds {value!r}; choose from {', '.join(known)}")
+        check_names(flag, values, known)
     check_repeats()
     return itertools.product(_WORKLOADS.value, (top_k == "on" for top_k in _TOP_K.value))

@@ -25,8 +25,9 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from circuitjax.core.host import NoDeviceError, check_device, check_settings
+from experiments.help import help_text, own_flags, wanted
 
-__all__ = ["CODES", "command", "exit_on_bad_input", "explain", "run_main", "tell_next"]
+__all__ = ["CODES", "command", "exit_on_bad_input", "explain", "parse_flags", "run_main"]
 
 CODES = {"done": 0, "gave out": 1, "bad input": 2, "Ctrl-C": 130, "SIGTERM": 143, "pipe": 141}
 _LONGEST = 1000  # of a line: some name many files
@@ -64,12 +65,6 @@ def command(name: str, **given: object) -> str:
     """A command line as one types it: `circuitjax NAME --flag=VALUE ...`; None and "" are left out."""
     said = [f"--{flag}={shlex.quote(str(value))}" for flag, value in given.items() if value]
     return " ".join(["circuitjax", name, *said])
-
-
-def tell_next(*commands: str) -> None:
-    """The last lines of a binary: what one may do with what it made."""
-    for line in commands:
-        print(f"  next: {line}")
 
 
 class _Terminated(BaseException):
@@ -198,12 +193,25 @@ def _end(error: BaseException) -> NoReturn:
     sys.exit(code)
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    """As absl does, which has a code of its own and two lines for a bad flag, and 1 for --help."""
+def parse_flags(main: Callable[[list[str]], None], argv: Sequence[str]) -> list[str]:
+    """What is left of a command line when its flags are read; a bad one, or --help, ends here.
+
+    The flags library has a code and two lines of its own for a bad flag, and sorts flags by name.
+
+    Args:
+      main: of the binary; its module's docstring is what help begins with.
+      argv: the binary's name, and its arguments.
+    """
+    asked = wanted(argv)
+    if asked is not None:
+        _any_alphabet()
+        module = main.__module__
+        name = argv[0] if argv[0].startswith("circuitjax ") else os.path.basename(argv[0])
+        doc = sys.modules[module].__doc__ or ""
+        print(help_text(name, doc, own_flags(module), full=asked == "full"))
+        sys.exit(CODES["done"])
     try:
         return list(flags.FLAGS(list(argv)))
-    except SystemExit:  # --help was all that was asked for
-        sys.exit(CODES["done"])
     except (flags.Error, OSError, ValueError) as error:
         _any_alphabet()
         _end(error)
@@ -216,7 +224,7 @@ def run_main(main: Callable[[list[str]], None]) -> None:
     the compiler's threads: ending the interpreter around them can crash, and hide the exit code.
     """
     try:
-        app.run(main, flags_parser=_parse_flags)
+        app.run(main, flags_parser=functools.partial(parse_flags, main))
     except SystemExit as ended:
         if ended.code in (CODES["Ctrl-C"], CODES["SIGTERM"]):
             with contextlib.suppress(OSError, ValueError):

@@ -17,7 +17,9 @@ from circuitjax.run.consensus import consensus
 from circuitjax.run.directory import STUDY
 from circuitjax.run.observations import read_rounds
 from circuitjax.tune.space import Space
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import check_seed
+from experiments.progress import tell_next
 
 _SUITE = flags.DEFINE_string(
     "suite", None, "Directory of a tuned suite, or one of several studies."
@@ -30,6 +32,7 @@ def main(argv: list[str]) -> None:
     del argv
     if _SUITE.value is None:
         raise ValueError("--suite is missing: name the directory of a tuned suite")
+    check_seed(_SEED)
     files = sorted(pathlib.Path(_SUITE.value).rglob("observations.jsonl"))
     if not files:
         raise ValueError(f"--suite={_SUITE.value} holds no study: run experiments.suite --rounds=3")
@@ -51,7 +54,9 @@ def main(argv: list[str]) -> None:
     print(f"  edges, multiple of the median run's  {found.factor:.2f}")
     print(f"  the same at the centre               {found.centre_factor:.2f}")
     print(f"  deviation of its logarithm           {found.deviation:.2f}")
-    print(" ".join(f"--{name}={value:.3g}" for name, value in found.params.items()))
+    given = " ".join(f"--{name}={value:.3g}" for name, value in found.params.items())
+    print(given)
+    tell_next(f"{command('prune')} --task=TASK {given}")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ import time
 
 from absl import flags
 
+from circuitjax.core.files import require_place
 from circuitjax.pretrain import bpe, corpus
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import check_seed
+from experiments.progress import say, tell_next
 
 _OUT = flags.DEFINE_string("out", "corpus", "Folder to write.")
 _CODE = flags.DEFINE_float("code_megabytes", 40.0, "Real source, 10^6 characters.")
@@ -37,6 +40,7 @@ def main(argv: list[str]) -> None:
 
 
 def _build() -> None:
+    check_seed(_SEED)
     tokenizer = bpe.load(_TOKENIZER.value) if _TOKENIZER.value else None
     used = (
         hashlib.sha256(pathlib.Path(_TOKENIZER.value).read_bytes()).hexdigest() if tokenizer else ""
@@ -48,11 +52,12 @@ def _build() -> None:
         tokenizer_sha256=used,
     )
     out = pathlib.Path(_OUT.value)
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out={out} is a file: name a folder")
+    for place in (out, _DOWNLOADS.value):
+        require_place(place, folder=True)
     finished = corpus.finished_config(out)
     if finished == dataclasses.asdict(config):
         print(f"{out} is finished with this config; nothing to do")
+        _tell(out)
         return
     if finished is not None and not _OVERWRITE.value:
         raise ValueError(
@@ -61,13 +66,19 @@ def _build() -> None:
     began = time.monotonic()
 
     def report(line: str) -> None:
-        print(f"[{time.monotonic() - began:6.1f} s] {line}", flush=True)
+        say(f"[{time.monotonic() - began:6.1f} s] {line}")
 
     (out / "DONE").unlink(missing_ok=True)
     manifest = corpus.build(config, out, pathlib.Path(_DOWNLOADS.value), report, tokenizer)
     report(f"not one token: {manifest['not_one_token']}")
     (out / "DONE").touch()
-    report(f"finished: {out}")
+    print(f"{out}: finished in {time.monotonic() - began:.0f} s")
+    _tell(out)
+
+
+def _tell(out: pathlib.Path) -> None:
+    recipe = "experiments/recipes/tiny-python.json"
+    tell_next(command("pretrain", recipe=recipe, corpus=out, out="runs/pretrain/tiny-python"))
 
 
 if __name__ == "__main__":

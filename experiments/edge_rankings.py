@@ -27,6 +27,7 @@ from circuitjax.core.files import read_object, require_place, write_bytes, write
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.core.records import open_sealed, seal
 from circuitjax.export.benchmark_file import read_scores, scores_graph
+from circuitjax.model.config import TransformerConfig
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
 from circuitjax.prune.candidates import rank_jobs
 from circuitjax.prune.config import SYNONYMS
@@ -39,6 +40,8 @@ from circuitjax.report.rankings import draw_curves, rankings_table
 from circuitjax.run.search import pool_digest
 from circuitjax.tasks.base import Task
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers, check_seed
+from experiments.progress import counted, say, tell_next
 from experiments.task_names import load_task
 
 _MODEL = flags.DEFINE_string(
@@ -85,10 +88,18 @@ def _learned(problem: Problem, search: Search) -> np.ndarray:
     return rank_jobs(problem, search, jobs, state)[0].ranks
 
 
+def _scores(name: str, config: TransformerConfig) -> np.ndarray:
+    """Scores `[E]` of a file; ValueError, which names it, if it holds none."""
+    try:
+        return read_scores(read_object(name), config)[0]
+    except ValueError as error:
+        raise ValueError(str(error) if name in str(error) else f"{name}: {error}") from None
+
+
 def _gains(problem: Problem, name: str) -> np.ndarray:
     """Scores `[E]` by gradients, or of a file."""
     if name.endswith(".json"):
-        return read_scores(read_object(name), problem.model.config)[0]
+        return _scores(name, problem.model.config)
     canonical = SYNONYMS.get(name, name)
     points = None if ATTRIBUTIONS[canonical].points == 1 else _POINTS.value
     return gains(problem, problem.train, canonical, points=points, of=_OF.value)
@@ -128,7 +139,8 @@ def _kept(out: pathlib.Path, identity: Mapping[str, Any]) -> list[dict[str, Any]
 
 def _add(
     out: pathlib.Path, problem: Problem, search: Search, identity: Mapping[str, Any], name: str
-) -> None:
+) -> str:
+    """Adds a ranking to the directory; what it took."""
     out.mkdir(parents=True, exist_ok=True)
     started = time.process_time()
     ranked = _ranks(out, problem, search, name)
@@ -145,7 +157,7 @@ def _add(
     record = {"ranking": _known(name), "cpu_seconds": seconds, "peak_gib": peak, "curves": rows}
     record |= {"format": FORMAT, "identity": dict(identity)}
     write_json(out / f"{_known(name)}.json", seal(record))
-    print(f"{_known(name)}: {seconds:.0f} CPU seconds, peak {peak:.1f} GiB", flush=True)
+    return f"{_known(name)}: {seconds:.0f} CPU seconds, peak {peak:.1f} GiB"
 
 
 @exit_on_bad_input
@@ -156,9 +168,10 @@ def main(argv: list[str]) -> None:
     asked = [name for name in _RANKINGS.value if name]
     for name in asked:
         _known(name)
-    for flag in (_TRAIN, _TEST, _POINTS, _STEPS, _BATCH):
-        if flag.value < 1:
-            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
+    check_numbers(_TRAIN, _TEST, _STEPS, _BATCH)
+    check_numbers(_POINTS, most=MOST_JOBS)
+    check_seed(_SEED)
+    check_numbers(_SPARSITY, least=0, most=1)
     model, task = load_task(_TASK.value, _MODEL.value)
     place = f"runs/edge_rankings/{pathlib.Path(model.name).name}/{task.name}"
     out = pathlib.Path(_OUT.value or place)
@@ -184,7 +197,7 @@ def main(argv: list[str]) -> None:
     _kept(out, identity)  # refuses, before any work
     for name in asked:
         if name.endswith(".json"):
-            read_scores(read_object(name), model.config)
+            _scores(name, model.config)
             continue
         ranking = "learned" if name == "learned" else SYNONYMS.get(name, name)
         choices = dataclasses.replace(search.choices, ranking=ranking)  # type: ignore[arg-type]
@@ -193,9 +206,10 @@ def main(argv: list[str]) -> None:
     if asked:
         problem = prepare(model, task, search)
         nodes, edges = problem.whole.totals()
-        print(f"{model.name}: {edges} residual edges between {nodes} writers and readers' owners")
+        say(f"{model.name}: {edges} residual edges between {nodes} writers and readers' owners")
+        done = counted(len(asked))
         for name in asked:
-            _add(out, problem, search, identity, name)
+            done(_add(out, problem, search, identity, name))
     records = _kept(out, identity)
     if not records:
         raise ValueError(f"{out} holds no ranking yet: name some in --rankings")
@@ -204,6 +218,7 @@ def main(argv: list[str]) -> None:
     draw_curves(records, out / "faithfulness.png")
     print(text)
     print(f"at {', '.join(f'{fraction:.1%}' for fraction in FRACTIONS)} of all edges; in {out}")
+    tell_next(f"look at {out}/faithfulness.png; --rankings adds others to the table")
 
 
 if __name__ == "__main__":

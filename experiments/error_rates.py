@@ -7,6 +7,7 @@ where its null hypothesis holds by construction, and where it does not. Prints a
 """
 
 import pathlib
+import sys
 
 from absl import flags
 
@@ -16,6 +17,8 @@ from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.report.table import markdown_table
 from circuitjax.zoo.planted.models import planted_models
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers, check_seed
+from experiments.progress import TABLE, counted, tell_next
 
 _TRIALS = flags.DEFINE_integer("trials", 20, "Of every null hypothesis, per network.")
 _MODEL_SEEDS = flags.DEFINE_integer("model_seeds", 1, "Seeds the planted models are made from.")
@@ -28,13 +31,9 @@ _COLUMNS = ("test", "situation", "rate of", "trials", "rejected", "rate", "95% i
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
-    for name, value, least in (
-        ("trials", _TRIALS.value, 1),
-        ("model_seeds", _MODEL_SEEDS.value, 1),
-        ("seed", _SEED.value, 0),
-    ):
-        if value < least:
-            raise ValueError(f"--{name} is {value}; it must be at least {least}")
+    check_numbers(_TRIALS)
+    check_numbers(_MODEL_SEEDS, most=MOST_JOBS)
+    check_seed(_SEED)
     if _OUT.value:
         require_place(_OUT.value)
     keep_freed_memory()
@@ -44,12 +43,13 @@ def main(argv: list[str]) -> None:
         planted,
         trials=_TRIALS.value,
         seed=_SEED.value,
-        say=lambda line: print(line, flush=True),
+        say=counted(2 * len(planted)),
     )
     table = markdown_table(_COLUMNS, rates_table(rates)) + "\n"
     if _OUT.value:
         write_bytes(pathlib.Path(_OUT.value), table.encode())
     print(table, end="")
+    tell_next(TABLE, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from circuitjax.prune.config import Choices
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.provenance import data_of
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import tell_next
 from experiments.task_names import model_of, task_for, task_of
 
 _CIRCUIT = flags.DEFINE_string("circuit", None, "Directory of a circuit.", required=True)
@@ -58,6 +59,7 @@ def main(argv: list[str]) -> None:
         raise ValueError(f"cannot write --out={_OUT.value}: {error}") from None
     for path in paths:
         print(f"{path} ({path.stat().st_size} bytes)")
+    tell_next("docs/reference/files.md says what each file holds, and what reads it")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,12 @@ import pathlib
 
 from absl import flags
 
+from circuitjax.core.files import require_place
 from circuitjax.importers.catalogue import CATALOGUE, fetch, model_cache
 from circuitjax.importers.gguf_file import import_gguf
-from experiments.command import command, exit_on_bad_input, run_main, tell_next
+from experiments.command import command, exit_on_bad_input, run_main
 from experiments.model_directory import describe, write_model
+from experiments.progress import tell_next
 
 _OUT = flags.DEFINE_string("out", None, "Model directory to write. Default: models/<name>.")
 _CACHE = flags.DEFINE_string("cache", None, f"Folder of downloads. Default: {model_cache()}.")
@@ -34,9 +36,12 @@ def _fetch(names: list[str]) -> None:
             f"there is no model {name!r} to fetch: choose one of {', '.join(CATALOGUE)}"
         )
     entry = CATALOGUE[name]
-    path = fetch(entry, None if _CACHE.value is None else pathlib.Path(_CACHE.value).absolute())
-    model = import_gguf(path, name, _BOS.value)
     shown = _OUT.value or f"models/{name}"
+    cache = model_cache() if _CACHE.value is None else pathlib.Path(_CACHE.value).absolute()
+    for place in (shown, cache):
+        require_place(place, folder=True)
+    path = fetch(entry, cache)
+    model = import_gguf(path, name, _BOS.value)
     written = write_model(model, pathlib.Path(shown).absolute())
     print(f"{shown}: {describe(model)}" + ("" if written else " (already there)"))
     print(f"It is {entry.about}.")

@@ -1,10 +1,10 @@
-"""Tables and figures of several suites together, from what they have finished; nothing is computed anew.
+r"""Tables and figures of several suites together, from what they have finished.
 
-    python -m experiments.figures --suites=runs/suite/tiny-python,runs/suite/tiny-python-attribution \
-        --out=runs/figures
+    python -m experiments.figures --suites=runs/suite/a,runs/suite/b --out=runs/figures
 
 So a sweep of targets, rankings, or another model can be run when there is time, each as a suite of its
-own (see experiments.suite), and be compared later. No cell may be in two of them.
+own (see experiments.suite), and be compared later. Nothing is computed anew. No cell may be in two of
+them.
 """
 
 import dataclasses
@@ -14,10 +14,12 @@ from typing import Any
 
 from absl import flags
 
+from circuitjax.core.files import require_place
 from circuitjax.report.suite_report import Parts, parts_of, write_report
 from circuitjax.report.suite_table import CELL
 from circuitjax.run.suite import read_cell
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import tell_next
 
 _SUITES = flags.DEFINE_list("suites", [], "Directories of suites.")
 _OUT = flags.DEFINE_string("out", "runs/figures", "Directory.")
@@ -47,6 +49,7 @@ def main(argv: list[str]) -> None:
         raise ValueError("--suites is missing: name at least one directory of a suite")
     if (out / "suite.json").exists():
         raise ValueError(f"{out} is a suite: choose another --out")
+    require_place(out, folder=True)
     read = [_read(pathlib.Path(name)) for name in _SUITES.value]
     rows = list(itertools.chain(*(mine for mine, _ in read)))
     if not rows:
@@ -61,6 +64,7 @@ def main(argv: list[str]) -> None:
     circuits = {key: parts for _, mine in read for key, parts in mine.items()}
     print(write_report(out, rows, {}, timings, circuits))
     print(f"written to {out}")
+    tell_next(f"look at {out}/suite.md, and the figures in {out}/figures")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ open.
 """
 
 import pathlib
+import sys
 
 import numpy as np
 from absl import flags
@@ -26,6 +27,8 @@ from circuitjax.importers.tracr import TracrProgram, load_tracr
 from circuitjax.report.table import markdown_table
 from circuitjax.zoo.planted.models import planted_models
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers, check_seed
+from experiments.progress import TABLE, counted, tell_next
 
 _PROGRAMS = flags.DEFINE_list(
     "programs",
@@ -121,10 +124,8 @@ def main(argv: list[str]) -> None:
     del argv
     keep_freed_memory()
     cache_compilations()
-    if _SEEDS.value < 1:
-        raise ValueError(f"--num_seeds={_SEEDS.value} must be at least 1")
-    if not 0 <= _MODEL_SEED.value < 2**32:
-        raise ValueError(f"--model_seed={_MODEL_SEED.value} must be in [0, 2^32)")
+    check_numbers(_SEEDS, most=MOST_JOBS)
+    check_seed(_MODEL_SEED)
     if _OUT.value:
         require_place(_OUT.value)
     known = {
@@ -141,13 +142,18 @@ def main(argv: list[str]) -> None:
             raise ValueError(f"--{flag} is empty: name one, or leave --programs out")
         if unknown:
             raise ValueError(f"--{flag} has {unknown[0]!r}; choose from {', '.join(names)}")
+    if not (_PLANTED.value or any(_PROGRAMS.value)):
+        raise ValueError("--planted=false leaves nothing to prune: name some --programs")
     seeds = range(_SEEDS.value)
     programs = _programs()
     rows = []
+    planted_cells = len(planted_models()) * len(_GRAINS.value) * max(len(_ABLATIONS.value), 1)
+    program_cells = len(programs) * len(_PROGRAM_GRAINS.value) * len(_PROGRAM_ABLATIONS.value)
+    done = counted(_PLANTED.value * planted_cells + program_cells)
 
     def keep(found: Recovery) -> None:
         rows.append(_row(found))
-        print("  ".join(str(cell) for cell in rows[-1]), flush=True)
+        done("  ".join(str(cell) for cell in rows[-1]))
 
     if _PLANTED.value:
         for build in planted_models():
@@ -161,9 +167,10 @@ def main(argv: list[str]) -> None:
             for ablation in _PROGRAM_ABLATIONS.value:
                 keep(recover_program(program, ablation, seeds, grain=grain))
     table = markdown_table(_COLUMNS, rows)
-    print(f"\n{table}")
+    print(table)
     if _OUT.value:
         write_bytes(_OUT.value, f"{table}\n".encode())
+    tell_next(TABLE, file=sys.stderr)
 
 
 if __name__ == "__main__":

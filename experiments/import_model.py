@@ -18,13 +18,15 @@ import pathlib
 
 from absl import flags
 
+from circuitjax.core.files import require_place
 from circuitjax.importers.gguf_file import import_gguf
 from circuitjax.importers.openai import import_openai
 from circuitjax.importers.snapshot import import_snapshot
 from circuitjax.importers.tracr import load_tracr
 from circuitjax.model.record import Model
-from experiments.command import command, exit_on_bad_input, run_main, tell_next
+from experiments.command import command, exit_on_bad_input, run_main
 from experiments.model_directory import describe, write_model
+from experiments.progress import tell_next
 
 _FROM = flags.DEFINE_enum(
     "from", None, ["snapshot", "gguf", "gpt2", "openai", "tracr"], "Kind.", required=True
@@ -57,6 +59,8 @@ def main(argv: list[str]) -> None:
     del argv
     if _NAME.value is not None and not _NAME.value.strip():
         raise ValueError("--name is empty: leave it out or name the model")
+    if _OUT.value is not None:
+        require_place(_OUT.value, folder=True)
     model = _read()
     shown = _OUT.value or f"models/{pathlib.Path(model.name).name}"
     written = write_model(model, pathlib.Path(shown).absolute())

@@ -15,13 +15,16 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from absl import flags
 
+from circuitjax.core.files import require_place
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.model.means import MIN_TOKENS, activation_means
 from circuitjax.model.record import Model
 from circuitjax.pretrain.folder import text_files, text_rows
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.translate import rows_for
-from experiments.command import command, exit_on_bad_input, run_main, tell_next
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import check_numbers, check_seed
+from experiments.progress import tell_next
 
 _MODEL = flags.DEFINE_string("model", None, "Path of a model directory.", required=True)
 _CORPUS = flags.DEFINE_string(
@@ -47,8 +50,10 @@ def _until(tokens: int, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
-    if _TOKENS.value < MIN_TOKENS:
-        raise ValueError(f"--tokens={_TOKENS.value} is too few; give at least {MIN_TOKENS}")
+    check_numbers(_TOKENS, least=MIN_TOKENS)
+    check_numbers(_IDIOMS, least=0, most=1)
+    check_seed(_SEED)
+    require_place(_MODEL.value, folder=True)
     keep_freed_memory()
     model = Model.load(pathlib.Path(_MODEL.value))
     fit = max(_MOST_VALUES // model.config.num_nodes, 2)  # tokens at a time

@@ -1,4 +1,4 @@
-"""Turns a pretraining run into a built-in model: parameters, means, tokenizer, card, one small file.
+r"""Turns a pretraining run into a built-in model: parameters, means, tokenizer, card, one small file.
 
     python -m experiments.package_model --run=runs/pretrain/tiny-python --corpus=corpus \
         --name=tiny-python --out=circuitjax/zoo/data/tiny-python
@@ -28,6 +28,8 @@ from circuitjax.run.directory import versions
 from circuitjax.tasks.suite import TASKS
 from circuitjax.zoo.storage import pack
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_numbers
+from experiments.progress import counted, say, tell_next
 
 _RUN = flags.DEFINE_string("run", None, "Folder written by experiments.pretrain.", required=True)
 _CORPUS = flags.DEFINE_string("corpus", "corpus", "Folder written by experiments.corpus.")
@@ -57,10 +59,7 @@ def _read_run(root: pathlib.Path) -> tuple[PretrainConfig, dict, int, list[dict]
 def main(argv: list[str]) -> None:
     del argv
     root = pathlib.Path(_RUN.value)
-    if _MEAN_TOKENS.value < MIN_TOKENS:
-        raise ValueError(
-            f"--mean_tokens={_MEAN_TOKENS.value} is too few; give at least {MIN_TOKENS}"
-        )
+    check_numbers(_MEAN_TOKENS, least=MIN_TOKENS)
     require_place(_OUT.value, folder=True)
     config, params, step, history = _read_run(root)
     corpus = Corpus.open(_CORPUS.value)
@@ -70,7 +69,7 @@ def main(argv: list[str]) -> None:
         for index in range(-(-_MEAN_TOKENS.value // (64 * config.length)))
     )
     means, mean_tokens = activation_means(config.model, params, rows)
-    print(f"means over {mean_tokens} tokens")
+    say(f"means over {mean_tokens} tokens")
     validation = evaluate(config, params, corpus)
     provenance = {
         "recipe": config.to_dict(),
@@ -84,18 +83,19 @@ def main(argv: list[str]) -> None:
     }
     tokenizer = (corpus.directory / "tokenizer.json").read_text(encoding="utf-8")
     model = Model(_NAME.value, config.model, params, tokenizer, means, provenance)
-    table, search = [], default_search("nodes", train=64)
+    table, search, done = [], default_search("nodes", train=64), counted(len(TASKS))
     for name, task in TASKS.items():
         figures = baseline(prepare(model, task, search), search)
         columns = ("loss_unpruned", "loss_empty", "accuracy_unpruned")
         table.append((name, *(figures[column] for column in columns)))
-        print(name, {column: round(figures[column], 4) for column in columns}, flush=True)
+        done(f"{name} { {column: round(figures[column], 4) for column in columns} }")
     out = pathlib.Path(_OUT.value)
     counts = bigram_counts(config, corpus) if config.model.bigram else None
     size = pack(out / "weights.npz", model, counts=counts, smoothing=config.bigram_smoothing)
     card = model_card(model, corpus.manifest, history, table, size)
     (out / "CARD.md").write_text(card, encoding="utf-8")
     print(f"{out}: {size / 2**20:.2f} MiB, {model.num_nonzero} nonzero parameters")
+    tell_next(f"read {out}/CARD.md; in circuitjax/zoo/data the model is a built-in one")
 
 
 if __name__ == "__main__":

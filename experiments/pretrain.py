@@ -1,4 +1,4 @@
-"""Trains a (weight-sparse) model on a corpus.
+r"""Trains a (weight-sparse) model on a corpus.
 
     python -m experiments.pretrain --recipe=experiments/recipes/tiny-python.json \
         --corpus=corpus --out=runs/pretrain/tiny-python
@@ -10,15 +10,16 @@ command uses every device (rows of the batch are spread over them).
 import pathlib
 
 from absl import flags
-from tqdm import tqdm
 
 from circuitjax.core.checkpoints import save_arrays
-from circuitjax.core.files import read_object
+from circuitjax.core.files import read_object, require_place
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.pretrain.config import PretrainConfig
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.train import train
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import check_numbers, check_seed
+from experiments.progress import bar, tell_next
 
 _RECIPE = flags.DEFINE_string("recipe", None, "JSON file of a PretrainConfig.", required=True)
 _CORPUS = flags.DEFINE_string("corpus", "corpus", "Folder written by experiments.corpus.")
@@ -32,24 +33,33 @@ def _read_recipe(path: str) -> PretrainConfig:
     for name, value in (("steps", _STEPS.value), ("seed", _SEED.value)):
         if value is not None:
             fields[name] = value
-    return PretrainConfig.from_dict(fields)
+    try:
+        return PretrainConfig.from_dict(fields)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
+    check_numbers(_STEPS)
+    check_seed(_SEED)
+    require_place(_OUT.value, folder=True)
     keep_freed_memory()
     config = _read_recipe(_RECIPE.value)
     corpus = Corpus.open(_CORPUS.value)
-    with tqdm(total=config.steps, unit="step", mininterval=5) as bar:
+    with bar(config.steps, "step", leave=True) as shown:
 
         def report(step: int, metrics: dict[str, float]) -> None:
-            bar.update(step - bar.n)
-            shown = {k: f"{v:.3f}" for k, v in metrics.items() if "gradient" not in k}
-            bar.set_postfix(shown, refresh=False)
+            shown.update(step - shown.n)
+            told = {k: f"{v:.3f}" for k, v in metrics.items() if "gradient" not in k}
+            shown.set_postfix(told, refresh=False)
 
         params = train(config, corpus, _OUT.value, report=report)
     save_arrays(pathlib.Path(_OUT.value) / "params", params)
+    print(f"{_OUT.value}: trained for {config.steps} steps")
+    packaged = command("package_model", run=_OUT.value, corpus=_CORPUS.value)
+    tell_next(f"{packaged} --name=NAME --out=FOLDER")
 
 
 if __name__ == "__main__":

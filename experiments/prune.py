@@ -2,7 +2,7 @@ r"""Finds the circuit of a task in a model, with the evidence that it is the cir
 
     python -m experiments.prune --task=single_double_quote
     python -m experiments.prune --task=single_double_quote --ranking=attribution
-    python -m experiments.prune --task=ioi --grain=edges --model=<model of English>
+    python -m experiments.prune --task=ioi --grain=edges --model=models/smollm2 --target_kl=0.1
     python -m experiments.prune --task=single_double_quote --grain=weights \
         --start=runs/prune/tiny-python/single_double_quote/circuit
 
@@ -11,12 +11,10 @@ The same command again resumes what is unfinished and shows what is finished. In
 """
 
 import pathlib
-import sys
 from collections.abc import Mapping
 
 import numpy as np
 from absl import flags
-from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.prune.capabilities import table_text
@@ -27,10 +25,11 @@ from circuitjax.tasks import suite
 from circuitjax.tasks.english import suite as english
 from circuitjax.zoo.load import BUILT_IN
 from experiments import pruning_flags
-from experiments.command import command, exit_on_bad_input, run_main, tell_next
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.progress import bar, say, tell_next
 from experiments.task_names import load_task
 
-__doc__ = f"{__doc__}\n{table_text()}"  # so that --help shows the table, too
+__doc__ = f"{__doc__}\n{table_text()}"  # so that --helpfull shows the table, too
 
 flags.adopt_module_key_flags(pruning_flags)  # likewise
 _MODEL = flags.DEFINE_string(
@@ -64,24 +63,16 @@ def main(argv: list[str]) -> None:
     cache_compilations()
     run = _run()
     finished = not _OVERWRITE.value and (run.directory / "report.json").exists()
-    with tqdm(
-        total=run.steps,
-        unit="step",
-        disable=not sys.stderr.isatty(),
-        mininterval=1,
-        leave=False,
-    ) as bar:
+    with bar(run.steps, "step") as shown:
 
         def progress(step: int, metrics: Mapping[str, np.ndarray]) -> None:
-            bar.update(step - bar.n)
-            shown = zip(metrics["task"][:, -1], metrics["k"][:, -1], strict=True)
-            bar.set_postfix_str("loss/open " + " ".join(f"{t:.2f}/{k:.0f}" for t, k in shown))
+            shown.update(step - shown.n)
+            jobs = zip(metrics["task"][:, -1], metrics["k"][:, -1], strict=True)
+            shown.set_postfix_str("loss/open " + " ".join(f"{t:.2f}/{k:.0f}" for t, k in jobs))
 
-        report = run_pruning(
-            run, overwrite=_OVERWRITE.value, progress=progress, say=lambda line: bar.write(line)
-        )
+        report = run_pruning(run, overwrite=_OVERWRITE.value, progress=progress, say=say)
     if finished:
-        print("already finished: this is its report; another --out runs it anew")
+        say("already finished: this is its report; another --out runs it anew")
     print(summary_lines(report))
     print(f"  written to {run.directory}")
     if report.nodes:

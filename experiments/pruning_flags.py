@@ -22,10 +22,10 @@ from circuitjax.prune.train import Job
 from circuitjax.run.search import PruneRun, gates_of
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
+from experiments.limits import MOST_JOBS, check_numbers
 
 __all__ = [
     "CHOICES",
-    "MOST_JOBS",
     "build_run",
     "build_search",
     "chosen_values",
@@ -35,8 +35,6 @@ __all__ = [
 
 #: Answers to the questions that flags ask.
 CHOICES = answers()
-#: Jobs of one program, or seeds: a program of more could not be laid out, only begun.
-MOST_JOBS = 1000
 _TEXTS = {
     "grain": "Where gates sit. Default: nodes.",
     "gate": "How gates open. Default: heaviside; hard_concrete for edges.",
@@ -245,6 +243,7 @@ def build_search(
       ValueError: a value out of its limits, or a setting that does nothing.
     """
     given = _given(chosen or {})
+    check_numbers(_SETTINGS["target_edges"], _SETTINGS["target_nodes"])
     hypers = {name: given.pop(name) for name in _HYPERS if name in given}
     given.pop("seed", None)
     settings = {_RENAMED.get(name, name): value for name, value in given.items()}
@@ -292,13 +291,10 @@ def build_run(
       ValueError: a value out of its limits, a combination that cannot be, a setting that does nothing.
     """
     seed = int((chosen or {}).get("seed", _SEED.value))
-    if _SEEDS.value < 1 or seed < 0:
-        raise ValueError(f"--seed={seed} must be at least 0, --num_seeds={_SEEDS.value} 1")
-    for flag in (_SEEDS, _JOBS):
-        if flag.value is not None and flag.value > MOST_JOBS:
-            raise ValueError(f"--{flag.name}={flag.value} must be at most {MOST_JOBS}")
-    if _JOBS.value is not None and _JOBS.value < 1:
-        raise ValueError(f"--num_jobs={_JOBS.value} must be at least 1")
+    if not 0 <= seed < 2**32 - MOST_JOBS:
+        limit = "at least 0" if seed < 0 else f"below 2^32 - {MOST_JOBS}"
+        raise ValueError(f"--seed={seed} must be {limit}")
+    check_numbers(_SEEDS, _JOBS, most=MOST_JOBS)
     seeds = range(seed, seed + _SEEDS.value)
     search, given = build_search(task, chosen)
     place = start or _START.value

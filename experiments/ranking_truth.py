@@ -1,4 +1,4 @@
-"""Ranks the residual edges of models whose circuit is known, and prints how well each ranking knows it.
+"""Ranks residual edges of models whose circuit is known: how well each ranking knows it.
 
     python -m experiments.ranking_truth
     python -m experiments.ranking_truth --models=2 --pairs=16
@@ -6,6 +6,8 @@
 The AUROC is the chance that a true edge ranks before another; the recall is of as many first edges as
 are true. Models are planted (`circuitjax.zoo.planted`), closed edges are interchanged.
 """
+
+import sys
 
 from absl import flags
 
@@ -15,6 +17,8 @@ from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.report.table import markdown_table
 from circuitjax.zoo.planted.models import planted_models
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_numbers, check_seed
+from experiments.progress import TABLE, counted, tell_next
 
 _MODELS = flags.DEFINE_integer("models", 100, "How many of the planted models, at most.")
 _PAIRS = flags.DEFINE_integer("pairs", 64, "Training pairs that gradients are of.")
@@ -29,24 +33,24 @@ def main(argv: list[str]) -> None:
     del argv
     keep_freed_memory()
     cache_compilations()
-    for flag in (_MODELS, _PAIRS):
-        if flag.value < 1:
-            raise ValueError(f"--{flag.name}={flag.value} must be at least 1")
-    for flag in (_MODEL_SEED, _SEED):
-        if not 0 <= flag.value < 2**32:
-            raise ValueError(f"--{flag.name}={flag.value} must be in [0, 2^32)")
+    check_numbers(_MODELS, _PAIRS)
+    check_seed(_MODEL_SEED, _SEED)
     if _OUT.value:
         require_place(_OUT.value)
     rows = []
-    for build in planted_models()[: _MODELS.value]:
+    builds = planted_models()[: _MODELS.value]
+    done = counted(len(builds))
+    for build in builds:
         planted = build(_MODEL_SEED.value)
         for one in truth_of_rankings(planted, items=_PAIRS.value, of=_OF.value, seed=_SEED.value):
             named = f"{one.ranking} {one.sign}".strip()
             rows.append([one.model, named, one.num_true, one.num_all, one.auroc, one.recall])
+        done(f"ranked the edges of {build.__name__}")
     text = markdown_table(["model", "ranking", "true", "of", "AUROC", "recall"], rows)
     print(text)
     if _OUT.value:
         write_bytes(_OUT.value, f"{text}\n".encode())
+    tell_next(TABLE, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
-from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.report.suite_report import parts_of, write_report
@@ -31,7 +30,9 @@ from circuitjax.run.suite import Outcome, Shard, run_suite
 from circuitjax.tasks import suite as tasks
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
-from experiments.command import command, exit_on_bad_input, run_main, tell_next
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers
+from experiments.progress import bar, say, tell_next
 from experiments.pruning_flags import chosen_values, refuse_hypers
 from experiments.suite_cells import Plan, Tuning
 
@@ -99,6 +100,8 @@ def _plan() -> Plan:
         for flag in (_ROUND_SIZE, _SEARCH_PAIRS, _CENTRE):
             if flag.present:
                 raise ValueError(f"--{flag.name} has no meaning without --rounds: leave it out")
+    check_numbers(_ROUNDS, _SEARCH_PAIRS)
+    check_numbers(_ROUND_SIZE, most=MOST_JOBS)
     targets: list[float | None] = _several(_TARGETS.value, "targets", "target_loss", float)
     tuning = None
     if _ROUNDS.value is not None:
@@ -161,15 +164,15 @@ def main(argv: list[str]) -> None:
     plan = _plan()
     suite = plan.suite
     mine = sum(len(suite.units[unit]) for unit in shard.of(list(suite.units)))
-    with tqdm(total=mine, unit="cell", disable=not sys.stderr.isatty()) as bar:
+    with bar(mine, "cell", leave=True) as shown:
 
         def done(one: Outcome) -> None:
-            bar.update()
+            shown.update()
             if one.record is not None:
                 edges = one.record.get("edges")
-                bar.write(f"{one.cell.key}: {one.record['status']}, {edges} edges")
+                say(f"{one.cell.key}: {one.record['status']}, {edges} edges")
 
-        found = run_suite(suite, plan.run_cell, shard, retry=_RETRY.value, say=bar.write, done=done)
+        found = run_suite(suite, plan.run_cell, shard, retry=_RETRY.value, say=say, done=done)
     left = sum(not one.settled for one in found)
     failed = [one for one in found if one.error is not None]
     if left:

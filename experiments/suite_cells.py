@@ -27,7 +27,8 @@ from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tune import carbs
 from circuitjax.tune.pruning_space import Centre
 from circuitjax.zoo.load import load_model
-from experiments.pruning_flags import MOST_JOBS, build_run
+from experiments.limits import MOST_JOBS
+from experiments.pruning_flags import build_run
 from experiments.task_names import find_task, task_for
 
 __all__ = ["Plan", "Tuning"]

@@ -13,17 +13,17 @@ What is searched are the hyperparameters that the gate and the control read.
 """
 
 import pathlib
-import sys
 
 from absl import flags
-from tqdm import tqdm
 
 from circuitjax.core.host import cache_compilations, keep_freed_memory
 from circuitjax.run.study import Study
 from circuitjax.run.winner import tune
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
-from experiments.command import command, exit_on_bad_input, run_main, tell_next
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.limits import MOST_JOBS, check_numbers, check_seed
+from experiments.progress import bar, say, tell_next
 from experiments.task_names import load_task
 
 flags.adopt_module_key_flags(pruning_flags)
@@ -52,9 +52,9 @@ _CENTRE = flags.DEFINE_enum(
 
 def _study() -> Study:
     jobs = flags.FLAGS["num_jobs"].value
-    for name, value in (("fresh_seeds", _FRESH.value), ("num_jobs", jobs)):
-        if value is not None and not 1 <= value <= pruning_flags.MOST_JOBS:
-            raise ValueError(f"--{name}={value} must be in [1, {pruning_flags.MOST_JOBS}]")
+    check_numbers(_FRESH, flags.FLAGS["num_jobs"], most=MOST_JOBS)
+    check_numbers(_ROUNDS, _SEARCH_PAIRS)
+    check_seed(flags.FLAGS["seed"])
     if flags.FLAGS["num_seeds"].present:
         raise ValueError("--num_seeds has no meaning in a study: give --fresh_seeds instead")
     pruning_flags.refuse_hypers("in a study, which tunes it", jobs=False)
@@ -86,16 +86,14 @@ def main(argv: list[str]) -> None:
     cache_compilations()
     study = _study()
     steps = study.search.train.steps
-    with tqdm(
-        total=study.rounds * steps, unit="step", disable=not sys.stderr.isatty(), leave=False
-    ) as bar:
+    with bar(study.rounds * steps, "step") as shown:
 
         def progress(number: int, step: int, edges: float | None) -> None:
-            bar.update(number * steps + step - bar.n)
+            shown.update(number * steps + step - shown.n)
             best = "none yet" if edges is None else f"{edges:.0f}"
-            bar.set_postfix_str(f"round {number + 1} of {study.rounds}, fewest edges {best}")
+            shown.set_postfix_str(f"round {number + 1} of {study.rounds}, fewest edges {best}")
 
-        tuned, report = tune(study, _FRESH.value, progress=progress, say=bar.write)
+        tuned, report = tune(study, _FRESH.value, progress=progress, say=say)
     print(f"{study.task.name} on {study.model.name}: {tuned.runs} runs, {tuned.failed} failed")
     print(f"  fewest edges, first round  {tuned.fewest_edges_first_round}")
     print(f"  fewest edges, last round   {tuned.fewest_edges_last_round}")

@@ -2,7 +2,7 @@
 
     python -m experiments.uniqueness --task=single_double_quote --num_circuits=3
     python -m experiments.uniqueness --planted=two_ways
-    python -m experiments.uniqueness --task=ioi --grain=edges --model=<model of English> --target_kl=0.1
+    python -m experiments.uniqueness --task=ioi --grain=edges --model=models/smollm2 --target_kl=0.1
 
 Searches for a circuit, then for one without its gates, and so on, until the target is missed or
 --num_circuits are found; as many seeds of the plain search stand beside. Circuits are different where
@@ -39,12 +39,15 @@ from circuitjax.run.search import pool_digest
 from circuitjax.zoo.planted.redundant import redundant_models
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input, run_main
+from experiments.limits import check_seed
+from experiments.progress import say, tell_next
 from experiments.task_names import load_task
 
 _PLANTED_MODELS = {build.__name__: build for build in redundant_models()}
 FORMAT = "circuitjax-uniqueness-1"
+_NEXT = "docs/how-to/read-an-audit.md says what to make of several circuits of one task"
 
-flags.adopt_module_key_flags(pruning_flags)  # so that --help shows them
+flags.adopt_module_key_flags(pruning_flags)
 _MODEL = flags.DEFINE_string(
     "model", "tiny-python", "Built-in model, or path of a model directory."
 )
@@ -189,6 +192,7 @@ def main(argv: list[str]) -> None:
     del argv
     if not 1 <= _COUNT.value <= MOST:
         raise ValueError(f"--num_circuits={_COUNT.value} must be from 1 to {MOST}")
+    check_seed(flags.FLAGS["seed"])
     asked = _asked()
     facts = asked.facts
     place = pathlib.Path(facts["model"]).name
@@ -207,8 +211,9 @@ def main(argv: list[str]) -> None:
             raise ValueError(
                 f"{record} is of other settings: choose another --out, or give --overwrite"
             )
-        print("already finished: this is its report; another --out finds them anew")
+        say("already finished: this is its report; another --out finds them anew")
         print((out / "uniqueness.md").read_text(encoding="utf-8"), end="")
+        tell_next(_NEXT)
         return
     require_place(str(record))
     keep_freed_memory()
@@ -220,14 +225,15 @@ def main(argv: list[str]) -> None:
         _COUNT.value,
         seed=first,
         polished=_POLISH.value,
-        say=lambda line: print(line, flush=True),
+        say=say,
     )
     text = f"{_text(found, facts)}\n"
     out.mkdir(parents=True, exist_ok=True)
     write_bytes(out / "uniqueness.md", text.encode())
     write_json(record, seal({"format": FORMAT, "identity": identity, **found.to_dict()}))
-    print(f"\n{text}", end="")
+    print(text, end="")
     print(f"  written to {out}")
+    tell_next(_NEXT)
 
 
 if __name__ == "__main__":

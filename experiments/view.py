@@ -32,7 +32,8 @@ from circuitjax.tasks import jsonl
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.tokenizer import Tokenizer
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import command, exit_on_bad_input, run_main
+from experiments.progress import say, tell_next
 from experiments.task_names import model_of
 
 _RUN = flags.DEFINE_string("run", None, "Directory of a run or of a circuit.", required=True)
@@ -71,10 +72,18 @@ def _find(run: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
 
 
 def _beside(run: pathlib.Path | None, name: str, read: Callable[[Any], Any]) -> Any:
-    """The fields of a record of the run; None where there is none, or one without a version."""
-    if run is None or not (run / name).exists() or "format" not in read_object(run / name):
+    """The fields of a record of the run; None where there is none, or one of before versions."""
+    if run is None or not (run / name).exists():
         return None
-    return read(run / name).to_dict()
+    path = run / name
+    try:
+        if "format" not in (fields := read_object(path)) and "task" in fields:
+            say(f"warning: {path} is of an earlier version: the page is made without its figures")
+            return None
+        return read(path).to_dict()
+    except ValueError as error:
+        named = error if str(path) in str(error) else f"{path}: {error}"
+        raise ValueError(f"{named}; moved away, the page is made without it") from None
 
 
 def _task(model: Model) -> Task | ContrastTask | str | None:
@@ -136,6 +145,7 @@ def main(argv: list[str]) -> None:
         groups=groups,
     )
     print(f"{out} ({page.save(out)} bytes): open it in a browser")
+    tell_next(command("audit", circuit=_RUN.value, task=_TASK.value, model=_MODEL.value))
 
 
 if __name__ == "__main__":

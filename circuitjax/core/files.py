@@ -5,6 +5,7 @@ writer holds a lock on it meanwhile, so what a killed process left behind can be
 another process is writing: the next writer of the same file, and `clean_leftovers`, remove the former.
 """
 
+import errno
 import json
 import math
 import os
@@ -136,7 +137,7 @@ def read_object(path: str | os.PathLike[str], most_bytes: int = MOST_BYTES) -> d
 
 
 def require_place(path: str | os.PathLike[str], *, folder: bool = False) -> None:
-    """Refuses, before any work, a place where nothing can be written; nothing is made.
+    """Refuses, before any work, a place where nothing can be written; nothing is left there.
 
     Args:
       path: of a file to write, or of a folder.
@@ -155,8 +156,17 @@ def require_place(path: str | os.PathLike[str], *, folder: bool = False) -> None
         above = above.parent
     if not above.is_dir():
         raise ValueError(f"{path} lies below a file, {above}: choose another --out")
-    if not os.access(above, os.W_OK | os.X_OK):
-        raise ValueError(f"{path}: this user may not write in {above}: choose another --out")
+    try:
+        # The only sure question: for the superuser, and below /proc, permissions say nothing.
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE):
+            raise
+        reason = os.strerror(error.errno or errno.EACCES)
+        raise ValueError(
+            f"{cut(str(path))}: nothing can be written in {above} ({reason}): choose another --out"
+        ) from None
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

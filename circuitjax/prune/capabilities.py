@@ -1,7 +1,7 @@
 """What goes with what: the one table that refuses a combination, with its reason, before any work.
 
 Any answer to one of the five questions goes with any answer to another, unless a row below applies.
-`--help` and the tests read these rows; a test holds the README to them.
+`--helpfull` and the tests read these rows; a test holds the README to them.
 """
 
 import dataclasses
@@ -349,7 +349,7 @@ def refuse(
 
 
 def table() -> list[dict[str, Any]]:
-    """Questions and answers, and the rules, as rows for `--help`."""
+    """Questions and answers, and the rules, as rows for `--helpfull`."""
     rows: list[dict[str, Any]] = [
         {"question": name, "answers": known} for name, known in answers().items()
     ]

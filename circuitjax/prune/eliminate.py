@@ -116,8 +116,8 @@ def eliminate(
         if not len(places):
             break
         if now.sum() <= _TOLD * told:
-            told = now.sum()
-            tell(f"elimination: {told} gates open, {loss:.3f} nats on training items")
+            told = float(now.sum())
+            tell(f"elimination: {told:.0f} gates open, {loss:.3f} nats on training items")
         # A gate whose closing is expected to help goes first.
         cheapest = places[np.argsort(estimate[places], kind="stable")]
         last = now.sum() <= _LAST

@@ -1,9 +1,12 @@
 """Plain-text and Markdown tables."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
 __all__ = ["markdown_table", "summary_lines"]
+
+_COLUMNS = 110  # of the summary
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -79,7 +82,14 @@ def summary_lines(report: Any) -> str:
     ranked = "" if report.ranking == "learned" else f", ranked by {report.ranking}"
     how = f"grain {report.grain}, {report.ablation} ablation{ranked}"
     heading = f"{report.task} on {report.model} ({how})"
-    return "\n".join([heading, *(f"  {name.ljust(width)}  {value}" for name, value in rows)])
+    return "\n".join([heading, *(_row(name.ljust(width), value) for name, value in rows)])
+
+
+def _row(name: str, value: str) -> str:
+    """A line of the table, or several where the value is long."""
+    head = f"  {name}  "
+    wrapped = textwrap.wrap(value, _COLUMNS - len(head), break_long_words=False) or [""]
+    return head + f"\n{' ' * len(head)}".join(wrapped)
 
 
 def _checks(checks: Sequence[Any]) -> str:

@@ -169,9 +169,9 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[Row | str]
         right = tokenizer.token_id(pair.positive_completion)
         wrong = tokenizer.token_id(pair.negative_completion)
         if right is None:
-            rows.append(f"the completion {pair.positive_completion!r} is not one token")
+            rows.append(tokenizer.why_not_one(pair.positive_completion))
         elif wrong is None:
-            rows.append(f"the completion {pair.negative_completion!r} is not one token")
+            rows.append(tokenizer.why_not_one(pair.negative_completion))
         elif right == wrong:
             rows.append(f"both completions are {pair.positive_completion!r}")
         elif not positive or not negative:

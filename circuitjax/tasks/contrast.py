@@ -215,7 +215,7 @@ def _row(tokenizer: Tokenizer, example: Example, ids: dict[str, list[int]]) -> _
     for completion in (*example.right, *example.wrong):
         token = tokenizer.token_id(completion)
         if token is None:
-            return f"the completion {completion!r} is not one token"
+            return tokenizer.why_not_one(completion)
         if ids[example.clean + completion] != [*clean, token]:
             return f"{completion!r} is not the token made after the clean prompt"
         tokens.append(token)

@@ -122,11 +122,7 @@ def parse(lines: Iterable[str], tokenizer: Tokenizer, name: str) -> Task | Contr
         if flaw is not None:
             bad.append((number, flaw))
     if bad:
-        bad.sort()
-        shown = "; ".join(f"line {number}: {reason}" for number, reason in bad[:_SHOWN])
-        more = f"; and {len(bad) - _SHOWN} more" if len(bad) > _SHOWN else ""
-        count = "1 bad line" if len(bad) == 1 else f"{len(bad)} bad lines"
-        raise ValueError(f"task {name!r} has {count}: {shown}{more}")
+        raise ValueError(f"task {name!r} has {_told(bad)}")
     if not items:
         raise ValueError(f"task {name!r} has no pairs: give at least one line")
     if kind is Example:
@@ -144,3 +140,18 @@ def load(
     except ValueError as error:
         raise ValueError(f"cannot read the task {str(path)!r}: {error}") from None
     return parse(text.split("\n"), tokenizer, name or path.stem)
+
+
+def _told(bad: Sequence[tuple[int, str]]) -> str:
+    """The count of bad lines, and the first reasons, each with the first line that it is true of."""
+    lines: dict[str, list[int]] = {}
+    for number, reason in sorted(bad):
+        lines.setdefault(reason, []).append(number)
+    shown = []
+    for reason, numbers in list(lines.items())[:_SHOWN]:
+        others = f" (and {len(numbers) - 1} others)" if len(numbers) > 1 else ""
+        shown.append(f"line {numbers[0]}{others}: {reason}")
+    left = sum(map(len, list(lines.values())[_SHOWN:]))
+    more = f"; and {left} more" if left else ""
+    count = "1 bad line" if len(bad) == 1 else f"{len(bad)} bad lines"
+    return f"{count}: {'; '.join(shown)}{more}"

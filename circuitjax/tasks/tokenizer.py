@@ -24,6 +24,7 @@ BOS = "<|endoftext|>"
 _OTHERS = ("<s>", "<bos>", "<|begin_of_text|>", "<|startoftext|>")
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+_SHOWN = 4  # tokens, in a message
 _BLOCK = 4096  # texts encoded at a time
 _REMEMBERED = 2**19  # texts whose tokens are kept, per tokenizer
 
@@ -183,6 +184,15 @@ class Tokenizer:
         at a place is for the caller to check, on the whole text.
         """
         return self._texts.get(text)
+
+    def why_not_one(self, text: str) -> str:
+        """One line about a completion that is not one token: into what it is cut."""
+        pieces = [repr(self.decode([index])) for index in self.encode(text)]
+        more = ", ..." if len(pieces) > _SHOWN else ""
+        cut_into = f"{', '.join(pieces[:_SHOWN])}{more}" if pieces else "nothing"
+        return (
+            f"the completion {cut(text)} is not one token: this model's tokenizer makes {cut_into}"
+        )
 
     @functools.cached_property
     def _texts(self) -> dict[str, int]:

@@ -97,12 +97,13 @@ def _rows(binary: str, calls: list[list[str]], cwd: str, env: dict[str, str]) ->
     os.environ.clear()
     os.environ.update(env)
     module = _fresh(binary)
+    command = importlib.import_module("experiments.command")
     rows = []
     for arguments in calls:
         out, err, code = io.StringIO(), io.StringIO(), 0
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                module.main(flags.FLAGS([binary, *arguments]))
+                module.main(command.parse_flags(module.main, [binary, *arguments]))
             except SystemExit as ended:
                 code = ended.code
         flags.FLAGS.unparse_flags()

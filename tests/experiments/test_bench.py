@@ -54,8 +54,8 @@ def test_one_json_line_per_measurement():
         ("--workloads=L", "--workloads holds 'L'; choose from XS, S, M"),
         ("--measurements=steps", "--measurements holds 'steps'"),
         ("--abs_top_k=maybe", "--abs_top_k holds 'maybe'"),
-        ("--repeats=4", "--repeats=4 is too few"),
-        ("--chunk=1", "--chunk=1 is too short"),
+        ("--repeats=4", "--repeats=4 must be at least 5"),
+        ("--chunk=1", "--chunk=1 must be at least 2"),
     ],
 )
 def test_a_wrong_flag_is_one_line(flag, told):

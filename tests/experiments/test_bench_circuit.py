@@ -44,7 +44,7 @@ def test_bad_input_is_one_line(folder):
         "holds no readable circuit": [f"--circuits={folder}/model"],
         "give --task": [f"--circuits={folder}/run/circuit", f"--model={folder}/model"],
         "--pairs=0 must be": ["--pairs=0"],
-        "is too few": ["--repeats=1"],
+        "--repeats=1 must be at least 5": ["--repeats=1"],
     }
     found = drive("bench_circuit", list(told.values()), folder)
     for (code, _, err), message in zip(found, told, strict=True):

@@ -51,8 +51,10 @@ def test_it_prints_flags(outcomes):
     code, out, _ = outcomes[0]
     assert code == 0
     assert "2 tasks, 32 runs of 100 steps" in out
-    flags = dict(word[2:].split("=") for word in out.split() if word.startswith("--"))
+    line = next(line for line in out.splitlines() if line.startswith("--"))
+    flags = dict(word[2:].split("=") for word in line.split())
     assert set(flags) == set(SPACE.names)
+    assert f"next: circuitjax prune --task=TASK {line}" in out
     assert float(flags["lr"]) > 3e-3
 
 

@@ -56,7 +56,7 @@ def test_listing_imports_nothing_heavy():
     [
         (["prune", "--list_tasks"], 0, "single_double_quote "),
         (["prune", "--list_tasks", "more"], 2, "error: unexpected argument 'more'"),
-        (["import-model", "--help"], 0, "--from: <"),
+        (["import-model", "--help"], 0, "--from=FROM "),
         (["import-model"], 2, "error: --from is missing"),
         (["prun"], 2, "no binary 'prun': did you mean prune"),
         (["command"], 2, "no binary 'command'"),

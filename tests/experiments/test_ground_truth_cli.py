@@ -6,7 +6,7 @@ from tests.experiments.drive import drive
 
 BAD = {
     "no seed": (["--num_seeds=0"], "--num_seeds=0 must be at least 1"),
-    "model seed": (["--model_seed=-1"], "--model_seed=-1 must be in [0, 2^32)"),
+    "model seed": (["--model_seed=-1"], "--model_seed=-1 must be at least 0"),
     "unknown program": (
         ["--programs=constant,no_such"],
         "--programs has 'no_such', which is no file",

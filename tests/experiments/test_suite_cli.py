@@ -39,7 +39,7 @@ BAD = {
     "a round's size without rounds": (["--round_size=3"], "--round_size has no meaning without"),
     "a centre without rounds": (["--centre=default"], "--centre has no meaning without --rounds"),
     "runs without end": (["--rounds=1", "--round_size=100000000"], "at most 1000"),
-    "no rounds": (["--rounds=0"], "rounds is 0"),
+    "no rounds": (["--rounds=0"], "--rounds=0 must be at least 1"),
     "ranking of weights": (["--method=weights", "--ranking=variance"], "only nodes have"),
     "foreign": (["--out=%s/mine"], "no suite of ours"),
     "stray argument": (["with_as"], "unexpected argument 'with_as'"),

@@ -228,7 +228,7 @@ viewer.start = function () {
   document.getElementById("title").textContent = data.title;
   const { nodes, edges } = data.counts;
   const parts = [`${nodes.toLocaleString("en")} nodes`, `${edges.toLocaleString("en")} edges`];
-  if (typeof data.loss === "number") parts.push(`loss ${viewer.number(data.loss)} nats on ${data.effect_pairs} test pairs`);
+  if (typeof data.loss === "number") parts.push(`loss ${viewer.number(data.loss)} nats on ${data.effect_pairs} of the test pairs`);
   document.getElementById("counts").textContent = parts.join(" · ");
   document.getElementById("search").placeholder = data.nodes[Math.floor(data.nodes.length / 3)].id;
   document.getElementById("effect-tool").hidden = !viewer.hasEffects;
