@@ -174,6 +174,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> No
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()  # whole before it has the name: a small file waits in memory until then
             os.chmod(name, 0o644)
             os.replace(name, target)  # still locked: nobody takes it for a leftover
     except BaseException:
