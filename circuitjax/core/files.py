@@ -53,7 +53,9 @@ class _Short(reprlib.Repr):
 
 def cut(value: Any, most: int = 120) -> str:
     """A value as an error message shows it: its `repr`, never longer than `most`, never slow."""
-    text = " ".join(_Short().repr(value).split())
+    text = _Short().repr(value)
+    if not isinstance(value, str):  # text has its line ends escaped, and its blanks are its own
+        text = " ".join(text.split())
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from circuitjax.core.files import cut
 from circuitjax.importers.jsonfile import read_object
 from circuitjax.importers.state_dict import StateDict, open_state_dict
 
@@ -125,7 +126,7 @@ def _shards(path: pathlib.Path) -> list[str]:
     names = sorted({str(name) for name in table.values()})
     for name in names:
         if pathlib.PurePath(name).name != name:
-            raise ValueError(f"{path}: {name!r} is no file of this folder")
+            raise ValueError(f"{path}: {cut(name)} is no file of this folder")
     return names
 
 

@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from circuitjax.core.files import parse_json
+from circuitjax.core.files import cut, parse_json
 from circuitjax.core.records import HASH, Fields, record_hash, seal
 
 _FIELDS = (
@@ -79,7 +79,7 @@ def _check(row: Any, number: int) -> None:
     if HASH in fields and fields[HASH] != record_hash(row):
         raise ValueError("it was changed after it was written")
     if fields.whole("id", 0) != number:
-        raise ValueError(f"its id is {row['id']}, {number} comes next")
+        raise ValueError(f"its id is {cut(row['id'])}, {number} comes next")
     for name in ("round", "seed", "edges", "nodes"):
         fields.whole(name, 0)
     params = fields.object("params")

@@ -30,6 +30,7 @@ from typing import Any, NamedTuple
 from circuitjax.core.files import read_object, write_json
 from circuitjax.core.host import alone_in
 from circuitjax.core.records import Fields, open_sealed, seal
+from circuitjax.core.schema import from_json
 from circuitjax.run.directory import SUITE, claim, holds
 
 __all__ = [
@@ -173,7 +174,9 @@ def read_cell(path: pathlib.Path) -> Outcome:
       ValueError: a record that was changed, or is of another version.
     """
     held = open_sealed(path, _CELL)
-    return Outcome(Cell(**held["cell"]), record=held["record"], seconds=held.number("seconds"))
+    cell = from_json(Cell, held.object("cell").to_dict(), str(path))
+    record = held.object("record").to_dict()
+    return Outcome(cell, record=record, seconds=held.number("seconds"))
 
 
 def outcome_of(suite: Suite, cell: Cell) -> Outcome:

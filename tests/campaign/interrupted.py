@@ -3,11 +3,12 @@
     events    every state that a kill at a file event leaves is gone on from, and ends as it should
     disks     the work on ten disks too small for it, then on one that is large enough
 
-One process, since to start JAX and to compile takes ten times as long as a work. Prints one JSON line
-for each part of each work: {"part", "work", "cases", "faults": [text], "seconds", "peak_kib"}.
+One process, since to start JAX and to compile takes ten times as long as a work. `events:N`
+goes on from about N states alone, evenly chosen. Prints one JSON line for each work: {"part", "work", "cases", "faults": [text], "seconds", "peak_kib"}.
 """
 
 import contextlib
+import functools
 import io
 import json
 import os
@@ -172,30 +173,31 @@ def without_pictures() -> None:
 
 def main(arguments: list[str]) -> None:
     """See the module's docstring."""
-    import jax
-
     root = pathlib.Path(arguments[0])
     os.environ["XDG_CACHE_HOME"] = str(root / "cache")
     works.keep_programs(root / "programs")
     without_pictures()
-    for part in arguments[1].split(","):
-        for name in arguments[2:] or list(works.WORKS):
-            folder = root / f"{part}-{name}"
-            folder.mkdir(parents=True)
-            works.prepare(folder)
-            started = time.perf_counter()
-            cases, faults = {"events": events, "disks": disks}[part](name, folder)
-            row = {
-                "part": part,
-                "work": name,
-                "cases": cases,
-                "faults": faults,
-                "seconds": round(time.perf_counter() - started, 1),
-                "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
-            }
-            print(json.dumps(row), file=sys.__stdout__, flush=True)
-            shutil.rmtree(folder)
-    del jax
+    part, _, most = arguments[1].partition(":")
+    parts = {
+        "events": functools.partial(events, most=int(most) if most else None),
+        "disks": disks,
+    }
+    for name in arguments[2:] or list(works.WORKS):
+        folder = root / f"{part}-{name}"
+        folder.mkdir(parents=True)
+        works.prepare(folder)
+        started = time.perf_counter()
+        cases, faults = parts[part](name, folder)
+        row = {
+            "part": part,
+            "work": name,
+            "cases": cases,
+            "faults": faults,
+            "seconds": round(time.perf_counter() - started, 1),
+            "peak_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        }
+        print(json.dumps(row), file=sys.__stdout__, flush=True)
+        shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

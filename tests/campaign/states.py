@@ -16,7 +16,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "is_change"]
 
 _CHANGES = {
     "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.link",
@@ -25,6 +25,13 @@ _CHANGES = {
 # Orbax empties what it left unfinished before it writes there again: what lies in it is all one.
 _UNFINISHED = ".orbax-checkpoint-tmp"
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+
+
+def is_change(event: str, args: tuple[Any, ...]) -> bool:
+    """Whether an audit event of Python's is that a file or a folder is about to change."""
+    return event in _CHANGES or bool(
+        event == "open" and isinstance(args[2], int) and args[2] & _WRITING
+    )
 
 
 class Recorder:
@@ -55,7 +62,7 @@ class Recorder:
     def _hook(self, event: str, args: tuple[Any, ...]) -> None:
         if not self._active:
             return
-        if event in _CHANGES or (event == "open" and isinstance(args[2], int) and args[2] & _WRITING):
+        if is_change(event, args):
             self.take()
 
     @contextlib.contextmanager
