@@ -28,6 +28,7 @@ __all__ = [
     "read_json",
     "read_object",
     "read_text",
+    "reason",
     "require_place",
     "write_bytes",
     "write_json",
@@ -56,6 +57,12 @@ def cut(value: Any, most: int = 120) -> str:
     text = _Short().repr(value)
     if not isinstance(value, str):  # text has its line ends escaped, and its blanks are its own
         text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def reason(error: BaseException, most: int = 300) -> str:
+    """What an error says, on one line that is never longer than `most`; its type if it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 

@@ -4,7 +4,6 @@ What a file leaves out is as the reference library fills it in: the defaults sta
 """
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal, cast
@@ -158,7 +157,7 @@ class Fields:
             return Rotary(dims, base)
         if kind not in ("linear", "llama3"):
             raise ValueError(
-                f"{self.path}: rope_type is {kind!r}; choose one of default, linear, llama3"
+                f"{self.path}: rope_type is {cut(kind)}; choose one of default, linear, llama3"
             )
         factor = self.number("factor", 0.0)
         if kind == "linear":

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from circuitjax.core.files import cut, reason
 from circuitjax.importers.family import read_params
 from circuitjax.importers.fields import Fields
 from circuitjax.importers.gguf_tokenizer import tokenizer_json
@@ -168,7 +169,9 @@ def import_gguf(
     architecture = values.get("general.architecture")
     if architecture not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
-        raise ValueError(f"{file}: general.architecture is {architecture!r}; choose one of {known}")
+        raise ValueError(
+            f"{file}: general.architecture is {cut(architecture)}; choose one of {known}"
+        )
     names = {tensor.name for tensor in reader.tensors}
     fields = Fields(file, _config(file, architecture, values, names, reader))
     family = FAMILIES[_ARCHITECTURES[architecture]]
@@ -226,7 +229,9 @@ def _config(
         found["mlp_bias"] = "blk.0.ffn_gate.bias" in names
     width, heads = found.get("hidden_size"), found.get("num_attention_heads")
     if type(width) is not int or type(heads) is not int or heads < 1:
-        raise ValueError(f"{file}: embedding_length is {width!r}, attention.head_count {heads!r}")
+        raise ValueError(
+            f"{file}: embedding_length is {cut(width)}, attention.head_count {cut(heads)}"
+        )
     head = found.get("head_dim", width // heads)
     for key in ("rope.dimension_count", "attention.value_length"):
         if own(key, head) != head:
@@ -276,5 +281,4 @@ def _one_line(path: pathlib.Path, what: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"cannot read {path}: {what}{reason}") from None
+        raise ValueError(f"cannot read {path}: {what}{reason(error)}") from None

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from circuitjax.core.files import cut, read_text
+from circuitjax.core.files import cut, read_text, reason
 
 __all__ = ["BOS", "PATTERN", "Tokenizer", "byte_level", "with_bos"]
 
@@ -75,8 +75,7 @@ def _parse(text: str) -> tokenizers.Tokenizer:
     try:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises the bare Exception
-        reason = " ".join(str(error).split())
-        raise ValueError(f"not a tokenizer in the JSON of `tokenizers`: {reason}") from None
+        raise ValueError(f"not a tokenizer in the JSON of `tokenizers`: {reason(error)}") from None
 
 
 def _encodable(text: str) -> bool:
@@ -89,6 +88,10 @@ def _unencodable(text: object) -> str:
     half = _SURROGATE.search(text)
     where = f" at character {half.start()} ({cut(half.group())})" if half else ""
     return f"the text {cut(text)} holds half a character{where}: a lone surrogate, no bytes stand for it"
+
+
+def _no_tokens(error: Exception) -> str:
+    return f"the tokenizer makes no tokens of a text: {reason(error)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +138,8 @@ class Tokenizer:
             return list(self._rust.encode(text, add_special_tokens=False).ids)
         except (TypeError, UnicodeError):
             raise ValueError(_unencodable(text)) from None
+        except Exception as error:  # the library raises the bare Exception
+            raise ValueError(_no_tokens(error)) from None
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the token ids of each text: `encode`, many at once, in blocks of bounded memory.
@@ -155,6 +160,8 @@ class Tokenizer:
             except (TypeError, UnicodeError):
                 bad = next((text for text in block if not _encodable(text)), block[0])
                 raise ValueError(_unencodable(bad)) from None
+            except Exception as error:
+                raise ValueError(_no_tokens(error)) from None
             ids = (array("i", encoding.ids) for encoding in encodings)
             fresh.update(zip(block, ids, strict=True))
         if len(fresh) <= _REMEMBERED:
@@ -220,8 +227,11 @@ class Tokenizer:
         return found
 
     def _find_bos(self) -> int | None:
-        plain = self._rust.encode("a", add_special_tokens=False).ids
-        framed = self._rust.encode("a", add_special_tokens=True).ids
+        plain = self.encode("a")
+        try:
+            framed = self._rust.encode("a", add_special_tokens=True).ids
+        except Exception as error:
+            raise ValueError(_no_tokens(error)) from None
         if len(framed) > len(plain) and (not plain or framed[: len(plain)] != plain):
             return int(framed[0])
         for name in (BOS, *_OTHERS):
