@@ -99,6 +99,18 @@ def _package() -> Any:
         ) from None
 
 
+def _bounded(reader: Any) -> Any:
+    """The package's reader, which loops over as many items as a file says: here they must be there."""
+
+    class Bounded(reader):
+        def _get(self, offset: int, dtype: Any, count: int = 1, *more: Any, **named: Any) -> Any:
+            if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise ValueError(f"it ends at byte {len(self.data)}, within a field")
+            return super()._get(offset, dtype, count, *more, **named)
+
+    return Bounded
+
+
 class GgufWeights:
     """The tensors of a GGUF under the names of snapshots; see `family.Weights`."""
 
@@ -164,7 +176,7 @@ def import_gguf(
         raise ValueError(f"there is no file {file}")
     package = _package()
     with _one_line(file):
-        reader = package.GGUFReader(file)
+        reader = _bounded(package.GGUFReader)(file)
         values = {key: field.contents() for key, field in reader.fields.items()}
     architecture = values.get("general.architecture")
     if architecture not in _ARCHITECTURES:

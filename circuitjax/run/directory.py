@@ -161,7 +161,7 @@ def holds(
              for k in {**wanted, **held}}  # fmt: skip
     # As JSON, where true is not 1, and a field of null is not one that is missing.
     keys = [key for key, (ours, theirs) in pairs.items() if canonical(ours) != canonical(theirs)]
-    key = cut(next((key for key in keys if key != HASH), HASH), 80)
+    key = cut(next((key for key in keys if key != HASH), HASH), 80)[1:-1]
     raise ValueError(
         f"{directory} holds {article} with another {key}: choose another --out, or give the "
         f"{key} it was begun with{mend}"
