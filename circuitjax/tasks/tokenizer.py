@@ -93,8 +93,8 @@ def _refuse_fatal(text: str) -> None:
         second = pieces[1] if isinstance(pieces, list) and len(pieces) == 2 else prefix
         if not prefix.isascii() or not str(second).startswith(prefix):
             raise ValueError(
-                f"not a tokenizer in the JSON of `tokenizers`: the merge {cut(merge)} does not go on with "
-                f"the continuing_subword_prefix {cut(prefix)}"
+                f"not a tokenizer in the JSON of `tokenizers`: the merge {cut(merge)} does not go on "
+                f"with the continuing_subword_prefix {cut(prefix)}"
             )
 
 

@@ -267,11 +267,11 @@ def from_json(text: str, config: CarbsConfig, space: Space) -> State:
       ValueError: text that is broken or was changed, or a state of another config or space: the first
         difference.
     """
-    where = "the state of the search"
-    fields = parse_json(text, where)
+    named = "the state of the search"
+    fields = parse_json(text, named)
     if not isinstance(fields, dict):
         raise ValueError(f"this is no state of a search: its format is not {FORMAT!r}")
-    fields = opened(fields, where, FORMAT, _OLDER)
+    fields = opened(fields, named, FORMAT, _OLDER)
     held = fields.get("config"), fields.get("space")
     for what, theirs, ours in zip(
         ("config", "space"), held, (config.to_dict(), space.to_dict()), strict=True

@@ -1,10 +1,13 @@
-"""Interrupts works in one process and finishes them: `python -m tests.campaign.interrupted FOLDER PART WORK...`.
+"""Interrupts works in one process and finishes them.
 
-    events    every state that a kill at a file event leaves is gone on from, and ends as it should
-    disks     the work on ten disks too small for it, then on one that is large enough
+    python -m tests.campaign.interrupted FOLDER PART WORK...
 
-One process, since to start JAX and to compile takes ten times as long as a work. `events:N`
-goes on from about N states alone, evenly chosen. Prints one JSON line for each work: {"part", "work", "cases", "faults": [text], "seconds", "peak_kib"}.
+    events      every state that a kill at a file event leaves is gone on from, and ends as it should
+    events:N    about N of these states alone, evenly chosen
+    disks       the work on ten disks too small for it, then on one that is large enough
+
+One process, since to start JAX and to compile takes ten times as long as a work. Prints a JSON line for
+each work: {"part", "work", "cases", "faults": [text], "seconds", "peak_kib"}.
 """
 
 import contextlib
@@ -73,22 +76,25 @@ def events(name: str, folder: pathlib.Path, most: int | None = None) -> tuple[in
     assert code == 0, (name, err)
     faults = [f"{name} watched: {d}" for d in
               works.differences(_outcome(folder / f"watched-{name}"), wanted)]  # fmt: skip
-    states = recorder.states if most is None else recorder.states[:: -(-len(recorder.states) // most)]
+    states = (
+        recorder.states if most is None else recorder.states[:: -(-len(recorder.states) // most)]
+    )
     for number, state in enumerate(states):
-        listing = sorted(p.relative_to(state).as_posix() for p in state.rglob("*"))
+        names = (p.relative_to(state).as_posix() for p in state.rglob("*"))
+        listing = sorted(n for n in names if "/state/" not in n and "/arrays/" not in n)[:30]
         copy = folder / f"copy-{name}"
         if name in _REPLACED and number % OVERWRITTEN == 0:
             shutil.copytree(state, copy)
             fault = _compared(name, folder, copy, other, "--seed=1", "--overwrite")
             if fault:
-                faults.append(f"{name} {state.name} replaced {fault}; was {[n for n in listing if '/state/' not in n and '/arrays/' not in n][:30]}")
+                faults.append(f"{name} {state.name} replaced {fault}; was {listing}")
             shutil.rmtree(copy)
         fault = _compared(name, folder, state, wanted)
         if fault is None and number % OVERWRITTEN == 1:
             fault = _compared(name, folder, state, wanted)
             fault = fault and f"done again {fault}"
         if fault:
-            faults.append(f"{name} {state.name} {fault}; was {[n for n in listing if '/state/' not in n and '/arrays/' not in n][:30]}")
+            faults.append(f"{name} {state.name} {fault}; was {listing}")
         recorder.forget(state)
     return len(states), faults
 
@@ -97,9 +103,7 @@ def events(name: str, folder: pathlib.Path, most: int | None = None) -> tuple[in
 def _disk(place: pathlib.Path, size: int) -> Iterator[None]:
     """A disk of so many bytes at a place."""
     place.mkdir()
-    subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True
-    )
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place)], check=True)
     try:
         yield
     finally:

@@ -1,4 +1,6 @@
-"""Works killed by SIGKILL, again and again, until they end: `python -m tests.campaign.kills FOLDER KILLS WORK...`.
+"""Works killed by SIGKILL, again and again, until they end.
+
+    python -m tests.campaign.kills FOLDER KILLS WORK...
 
 A server that has imported everything, but started no backend, forks each process that works; so one
 costs no start of Python and of JAX, but traces its programs, which are kept compiled on disk. Half of
@@ -22,7 +24,11 @@ from typing import Any
 __all__ = ["main"]
 
 CHAIN = 6
-_PRELOADED = ["tests.campaign.interrupted", "tests.campaign.works", "matplotlib.backends.backend_agg"]
+_PRELOADED = [
+    "tests.campaign.interrupted",
+    "tests.campaign.works",
+    "matplotlib.backends.backend_agg",
+]
 
 
 def work(name: str, folder: str, out: str, programs: str, die_at: int | None, end: Any) -> None:
@@ -32,7 +38,7 @@ def work(name: str, folder: str, out: str, programs: str, die_at: int | None, en
       name, folder, out: see `works.run`.
       programs: folder of compiled programs.
       die_at: file event to die at; None: at none.
-      end: where (exit code, stderr, file events, facts) go.
+      end: where (exit code, stderr, file events, facts, peak memory in KiB) go.
     """
     from tests.campaign import interrupted, works
 
@@ -49,7 +55,8 @@ def work(name: str, folder: str, out: str, programs: str, die_at: int | None, en
     _on_file_events(event, pathlib.Path(out))
     code, err = interrupted.told(name, pathlib.Path(folder), pathlib.Path(out))
     found = works.facts(pathlib.Path(out)) | works.arrays(pathlib.Path(out)) if code == 0 else {}
-    end.send((code, err[-500:], count[0], found))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    end.send((code, err[-500:], count[0], found, peak))
     end.close()
     os._exit(0)
 
@@ -63,12 +70,15 @@ def _on_file_events(event: Callable[[], None], out: pathlib.Path) -> None:
 
     sys.addaudithook(hook)
     for name in ("rename", "replace"):
+        setattr(os, name, _renaming(getattr(os, name), event))
 
-        def renamed(source: Any, target: Any, real: Any = getattr(os, name), **more: Any) -> None:
-            real(source, target, **more)
-            event()
 
-        setattr(os, name, renamed)
+def _renaming(real: Callable[..., None], event: Callable[[], None]) -> Callable[..., None]:
+    def renamed(source: Any, target: Any, **more: Any) -> None:
+        real(source, target, **more)
+        event()
+
+    return renamed
 
 
 class Killer:
@@ -78,13 +88,13 @@ class Killer:
         self._programs = str(root / "programs")
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload(_PRELOADED)
-        self.rng = random.Random(0)
+        self.rng, self.peak = random.Random(0), 0
 
     def start(
         self, name: str, folder: pathlib.Path, out: pathlib.Path, *, die_at: int | None = None,
         after: float | None = None,
     ) -> tuple[int | None, str, int, dict[str, Any]] | None:  # fmt: skip
-        """What the process told at its end; None if it was killed, by itself or after so many seconds."""
+        """What the process told at its end; None if it was killed, by itself or after these seconds."""
         ours, theirs = self._context.Pipe(duplex=False)
         arguments = (name, str(folder), str(out), self._programs, die_at, theirs)
         process = self._context.Process(target=work, args=arguments)
@@ -94,8 +104,9 @@ class Killer:
             if not ours.poll(600 if after is None else after):
                 process.kill()
                 return None
-            found: tuple[int | None, str, int, dict[str, Any]] = ours.recv()
-            return found
+            *found, peak = ours.recv()
+            self.peak = max(self.peak, peak)
+            return tuple(found)
         except EOFError:
             return None
         finally:
@@ -153,7 +164,7 @@ def main(arguments: list[str]) -> None:
             "cases": done,
             "faults": faults,
             "seconds": round(time.perf_counter() - started, 1),
-            "peak_kib": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss,
+            "peak_kib": killer.peak,
         }
         print(json.dumps(row), flush=True)
 

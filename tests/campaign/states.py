@@ -114,8 +114,8 @@ class Recorder:
                 found[os.path.normpath(os.path.join(where, name))] = None
             for name in files:
                 with contextlib.suppress(FileNotFoundError):
-                    with open(os.path.join(folder, name), "rb") as file:
-                        found[os.path.normpath(os.path.join(where, name))] = file.read()
+                    data = pathlib.Path(folder, name).read_bytes()
+                    found[os.path.normpath(os.path.join(where, name))] = data
         return found
 
     def _is_new(self, found: dict[str, bytes | None]) -> bool:
@@ -142,14 +142,15 @@ class Recorder:
         self.states.append(target)
 
     def _tear(self, found: dict[str, bytes | None]) -> None:
-        """The state again with half of what a file has gained in place."""
+        """The state again with half, and with nothing, of what a file has gained in place."""
         for name, data in found.items():
             before = self._sizes.get(name, 0)
             if data is None or len(data) < before + 2 or self._is_atomic(name):
                 continue
-            torn = {**found, name: data[: (before + len(data)) // 2]}
-            if self._is_new(torn):
-                self._write(torn, f"{len(self.states):04d}-torn")
+            for kept in {(before + len(data)) // 2, before}:
+                torn = {**found, name: data[:kept]}
+                if self._is_new(torn):
+                    self._write(torn, f"{len(self.states):04d}-torn")
 
     def _is_atomic(self, name: str) -> bool:
         parts = pathlib.PurePath(name)

@@ -134,7 +134,9 @@ def facts(out: pathlib.Path) -> dict[str, Any]:
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             found[name] = _timeless(rows)
         elif name.endswith(".md"):
-            found[name] = [line for line in path.read_text().splitlines() if "evidence " not in line]
+            found[name] = [
+                line for line in path.read_text().splitlines() if "evidence " not in line
+            ]
         else:
             found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
     return found

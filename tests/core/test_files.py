@@ -96,7 +96,7 @@ def test_a_file_is_whole_as_soon_as_it_has_its_name(tmp_path, monkeypatch):
     assert seen == contents
 
 
-def test_a_full_disk_leaves_the_file_of_before(tmp_path):
+def test_a_full_disk_leaves_the_file_of_before(tmp_path, monkeypatch):
     """/dev/full takes nothing: what was there stays, and nothing is left beside it."""
     files.write_bytes(tmp_path / "a", b"old")
     real = files._temporary
@@ -106,8 +106,8 @@ def test_a_full_disk_leaves_the_file_of_before(tmp_path):
         os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
         return handle, name
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(OSError, match="No space"):
-        patch.setattr(files, "_temporary", full)
+    monkeypatch.setattr(files, "_temporary", full)
+    with pytest.raises(OSError, match="No space"):
         files.write_bytes(tmp_path / "a", b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
     assert (tmp_path / "a").read_bytes() == b"old"
