@@ -35,6 +35,7 @@ __all__ = [
     "opened",
     "record_hash",
     "seal",
+    "unsealed",
 ]
 
 #: The field that holds the hash.
@@ -72,6 +73,17 @@ def is_number(value: Any) -> bool:
         return type(value) in (int, float) and math.isfinite(value)
     except OverflowError:
         return False
+
+
+def unsealed(record: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A record's fields without its hash, which is checked; lines of earlier versions have none.
+
+    Raises:
+      ValueError: a hash that is not the fields': one line.
+    """
+    if HASH in record and record[HASH] != record_hash(record):
+        raise ValueError(f"{where} was changed after it was written")
+    return {name: value for name, value in record.items() if name != HASH}
 
 
 class Fields:

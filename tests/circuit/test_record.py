@@ -74,6 +74,8 @@ def copy(request, tmp_path):
         ({"nodes": []}, "damaged"),
         ({"calibration": {"scale": 1.0}}, "shift"),
         ({"provenance": 3}, "provenance"),
+        ({"ablation": "é" * 50}, "ablation is"),
+        ({"calibration": {"scale": 10**400, "shift": 0}}, "scale is a whole number of"),
     ],
 )
 def test_a_changed_record_is_refused_in_one_line(copy, changes, message):
