@@ -16,6 +16,7 @@ from absl import flags
 from circuitjax.audit.evidence import baseline
 from circuitjax.core.checkpoints import latest_step, load_step
 from circuitjax.core.files import parse_json, read_object, read_text, require_place
+from circuitjax.core.records import unsealed
 from circuitjax.model.means import MIN_TOKENS, activation_means
 from circuitjax.model.record import Model
 from circuitjax.pretrain.config import PretrainConfig
@@ -44,7 +45,8 @@ def _read_run(root: pathlib.Path) -> tuple[PretrainConfig, dict, int, list[dict]
         config = PretrainConfig.from_dict(read_object(root / "config.json"))
         lines = read_text(root / "metrics.jsonl").splitlines()
         history = [
-            parse_json(line, f"line {n} of metrics.jsonl") for n, line in enumerate(lines, 1)
+            unsealed(parse_json(line, where), where)
+            for where, line in ((f"line {n} of metrics.jsonl", x) for n, x in enumerate(lines, 1))
         ]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{root} is no pretraining run: {error}") from error

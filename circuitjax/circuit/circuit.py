@@ -20,7 +20,7 @@ import numpy as np
 
 from circuitjax.circuit.record import FORMAT, CircuitRecord, read_record
 from circuitjax.core.checkpoints import load_arrays, save_arrays
-from circuitjax.core.files import write_json
+from circuitjax.core.files import cut, write_json
 from circuitjax.core.records import seal
 from circuitjax.gated import replacement
 from circuitjax.gated.examples import Examples
@@ -152,8 +152,8 @@ class Circuit:
         """
         if model.hash != self.model_hash:
             raise ValueError(
-                f"this circuit is of model {self.model_name!r} with hash {self.model_hash}, not of "
-                f"{model.name!r} with hash {model.hash}: load the model it was found in"
+                f"this circuit is of model {cut(self.model_name)} with hash {self.model_hash[:80]}, "
+                f"not of {cut(model.name)} with hash {model.hash}: load the model it was found in"
             )
 
     def view(self, model: Model) -> View:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from circuitjax.core.records import Fields, check_types, open_sealed
+from circuitjax.gated import replacement
 
 __all__ = ["FORMAT", "OLDER", "ArrayNames", "CircuitRecord", "read_record"]
 
@@ -112,6 +113,7 @@ def read_record(directory: pathlib.Path) -> tuple[CircuitRecord, ArrayNames]:
         for key in inner:
             part.text(key) if name == "model" else part.number(key)
     Fields(values, str(path)).object("counts").whole("nodes", 0)
+    Fields(values, str(path)).one_of("ablation", *replacement.ABLATIONS)
     for edge in values["edges"]:
         if len(edge) != 3 or [type(end) for end in edge[:2]] != [str, str]:
             raise ValueError(f"{path}: an edge is {edge!r}; it must be [source, target, weight]")

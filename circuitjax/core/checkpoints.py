@@ -1,7 +1,8 @@
 """Orbax, in one place: arrays of a pytree to a directory and back.
 
-A step is written to a temporary name and renamed when complete (Orbax does that), so a crash leaves
-either the old checkpoints or the new one, never half of one.
+A checkpoint is written to a temporary name and renamed when it is complete, with the record of its
+files' hashes, so a crash leaves either the old checkpoints or the new one: never half of one, and none
+that cannot be checked.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 from orbax.checkpoint import v1 as ocp
 
-from circuitjax.core.files import clean_leftovers, read_object, write_bytes, write_json
+from circuitjax.core.files import read_object, write_bytes, write_json
 from circuitjax.core.host import check_device
 from circuitjax.core.records import Fields, open_sealed, seal
 
@@ -43,21 +44,16 @@ def save_arrays(directory: str | os.PathLike[str], tree: Any) -> None:
     tree = jax.tree.map(np.asarray, tree)
     target.parent.mkdir(parents=True, exist_ok=True)
     new, old = (target.with_name(f".{target.name}.{word}") for word in ("new", "old"))
-    if not target.exists():
-        ocp.save(target, tree)
-        _note(target)
-        if jax.process_index() == 0:  # of a writer that was killed between the renames below
-            shutil.rmtree(old, ignore_errors=True)
-            shutil.rmtree(new, ignore_errors=True)
-        return
-    # Orbax would remove the old one first; here it stays until the new one is complete.
+    # It gets its name once it is complete, with the record of its files; the old one stays until then.
     ocp.save(new, tree, overwrite=True)
+    if jax.process_index() != 0:
+        return
     _note(new)
-    if jax.process_index() == 0:
+    if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
-        new.rename(target)
-        shutil.rmtree(old)
+    new.rename(target)
+    shutil.rmtree(old, ignore_errors=True)  # also that of a writer killed between the renames above
 
 
 def _sizes(directory: pathlib.Path) -> dict[str, int]:
@@ -75,9 +71,6 @@ def _sha256(path: pathlib.Path) -> str:
 
 
 def _note(directory: pathlib.Path) -> None:
-    if jax.process_index() != 0:
-        return
-    clean_leftovers(directory)
     files = {
         name: {"bytes": size, "sha256": _sha256(directory / name)}
         for name, size in _sizes(directory).items()

@@ -29,6 +29,7 @@ __all__ = [
     "read_json",
     "read_object",
     "read_text",
+    "reason",
     "require_place",
     "write_bytes",
     "write_json",
@@ -54,7 +55,15 @@ class _Short(reprlib.Repr):
 
 def cut(value: Any, most: int = 120) -> str:
     """A value as an error message shows it: its `repr`, never longer than `most`, never slow."""
-    text = " ".join(_Short().repr(value).split())
+    text = _Short().repr(value)
+    if not isinstance(value, str):  # text has its line ends escaped, and its blanks are its own
+        text = " ".join(text.split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def reason(error: BaseException, most: int = 300) -> str:
+    """What an error says, on one line that is never longer than `most`; its type if it says nothing."""
+    text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
@@ -184,6 +193,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes | memoryview) -> No
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
+            file.flush()  # whole before it has the name: a small file waits in memory until then
             os.chmod(name, 0o644)
             os.replace(name, target)  # still locked: nobody takes it for a leftover
     except BaseException:

@@ -1,6 +1,7 @@
 """What a binary sets up on the host before it computes."""
 
 import ctypes
+import errno
 import os
 import pathlib
 import platform
@@ -24,6 +25,7 @@ __all__ = [
     "check_device",
     "check_settings",
     "clear_cache",
+    "disk_gave_out",
     "keep_freed_memory",
 ]
 
@@ -86,6 +88,19 @@ def check_settings() -> None:
         raise ValueError(
             "JAX_DISABLE_JIT is set: without compilation a run takes a thousand times as long; unset it"
         )
+
+
+_OF_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+
+def disk_gave_out(error: BaseException) -> bool:
+    """Whether an error says that the disk is full, over its quota, failing or read only.
+
+    Libraries that write by themselves raise other kinds of errors, in the system's words.
+    """
+    if isinstance(error, OSError) and error.errno in _OF_DISK:
+        return True
+    return any(os.strerror(number) in str(error) for number in _OF_DISK)
 
 
 def available_memory() -> int | None:

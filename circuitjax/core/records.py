@@ -30,10 +30,12 @@ __all__ = [
     "Fields",
     "canonical",
     "check_types",
+    "is_number",
     "open_sealed",
     "opened",
     "record_hash",
     "seal",
+    "unsealed",
 ]
 
 #: The field that holds the hash.
@@ -63,6 +65,25 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(json.dumps(dict(record), allow_nan=False))
     plain.pop(HASH, None)
     return {**plain, HASH: record_hash(plain)}
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a number that a finite float holds; true and 10**400 are none."""
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def unsealed(record: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A record's fields without its hash, which is checked; lines of earlier versions have none.
+
+    Raises:
+      ValueError: a hash that is not the fields': one line.
+    """
+    if HASH in record and record[HASH] != record_hash(record):
+        raise ValueError(f"{where} was changed after it was written")
+    return {name: value for name, value in record.items() if name != HASH}
 
 
 class Fields:
@@ -134,13 +155,7 @@ class Fields:
     def number(self, name: str, lowest: float = -math.inf, highest: float = math.inf) -> float:
         """A finite number within bounds that both belong to."""
         value = self[name]
-        try:
-            fits = (
-                type(value) in (int, float) and math.isfinite(value) and lowest <= value <= highest
-            )
-        except OverflowError:  # a whole number that no float holds
-            fits = False
-        if not fits:
+        if not is_number(value) or not lowest <= value <= highest:
             low = "" if lowest == -math.inf else f" from {lowest}"
             high = "" if highest == math.inf else f" to {highest}"
             raise self.bad(name, f"a finite number{low}{high}")
@@ -254,7 +269,7 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind is None or kind is type(None):
         return value is None
     if kind is float:
-        return type(value) is int or (type(value) is float and math.isfinite(value))
+        return is_number(value)
     if kind in (int, bool, str):
         return type(value) is kind
     if kind in (tuple, list) or origin in (tuple, list):

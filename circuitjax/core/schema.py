@@ -16,6 +16,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+from circuitjax.core.files import cut
 from circuitjax.core.records import HASH, check_types, open_sealed
 
 __all__ = ["from_json", "json_schema", "read_record"]
@@ -84,7 +85,7 @@ def from_json(
     lacking, unknown = names - spared - set(fields), set(fields) - names
     for what, wrong in (("lacks", lacking), ("has the unknown", unknown)):
         if wrong:
-            raise ValueError(f"{where} {what} field {min(wrong)!r}")
+            raise ValueError(f"{where} {what} field {cut(min(wrong))}")
     check_types(cls, fields, where)
     kinds = typing.get_type_hints(cls)
     known = [name for name in names if name in fields]

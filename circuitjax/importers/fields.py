@@ -4,12 +4,14 @@ What a file leaves out is as the reference library fills it in: the defaults sta
 """
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal, cast
 
+from circuitjax.core.files import cut
+from circuitjax.core.records import is_number
 from circuitjax.importers.jsonfile import read_object
+from circuitjax.model.bounds import check_sizes
 from circuitjax.model.rotary import Rotary
 
 __all__ = ["Activation", "Fields"]
@@ -45,20 +47,21 @@ class Fields:
 
     def refuse(self, field: str, what: str) -> ValueError:
         """The error to raise about a field."""
-        return ValueError(f"{self.path}: {field} is {self.values.get(field)!r}; {what}")
+        return ValueError(f"{self.path}: {field} is {cut(self.values.get(field))}; {what}")
 
     def size(self, field: str, default: int | None = None) -> int:
-        """A whole number above 0; null is as good as absent."""
+        """A whole number above 0, no larger than any network's; null is as good as absent."""
         value = self.values.get(field)
         value = default if value is None else value
         if type(value) is not int or value < 1:
             raise self.refuse(field, "it must be a whole number above 0")
+        check_sizes(str(self.path), {field: value}, layers=field if "layer" in field else "")
         return value
 
     def number(self, field: str, default: float) -> float:
         """A finite number above 0."""
         value = self.values.get(field, default)
-        if type(value) not in (int, float) or not (value > 0 and math.isfinite(value)):
+        if not is_number(value) or not value > 0:
             raise self.refuse(field, "it must be above 0")
         return float(value)
 
@@ -112,7 +115,8 @@ class Fields:
         chosen = self.values.get("layer_types")
         chosen = types if chosen is None else chosen
         known = ("full_attention", "sliding_attention")
-        if not isinstance(chosen, list) or len(chosen) != layers or not set(chosen) <= {*known}:
+        fits = isinstance(chosen, list) and len(chosen) == layers
+        if not fits or not all(kind in known for kind in chosen):
             raise self.refuse("layer_types", f"it must hold one of {known} for each layer")
         if "sliding_attention" not in chosen:
             return ()
@@ -153,7 +157,7 @@ class Fields:
             return Rotary(dims, base)
         if kind not in ("linear", "llama3"):
             raise ValueError(
-                f"{self.path}: rope_type is {kind!r}; choose one of default, linear, llama3"
+                f"{self.path}: rope_type is {cut(kind)}; choose one of default, linear, llama3"
             )
         factor = self.number("factor", 0.0)
         if kind == "linear":

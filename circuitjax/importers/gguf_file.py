@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from circuitjax.core.files import cut, reason
 from circuitjax.importers.family import read_params
 from circuitjax.importers.fields import Fields
 from circuitjax.importers.gguf_tokenizer import tokenizer_json
@@ -98,6 +99,18 @@ def _package() -> Any:
         ) from None
 
 
+def _bounded(reader: Any) -> Any:
+    """The package's reader, which loops over as many items as a file says: here they must be there."""
+
+    class Bounded(reader):
+        def _get(self, offset: int, dtype: Any, count: int = 1, *more: Any, **named: Any) -> Any:
+            if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
+                raise ValueError(f"it ends at byte {len(self.data)}, within a field")
+            return super()._get(offset, dtype, count, *more, **named)
+
+    return Bounded
+
+
 class GgufWeights:
     """The tensors of a GGUF under the names of snapshots; see `family.Weights`."""
 
@@ -163,12 +176,14 @@ def import_gguf(
         raise ValueError(f"there is no file {file}")
     package = _package()
     with _one_line(file):
-        reader = package.GGUFReader(file)
+        reader = _bounded(package.GGUFReader)(file)
         values = {key: field.contents() for key, field in reader.fields.items()}
     architecture = values.get("general.architecture")
     if architecture not in _ARCHITECTURES:
         known = ", ".join(_ARCHITECTURES)
-        raise ValueError(f"{file}: general.architecture is {architecture!r}; choose one of {known}")
+        raise ValueError(
+            f"{file}: general.architecture is {cut(architecture)}; choose one of {known}"
+        )
     names = {tensor.name for tensor in reader.tensors}
     fields = Fields(file, _config(file, architecture, values, names, reader))
     family = FAMILIES[_ARCHITECTURES[architecture]]
@@ -226,7 +241,9 @@ def _config(
         found["mlp_bias"] = "blk.0.ffn_gate.bias" in names
     width, heads = found.get("hidden_size"), found.get("num_attention_heads")
     if type(width) is not int or type(heads) is not int or heads < 1:
-        raise ValueError(f"{file}: embedding_length is {width!r}, attention.head_count {heads!r}")
+        raise ValueError(
+            f"{file}: embedding_length is {cut(width)}, attention.head_count {cut(heads)}"
+        )
     head = found.get("head_dim", width // heads)
     for key in ("rope.dimension_count", "attention.value_length"):
         if own(key, head) != head:
@@ -276,5 +293,4 @@ def _one_line(path: pathlib.Path, what: str = "") -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"cannot read {path}: {what}{reason}") from None
+        raise ValueError(f"cannot read {path}: {what}{reason(error)}") from None

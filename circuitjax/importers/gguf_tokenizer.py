@@ -11,6 +11,9 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
+from circuitjax.core.files import cut as shown
+from circuitjax.core.files import reason
+
 __all__ = ["tokenizer_json"]
 
 _UNKNOWN, _CONTROL, _USER = 2, 3, 4
@@ -44,7 +47,7 @@ def tokenizer_json(values: Mapping[str, Any]) -> tuple[str, str | None]:
 
     kind, tokens = own("model"), own("tokens")
     if kind not in ("gpt2", "llama"):
-        raise ValueError(f"tokenizer.ggml.model is {kind!r}; choose one of gpt2, llama")
+        raise ValueError(f"tokenizer.ggml.model is {shown(kind)}; choose one of gpt2, llama")
     if not isinstance(tokens, list) or not tokens:
         raise ValueError("tokenizer.ggml.tokens is missing")
     types = own("token_type", [1] * len(tokens))
@@ -72,7 +75,7 @@ def tokenizer_json(values: Mapping[str, Any]) -> tuple[str, str | None]:
 
 def _byte_level(tokens: list[str], merges: list[str], cut: str) -> tokenizers.Tokenizer:
     if cut not in _CUTS:
-        raise ValueError(f"tokenizer.ggml.pre is {cut!r}; choose one of {', '.join(_CUTS)}")
+        raise ValueError(f"tokenizer.ggml.pre is {shown(cut)}; choose one of {', '.join(_CUTS)}")
     if any(merge.count(" ") != 1 for merge in merges):
         raise ValueError("tokenizer.ggml.merges holds what is no pair")
     pairs = [(merge.split(" ")[0], merge.split(" ")[1]) for merge in merges]
@@ -80,7 +83,7 @@ def _byte_level(tokens: list[str], merges: list[str], cut: str) -> tokenizers.To
     try:
         rust = tokenizers.Tokenizer(models.BPE(vocab=vocabulary, merges=pairs))
     except Exception as error:  # the library raises the bare Exception
-        raise ValueError(f"tokenizer.ggml.merges: {' '.join(str(error).split())}") from None
+        raise ValueError(f"tokenizer.ggml.merges: {reason(error)}") from None
     pattern, as_gpt2 = _CUTS[cut]
     steps: list[pre_tokenizers.PreTokenizer] = []
     if pattern is not None:

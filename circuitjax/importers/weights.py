@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from circuitjax.core.files import cut, reason
 from circuitjax.importers.jsonfile import read_object
 from circuitjax.importers.state_dict import StateDict, open_state_dict
 
 __all__ = ["SnapshotWeights", "open_weights"]
 
+_LONGEST_NAME = 255  # bytes of a file's name
 _ONE, _INDEX, _TORCH = "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 _TYPES = ("F32", "F16", "BF16")
 
@@ -124,8 +126,8 @@ def _shards(path: pathlib.Path) -> list[str]:
         raise ValueError(f"{path}: weight_map is missing or empty")
     names = sorted({str(name) for name in table.values()})
     for name in names:
-        if pathlib.PurePath(name).name != name:
-            raise ValueError(f"{path}: {name!r} is no file of this folder")
+        if pathlib.PurePath(name).name != name or len(name) > _LONGEST_NAME:
+            raise ValueError(f"{path}: {cut(name)} is no file of this folder")
     return names
 
 
@@ -139,4 +141,4 @@ def _one_line(path: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None
+        raise ValueError(f"cannot read {path}: {reason(error)}") from None

@@ -24,7 +24,7 @@ from circuitjax.core import checkpoints
 from circuitjax.core.files import read_object, write_bytes
 from circuitjax.core.host import alone_in
 from circuitjax.core.mesh import data_mesh, replicated, shard_rows
-from circuitjax.core.records import canonical
+from circuitjax.core.records import canonical, seal
 from circuitjax.model.bigram import bigram_table, count_bigrams
 from circuitjax.model.transformer import Params, apply, init_params
 from circuitjax.pretrain.config import PretrainConfig
@@ -242,7 +242,7 @@ class _MetricsLog:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(json.dumps(seal({"step": step, **values})) + "\n")
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)

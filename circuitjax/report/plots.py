@@ -1,5 +1,6 @@
 """The pictures of a run: how training went, and what was lost at every size of circuit."""
 
+import io
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
@@ -7,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.figure import Figure  # not pyplot: a library leaves the user's backend alone
+
+from circuitjax.core.files import write_bytes
 
 __all__ = ["COLOURS", "plot_cut", "plot_training", "save_figure"]
 
@@ -18,13 +21,12 @@ _LEAST = 1e-4  # nats; what is less is drawn here
 
 def save_figure(figure: Any, path: str | pathlib.Path) -> None:
     """Writes a figure atomically, as PNG or as whatever else the path ends in."""
-    path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.tmp{path.suffix}")
+    path, content = pathlib.Path(path), io.BytesIO()
     # Without a salt and with a date every SVG of the same figure would be another file.
     dated = {"metadata": {"Date": None}} if path.suffix == ".svg" else {}
     with rc_context({"svg.hashsalt": "circuitjax"}):
-        figure.savefig(temporary, dpi=150, bbox_inches="tight", **dated)
-    temporary.replace(path)
+        figure.savefig(content, format=path.suffix[1:], dpi=150, bbox_inches="tight", **dated)
+    write_bytes(path, content.getvalue())
 
 
 def plot_cut(

@@ -15,9 +15,9 @@ from typing import Any
 
 import jax
 
-from circuitjax.core.files import read_object, require_place, write_json
+from circuitjax.core.files import cut, read_object, require_place, write_json
 from circuitjax.core.policy import backend
-from circuitjax.core.records import HASH, open_sealed, record_hash, seal
+from circuitjax.core.records import HASH, canonical, open_sealed, record_hash, seal
 
 __all__ = ["AUDIT", "RUN", "STUDY", "SUITE", "Kind", "claim", "digest_of", "holds", "versions"]
 
@@ -157,10 +157,14 @@ def holds(
             f"{directory} holds {article} of an earlier version: choose another --out{mend}"
         )
     # Hashes differ wherever anything does.
-    keys = [key for key in {**wanted, **held} if key != HASH and held.get(key) != wanted.get(key)]
+    pairs = {k: ({k: wanted[k]} if k in wanted else {}, {k: held[k]} if k in held else {})
+             for k in {**wanted, **held}}  # fmt: skip
+    # As JSON, where true is not 1, and a field of null is not one that is missing.
+    keys = [key for key, (ours, theirs) in pairs.items() if canonical(ours) != canonical(theirs)]
+    key = cut(next((key for key in keys if key != HASH), HASH), 80)[1:-1]
     raise ValueError(
-        f"{directory} holds {article} with another {keys[0]}: choose another --out, or give the "
-        f"{keys[0]} it was begun with{mend}"
+        f"{directory} holds {article} with another {key}: choose another --out, or give the "
+        f"{key} it was begun with{mend}"
     )
 
 

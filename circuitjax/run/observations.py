@@ -1,5 +1,7 @@
 """Observations of a study as an append-only file of JSON lines, whole rounds at a time.
 
+Every line is a sealed record (see `core/records.py`); those of earlier versions have no hash.
+
 A round's lines are written in one call and flushed to the disk. What a killed process left of a round is
 dropped when the file is read: the round is done again from its last checkpoint, with the same result.
 """
@@ -10,14 +12,20 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from circuitjax.core.records import Fields
+from circuitjax.core.files import cut, parse_json
+from circuitjax.core.records import HASH, Fields, seal, unsealed
+
+_FIELDS = (
+    *("id", "round", "origin", "params", "seed", "failed", "output", "cost", "edges", "nodes"),
+    *("loss_validation", "seconds_training_round", "seconds_selection_round"),
+)
 
 __all__ = ["append_round", "read_rounds"]
 
 
 def append_round(path: pathlib.Path, rows: Sequence[dict[str, Any]]) -> None:
     """Adds a round's observations and waits until they are on the disk."""
-    text = "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+    text = "".join(json.dumps(seal(row), allow_nan=False) + "\n" for row in rows)
     with path.open("a", encoding="utf-8") as file:
         file.write(text)
         file.flush()
@@ -43,8 +51,9 @@ def read_rounds(path: pathlib.Path, size: int, *, mend: bool = True) -> list[lis
     rows = []
     for number, line in enumerate(lines):
         try:
-            row = json.loads(line)
+            row = parse_json(line.decode("utf-8"), "it")
             _check(row, number)
+            row = unsealed(row, "it")
         except ValueError as error:
             raise ValueError(
                 f"{path}, line {number + 1} is no observation ({error}): put the file back as it was, "
@@ -66,8 +75,9 @@ def _check(row: Any, number: int) -> None:
     if not isinstance(row, dict):
         raise ValueError("it is no object")
     fields = Fields(row, f"observation {number}")
+    fields.only(*_FIELDS, HASH)
     if fields.whole("id", 0) != number:
-        raise ValueError(f"its id is {row['id']}, {number} comes next")
+        raise ValueError(f"its id is {cut(row['id'])}, {number} comes next")
     for name in ("round", "seed", "edges", "nodes"):
         fields.whole(name, 0)
     params = fields.object("params")

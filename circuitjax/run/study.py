@@ -30,7 +30,7 @@ import jax
 import numpy as np
 
 from circuitjax.audit.evidence import baseline
-from circuitjax.core.files import write_json
+from circuitjax.core.files import read_text, write_json
 from circuitjax.model.record import Model
 from circuitjax.prune.candidates import Candidate, candidates_of
 from circuitjax.prune.config import Hyper
@@ -220,7 +220,10 @@ def _restore(study: Study, rows: Sequence[Mapping[str, Any]]) -> carbs.State:
     path = study.directory / "carbs.json"
     if not path.exists():
         return carbs.start(study.config, study.space, study.seed)
-    state = carbs.from_json(path.read_text(encoding="utf-8"), study.config, study.space)
+    try:
+        state = carbs.from_json(read_text(path), study.config, study.space)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     told = {seen.id for seen in state.observations}
     return carbs.tell(state, [_observation(row) for row in rows if row["id"] not in told])
 

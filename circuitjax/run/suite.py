@@ -28,8 +28,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from circuitjax.core.files import read_object, write_json
-from circuitjax.core.host import alone_in
+from circuitjax.core.host import alone_in, disk_gave_out
 from circuitjax.core.records import Fields, open_sealed, seal
+from circuitjax.core.schema import from_json
 from circuitjax.run.directory import SUITE, claim, holds
 
 __all__ = [
@@ -173,7 +174,9 @@ def read_cell(path: pathlib.Path) -> Outcome:
       ValueError: a record that was changed, or is of another version.
     """
     held = open_sealed(path, _CELL)
-    return Outcome(Cell(**held["cell"]), record=held["record"], seconds=held.number("seconds"))
+    cell = from_json(Cell, held.object("cell").to_dict(), str(path))
+    record = held.object("record").to_dict()
+    return Outcome(cell, record=record, seconds=held.number("seconds"))
 
 
 def outcome_of(suite: Suite, cell: Cell) -> Outcome:
@@ -206,7 +209,8 @@ def run_suite(
     Args:
       suite: what to do.
       run_cell: does a cell, or what is left of it, in (its own directory, its unit's directory), and
-        returns its JSON-able record. Any exception it raises is that cell's failure.
+        returns its JSON-able record. Any exception it raises is that cell's failure, unless the disk
+        gave out: that ends the suite, and the same command goes on once it is mended.
       shard: which part is this process's.
       retry: do cells that failed once more.
       say: called with lines for people.
@@ -282,7 +286,9 @@ def _run_one(
         asked = dataclasses.asdict(cell)
         held = {"format": _CELL, "cell": asked, "record": record, "seconds": seconds}
         write_json(folder / "cell.json", seal(held))
-    except Exception as error:  # whatever it is, it is this cell's; the others go on
+    except Exception as error:  # whatever else it is, it is this cell's; the others go on
+        if disk_gave_out(error):
+            raise
         line = " ".join(f"{type(error).__name__}: {error}".split())
         trace = traceback.format_exc().splitlines()
         write_json(folder / "failed.json", {"error": line, "traceback": trace})

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from circuitjax.core.files import cut
 from circuitjax.tasks.tokenizer import Tokenizer
 
 __all__ = ["Encoded", "Pair", "Sampler", "Task", "encode_pair", "encode_pairs", "stack"]
@@ -173,7 +174,7 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[Row | str]
         elif wrong is None:
             rows.append(tokenizer.why_not_one(pair.negative_completion))
         elif right == wrong:
-            rows.append(f"both completions are {pair.positive_completion!r}")
+            rows.append(f"both completions are {cut(pair.positive_completion)}")
         elif not positive or not negative:
             rows.append("a prompt is empty")
         elif len(positive) != len(negative):
@@ -181,9 +182,9 @@ def encode_pairs(tokenizer: Tokenizer, pairs: Sequence[Pair]) -> list[Row | str]
                 f"the positive prompt has {len(positive)} tokens, the negative {len(negative)}"
             )
         elif positive_full[: len(positive) + 1] != [*positive, right]:
-            rows.append(f"{pair.positive_completion!r} is not the token made after the positive")
+            rows.append(f"{cut(pair.positive_completion)} is not the token made after the positive")
         elif negative_full[: len(negative) + 1] != [*negative, wrong]:
-            rows.append(f"{pair.negative_completion!r} is not the token made after the negative")
+            rows.append(f"{cut(pair.negative_completion)} is not the token made after the negative")
         else:
             rows.append(Row(positive, negative, (right, wrong)))
     return rows
@@ -193,7 +194,7 @@ def encode_pair(tokenizer: Tokenizer, pair: Pair) -> Encoded:
     """Encodes one pair, `M = 1`; raises ValueError if it breaks a rule of `encode_pairs`."""
     (row,) = encode_pairs(tokenizer, [pair])
     if isinstance(row, str):
-        raise ValueError(f"bad pair {pair.positive!r}, {pair.negative!r}: {row}")
+        raise ValueError(f"bad pair {cut(pair.positive)}, {cut(pair.negative)}: {row}")
     return stack([row], tokenizer.bos_id)
 
 

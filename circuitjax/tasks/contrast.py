@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from circuitjax.core.files import cut
 from circuitjax.tasks.base import Pair, Task
 from circuitjax.tasks.splits import SPLITS, draw_pairs, gather, in_split, split_pool, too_few
 from circuitjax.tasks.tokenizer import Tokenizer
@@ -193,13 +194,13 @@ def _flaw(example: Example) -> str | None:
         return "both prompts are the same"
     for side, completions in (("right", example.right), ("wrong", example.wrong)):
         if isinstance(completions, str):
-            return f"the {side} completions are the text {completions!r}, not a tuple of texts"
+            return f"the {side} completions are the text {cut(completions)}, not a tuple of texts"
         if not completions:
             return f"there is no {side} completion"
         if len(set(completions)) < len(completions):
             return f"a {side} completion is given twice"
     both = [text for text in example.right if text in example.wrong]
-    return f"the completion {both[0]!r} is both right and wrong" if both else None
+    return f"the completion {cut(both[0])} is both right and wrong" if both else None
 
 
 def _row(tokenizer: Tokenizer, example: Example, ids: dict[str, list[int]]) -> _Row | str:
@@ -217,7 +218,7 @@ def _row(tokenizer: Tokenizer, example: Example, ids: dict[str, list[int]]) -> _
         if token is None:
             return tokenizer.why_not_one(completion)
         if ids[example.clean + completion] != [*clean, token]:
-            return f"{completion!r} is not the token made after the clean prompt"
+            return f"{cut(completion)} is not the token made after the clean prompt"
         tokens.append(token)
     right, wrong = tokens[: len(example.right)], tokens[len(example.right) :]
     return _Row(clean, corrupted, right, wrong, example.template)
@@ -280,7 +281,7 @@ def encode_examples(tokenizer: Tokenizer, examples: Sequence[Example]) -> Encode
     good: list[_Row] = []
     for index, row in enumerate(_rows(tokenizer, examples)):
         if isinstance(row, str):
-            shown = f"{examples[index].clean!r}, {examples[index].corrupted!r}"
+            shown = f"{cut(examples[index].clean)}, {cut(examples[index].corrupted)}"
             raise ValueError(f"bad example {index}, {shown}: {row}")
         good.append(row)
     return _stack(good, tokenizer.bos_id)

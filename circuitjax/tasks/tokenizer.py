@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from circuitjax.core.files import cut, read_text
+from circuitjax.core.files import cut, parse_json, read_text, reason
 
 __all__ = ["BOS", "PATTERN", "Tokenizer", "byte_level", "with_bos"]
 
@@ -72,12 +72,39 @@ def with_bos(text: str, bos: str) -> str:
     return str(rust.to_str())
 
 
+# The field's name, or letters of a field's name that are escaped.
+_PREFIXED = re.compile(r'"continuing_subword_prefix"\s*:\s*"|\\u00[5-7][0-9a-fA-F]')
+
+
+def _refuse_fatal(text: str) -> None:
+    """Refuses what ends the process in the library's hands, where no exception could be caught.
+
+    It takes a prefix off the second piece of every merge without looking whether it is there.
+    """
+    if not _PREFIXED.search(text):
+        return
+    fields = parse_json(text, "it")
+    model = fields.get("model") if isinstance(fields, dict) else None
+    prefix = model.get("continuing_subword_prefix") if isinstance(model, dict) else None
+    merges = model.get("merges") if isinstance(model, dict) else None
+    if not isinstance(prefix, str) or not isinstance(merges, list):
+        return
+    for merge in merges:
+        pieces = merge.split(" ") if isinstance(merge, str) else merge
+        second = pieces[1] if isinstance(pieces, list) and len(pieces) == 2 else prefix
+        if not prefix.isascii() or not str(second).startswith(prefix):
+            raise ValueError(
+                f"not a tokenizer in the JSON of `tokenizers`: the merge {cut(merge)} does not go on "
+                f"with the continuing_subword_prefix {cut(prefix)}"
+            )
+
+
 def _parse(text: str) -> tokenizers.Tokenizer:
+    _refuse_fatal(text)
     try:
         return tokenizers.Tokenizer.from_str(text)
     except Exception as error:  # the library raises the bare Exception
-        reason = " ".join(str(error).split())
-        raise ValueError(f"not a tokenizer in the JSON of `tokenizers`: {reason}") from None
+        raise ValueError(f"not a tokenizer in the JSON of `tokenizers`: {reason(error)}") from None
 
 
 def _encodable(text: str) -> bool:
@@ -90,6 +117,10 @@ def _unencodable(text: object) -> str:
     half = _SURROGATE.search(text)
     where = f" at character {half.start()} ({cut(half.group())})" if half else ""
     return f"the text {cut(text)} holds half a character{where}: a lone surrogate, no bytes stand for it"
+
+
+def _no_tokens(error: Exception) -> str:
+    return f"the tokenizer makes no tokens of a text: {reason(error)}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,10 +163,13 @@ class Tokenizer:
         Raises:
           ValueError: a lone surrogate, which is half a character: no bytes stand for it.
         """
+        rust = self._rust
         try:
-            return list(self._rust.encode(text, add_special_tokens=False).ids)
+            return list(rust.encode(text, add_special_tokens=False).ids)
         except (TypeError, UnicodeError):
             raise ValueError(_unencodable(text)) from None
+        except Exception as error:  # the library raises the bare Exception
+            raise ValueError(_no_tokens(error)) from None
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """Returns the token ids of each text: `encode`, many at once, in blocks of bounded memory.
@@ -148,14 +182,17 @@ class Tokenizer:
         if len(known) + len(missing) > _REMEMBERED:
             known.clear()
             missing = list(dict.fromkeys(texts))
+        rust = self._rust
         fresh: dict[str, array[int]] = {}
         for start in range(0, len(missing), _BLOCK):
             block = missing[start : start + _BLOCK]
             try:
-                encodings = self._rust.encode_batch_fast(block, add_special_tokens=False)
+                encodings = rust.encode_batch_fast(block, add_special_tokens=False)
             except (TypeError, UnicodeError):
                 bad = next((text for text in block if not _encodable(text)), block[0])
                 raise ValueError(_unencodable(bad)) from None
+            except Exception as error:
+                raise ValueError(_no_tokens(error)) from None
             ids = (array("i", encoding.ids) for encoding in encodings)
             fresh.update(zip(block, ids, strict=True))
         if len(fresh) <= _REMEMBERED:
@@ -230,8 +267,11 @@ class Tokenizer:
         return found
 
     def _find_bos(self) -> int | None:
-        plain = self._rust.encode("a", add_special_tokens=False).ids
-        framed = self._rust.encode("a", add_special_tokens=True).ids
+        plain = self.encode("a")
+        try:
+            framed = self._rust.encode("a", add_special_tokens=True).ids
+        except Exception as error:
+            raise ValueError(_no_tokens(error)) from None
         if len(framed) > len(plain) and (not plain or framed[: len(plain)] != plain):
             return int(framed[0])
         for name in (BOS, *_OTHERS):

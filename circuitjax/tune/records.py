@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from circuitjax.core.files import cut, parse_json
+from circuitjax.core.records import opened, seal
 from circuitjax.tune.space import Space
 
 __all__ = [
@@ -28,7 +29,8 @@ __all__ = [
     "to_json",
 ]
 
-FORMAT = "circuitjax.carbs.1"
+FORMAT = "circuitjax.carbs.2"
+_OLDER = ("circuitjax.carbs.1",)  # without a hash
 Origin = Literal["centre", "first", "model", "remeasure"]
 _ORIGINS = ("centre", "first", "model", "remeasure")
 
@@ -241,7 +243,7 @@ def measured(state: State) -> tuple[Measured, ...]:
 
 
 def to_json(state: State) -> str:
-    """The whole state; `from_json` gives back an equal one."""
+    """The whole state, sealed; `from_json` gives back an equal one."""
     fields = {
         "format": FORMAT,
         "config": state.config.to_dict(),
@@ -250,7 +252,7 @@ def to_json(state: State) -> str:
         "suggestions": [suggestion.to_dict() for suggestion in state.suggestions],
         "observations": [observation.to_dict() for observation in state.observations],
     }
-    return json.dumps(fields, indent=1, allow_nan=False) + "\n"
+    return json.dumps(seal(fields), indent=1, allow_nan=False) + "\n"
 
 
 def from_json(text: str, config: CarbsConfig, space: Space) -> State:
@@ -262,11 +264,14 @@ def from_json(text: str, config: CarbsConfig, space: Space) -> State:
       space: likewise.
 
     Raises:
-      ValueError: text that is broken, or a state of another config or space: the first difference.
+      ValueError: text that is broken or was changed, or a state of another config or space: the first
+        difference.
     """
-    fields = parse_json(text, "the state of the search")
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+    named = "the state of the search"
+    fields = parse_json(text, named)
+    if not isinstance(fields, dict):
         raise ValueError(f"this is no state of a search: its format is not {FORMAT!r}")
+    fields = opened(fields, named, FORMAT, _OLDER)
     held = fields.get("config"), fields.get("space")
     for what, theirs, ours in zip(
         ("config", "space"), held, (config.to_dict(), space.to_dict()), strict=True

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from circuitjax.circuit.circuit import Circuit, load_circuit
+from circuitjax.core.records import seal
 from circuitjax.model.record import Model
+from tests.audit.planted_audit import circuit_of
+from tests.prune.planted import PLANTED, planted_model
 
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "data" / "circuits_1"
 GRAINS = ("nodes", "weights", "edges")
@@ -74,6 +77,7 @@ def copy(request, tmp_path):
         ({"nodes": []}, "damaged"),
         ({"calibration": {"scale": 1.0}}, "shift"),
         ({"provenance": 3}, "provenance"),
+        ({"calibration": {"scale": 10**400, "shift": 0}}, "scale is a whole number of"),
     ],
 )
 def test_a_changed_record_is_refused_in_one_line(copy, changes, message):
@@ -92,3 +96,11 @@ def test_changed_arrays_are_refused(copy):
     (copy / "circuit.json").write_text((ROOT / other / "circuit.json").read_text()[:50])
     with pytest.raises(ValueError, match="no readable circuit"):
         Circuit.load(copy)
+
+
+def test_an_ablation_that_nobody_knows_is_named(tmp_path):
+    circuit_of(PLANTED).save(tmp_path, planted_model())
+    path = tmp_path / "circuit.json"
+    path.write_text(json.dumps(seal(json.loads(path.read_text()) | {"ablation": "swap"})))
+    with pytest.raises(ValueError, match="ablation is 'swap'; it must be mean or zero"):
+        Circuit.load(tmp_path)

@@ -12,6 +12,7 @@ import pytest
 
 from circuitjax.core import checkpoints
 from circuitjax.core.host import NoDeviceError
+from tests.campaign.states import Recorder
 
 Struct = jax.ShapeDtypeStruct
 
@@ -41,6 +42,29 @@ def refusal(directory: pathlib.Path, like) -> str:
     assert "\n" not in message
     assert str(directory) in message
     return message
+
+
+def test_a_kill_at_any_file_event_leaves_the_old_or_the_new_and_its_hashes(tmp_path):
+    """Of a checkpoint that is written where there was none, and of one that replaces another."""
+    target = tmp_path / "at" / "x"
+    recorder = Recorder(tmp_path / "at", tmp_path / "copies")
+    with recorder.recording():
+        checkpoints.save_arrays(target, tree(1.0))
+        checkpoints.save_arrays(target, tree(2.0))
+    assert len(recorder.states) > 10
+    seen = []
+    for state in recorder.states:
+        if not (state / "x").exists() and not (state / ".x.old").exists():
+            assert "no checkpoint at" in refusal(state / "x", tree())
+            continue
+        found = checkpoints.load_arrays(state / "x", tree())
+        seen.append(float(found["params"]["w"][0, 1]))
+        held = next(p for p in (state / "x", state / ".x.old") if p.exists())
+        assert (held / "files.json").exists()
+        checkpoints.save_arrays(state / "x", tree(3.0))  # goes on, and leaves nothing behind
+        assert [path.name for path in state.iterdir()] == ["x"]
+    assert seen == sorted(seen)
+    assert set(seen) == {1.0, 2.0}
 
 
 def test_round_trip_to_the_bit(tmp_path):

@@ -81,6 +81,38 @@ def test_what_a_killed_writer_left_is_removed_and_what_is_being_written_is_not(t
     assert target.read_bytes() == b"newer"
 
 
+def test_a_file_is_whole_as_soon_as_it_has_its_name(tmp_path, monkeypatch):
+    """A kill right after the renaming must not find an empty file, however small the content."""
+    real, seen = os.replace, []
+
+    def replace(source, target):
+        real(source, target)
+        seen.append(pathlib.Path(target).read_bytes())
+
+    monkeypatch.setattr(os, "replace", replace)
+    contents = [b"x" * size for size in (0, 1, 4096, 8191, 8192, 100_000)]
+    for content in contents:
+        files.write_bytes(tmp_path / "a", content)
+    assert seen == contents
+
+
+def test_a_full_disk_leaves_the_file_of_before(tmp_path, monkeypatch):
+    """/dev/full takes nothing: what was there stays, and nothing is left beside it."""
+    files.write_bytes(tmp_path / "a", b"old")
+    real = files._temporary
+
+    def full(target):
+        handle, name = real(target)
+        os.dup2(os.open("/dev/full", os.O_WRONLY), handle)
+        return handle, name
+
+    monkeypatch.setattr(files, "_temporary", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write_bytes(tmp_path / "a", b"new")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a").read_bytes() == b"old"
+
+
 def test_leftovers_of_earlier_versions_go_and_other_files_stay(tmp_path):
     for name in (
         ".run.json.a1_xyz23",

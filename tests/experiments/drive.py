@@ -96,7 +96,7 @@ def _rows(binary: str, calls: list[list[str]], cwd: str, env: dict[str, str]) ->
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    module = _fresh(binary)
+    module = fresh(binary)
     command = importlib.import_module("experiments.command")
     rows = []
     for arguments in calls:
@@ -111,7 +111,7 @@ def _rows(binary: str, calls: list[list[str]], cwd: str, env: dict[str, str]) ->
     return rows
 
 
-def _fresh(binary: str):
+def fresh(binary: str):
     """The binary's module as if imported first: absl's flags admit one binary at a time."""
     from absl import flags
 

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import time
 
 import numpy as np
 import pytest
@@ -206,6 +207,21 @@ def test_a_cut_or_foreign_file_is_one_line(tmp_path):
 
 
 TEXTS = ["the cat sat on the mat", "  two  spaces", "1943 or 12345", "café, naïve: 🙂\n\tx", "it's"]
+
+
+def test_counts_beyond_the_file_are_refused_at_once(tmp_path):
+    """An array said to have 2^60 items, where the file holds few: no loop over them."""
+    file = write(tmp_path / "m.gguf", "llama", "llama")
+    raw = file.read_bytes()
+    place = raw.index(b"tokenizer.ggml.tokens") + len(b"tokenizer.ggml.tokens") + 8
+    assert int.from_bytes(raw[place : place + 8], "little") == len(WORDS)
+    for count in (2**20, 2**40, 2**60, 2**64 - 1):
+        file.write_bytes(raw[:place] + count.to_bytes(8, "little") + raw[place + 8 :])
+        started = time.perf_counter()
+        with pytest.raises(ValueError, match=r"^cannot read .*m\.gguf") as caught:
+            import_gguf(file)
+        assert "\n" not in str(caught.value)
+        assert time.perf_counter() - started < 5
 
 
 def trained(kind):

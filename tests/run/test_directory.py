@@ -133,3 +133,20 @@ def test_a_suite_that_two_processes_begin_loses_nothing(tmp_path):
     (tmp_path / "cells").mkdir()
     claim(SUITE, tmp_path, ONE)
     assert (tmp_path / "cells").exists()
+
+
+@pytest.mark.parametrize(
+    ("held", "named"),
+    [
+        ({"seed": True}, "seed"),
+        ({"seed": 1.0}, "seed"),
+        ({"more": None}, "more"),
+        ({"m" * 500: 1}, "mmm"),
+    ],
+)
+def test_what_python_calls_equal_and_json_does_not_is_another_piece_of_work(tmp_path, held, named):
+    identity = {"model": "m", "seed": 1}
+    claim(STUDY, tmp_path, {**identity, **held})
+    with pytest.raises(ValueError, match=f"a study with another .*{named}") as caught:
+        holds(STUDY, tmp_path, identity)
+    assert len(str(caught.value)) < 600 + len(str(tmp_path))

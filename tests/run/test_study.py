@@ -155,6 +155,27 @@ def test_a_cut_round_is_taken_off_and_whole_ones_stay(tmp_path):
         assert path.read_bytes() == whole
 
 
+def test_a_flipped_bit_of_an_observation_is_told(tmp_path):
+    """Every bit of a line, its hash too; lines of earlier versions have none and are read."""
+    path = tmp_path / "observations.jsonl"
+    rows = [observation(i) for i in range(3)]
+    append_round(path, rows)
+    whole = path.read_bytes()
+    for place in range(whole.index(b"\n"), whole.rindex(b"\n", 0, -1)):
+        for bit in range(8):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1 << bit]) + whole[place + 1 :])
+            said = ""
+            try:
+                found = [row for (row,) in read_rounds(path, 1, mend=False)]
+            except ValueError as error:
+                found, said = rows, str(error)
+            assert found == rows, (place, bit)
+            assert not said or "is no observation" in said
+            assert "\n" not in said
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [row for (row,) in read_rounds(path, 1)] == rows
+
+
 def test_a_broken_line_in_the_middle_is_told(tmp_path):
     path = tmp_path / "observations.jsonl"
     first, last = (json.dumps(observation(i)) for i in (0, 2))

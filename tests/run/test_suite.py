@@ -2,13 +2,15 @@
 
 import collections
 import dataclasses
+import errno
 import itertools
 import json
 
 import pytest
 
 from circuitjax.core.host import alone_in
-from circuitjax.run.suite import Cell, Shard, Suite, outcome_of, outcomes, run_suite
+from circuitjax.core.records import seal
+from circuitjax.run.suite import Cell, Shard, Suite, outcome_of, outcomes, read_cell, run_suite
 
 TASKS = ("a", "b", "c", "d", "e")
 
@@ -41,6 +43,32 @@ class Runner:
 
 def records(suite):
     return [(one.cell, one.record, one.error) for one in outcomes(suite)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        ValueError("RESOURCE_EXHAUSTED: write failed: No space left on device [OS error 28]"),
+        OSError(errno.EROFS, "Read-only file system"),
+    ],
+)
+def test_a_disk_that_gives_out_is_no_cells_failure(tmp_path, error):
+    """It ends the suite; the same call goes on, and no cell is told to have failed."""
+    suite = suite_in(tmp_path / "suite")
+    runner, key = Runner(), suite.cells[4].key
+
+    def full(cell, directory, unit):
+        if cell.key == key:
+            raise error
+        return runner(cell, directory, unit)
+
+    with pytest.raises(type(error), match=str(error.args[-1])[:9]):
+        run_suite(suite, full)
+    assert not any(one.error for one in outcomes(suite))
+    found = run_suite(suite, runner)
+    assert all(one.record is not None for one in found)
+    assert set(runner.calls.values()) == {1}
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7])
@@ -219,3 +247,15 @@ def test_a_cell_says_what_it_was(tmp_path):
     held = json.loads((tmp_path / "s/cells" / cell.key / "cell.json").read_text())
     assert Cell(**held["cell"]) == cell
     assert held["seconds"] >= 0
+
+
+@pytest.mark.parametrize(
+    "cell", [{"task": "a"}, {"model": "m", "task": "a", "more": 1}, {"model": 1, "task": "a"}, [1]]
+)
+def test_a_cell_of_another_kind_is_one_line(tmp_path, cell):
+    path = tmp_path / "cell.json"
+    held = {"format": "circuitjax-cell-2", "cell": cell, "record": {}, "seconds": 1.0}
+    path.write_text(json.dumps(seal(held)))
+    with pytest.raises(ValueError, match="cell") as caught:
+        read_cell(path)
+    assert "\n" not in str(caught.value)

@@ -1,5 +1,6 @@
 """Laws of the tokenizer: lossless, its ids the library's, broken files refused in one line."""
 
+import json
 import pathlib
 
 import pytest
@@ -136,3 +137,29 @@ def test_a_batch_of_any_size_is_encoded_in_blocks(tokenizer: Tokenizer, monkeypa
     for start in range(0, 40, 7):
         texts = [f"name{i} = {i}" for i in range(start, start + 8)] + ["name3 = 3"] * 2
         assert tokenizer.encode_batch(texts) == [tokenizer.encode(text) for text in texts]
+
+
+def test_a_prefix_that_merges_lack_is_refused_before_the_library_ends_the_process():
+    """The library cuts as many bytes off a merge's second piece, whatever they are, and aborts."""
+    rust = tokenizers.Tokenizer(
+        tokenizers.models.BPE({BOS: 0, "a": 1, "\u0120": 2, "a\u0120": 3}, [("a", "\u0120")])
+    )
+    rust.add_special_tokens([BOS])
+    text = rust.to_str()
+    assert Tokenizer.from_json(text).encode("a")
+    for prefix in ("x", "\u0120\u0120"):
+        bad = json.loads(text)
+        bad["model"]["continuing_subword_prefix"] = prefix
+        for ascii_only in (True, False):
+            written = json.dumps(bad, ensure_ascii=ascii_only)
+            for escaped in (written, written.replace("continuing_", "\\u0063ontinuing_")):
+                with pytest.raises(ValueError, match="does not go on with the") as caught:
+                    Tokenizer.from_json(escaped)
+                assert "\n" not in str(caught.value)
+
+
+def test_a_tokenizer_without_tokens_for_a_text_is_one_line():
+    rust = tokenizers.Tokenizer(tokenizers.models.WordLevel({BOS: 0, "b": 1}, unk_token="?"))
+    rust.add_special_tokens([BOS])
+    with pytest.raises(ValueError, match=r"makes no tokens of a text: .*UNK"):
+        Tokenizer.from_json(rust.to_str())
