@@ -26,6 +26,7 @@ from circuitjax.run.audit import run_audit
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from experiments.command import command, exit_on_bad_input, run_main
+from experiments.devices import laid_out
 from experiments.progress import say, tell_next
 from experiments.task_names import load_task, task_of
 
@@ -174,17 +175,18 @@ def main(argv: list[str]) -> None:
     out = pathlib.Path(
         _OUT.value or f"runs/audit/{pathlib.Path(model.name).name}/{pathlib.Path(task.name).name}"
     )
-    figures = run_audit(
-        model,
-        task,
-        circuit,
-        out,
-        config,
-        hyper=_hyper(circuit),
-        start=None if _START.value is None else load_circuit(_START.value),
-        overwrite=_OVERWRITE.value,
-        say=say,
-    )
+    with laid_out():
+        figures = run_audit(
+            model,
+            task,
+            circuit,
+            out,
+            config,
+            hyper=_hyper(circuit),
+            start=None if _START.value is None else load_circuit(_START.value),
+            overwrite=_OVERWRITE.value,
+            say=say,
+        )
     print(f"{figures.task} on {figures.model}: {figures.nodes} nodes, {figures.edges} edges")
     print(check_lines(figures.checks))
     print(f"  written to {out}")

@@ -23,6 +23,7 @@ _GROUPS = {  # what is not named here measures speed
     "many at once": ("suite", "figures", "audit_table", "tune", "consensus", "uniqueness"),
     "models": ("import_model", "fetch_model", "means", "corpus", "pretrain", "package_model"),
     "how good the methods are": ("ground_truth", "ranking_truth", "edge_rankings", "error_rates"),
+    "does it fit": ("device_memory",),
 }
 
 

@@ -8,14 +8,18 @@ that many (virtual CPU devices); without it the devices at hand are used. The fi
 compiled program for one device, in GiB: what it is given, what it needs besides, and what it returns.
 """
 
-import json
 import os
 import pathlib
 import re
 
 from absl import flags
 
+from circuitjax.core.files import read_object
+from experiments import devices
 from experiments.command import exit_on_bad_input, run_main
+from experiments.progress import tell_next
+
+flags.adopt_module_key_flags(devices)
 
 _CONFIG = flags.DEFINE_string(
     "config", None, "JSON file of a network's description. Default: a Llama of 1.3 billion."
@@ -57,18 +61,17 @@ def _pretend(devices: int) -> None:
 def main(argv: list[str]) -> None:
     """Compiles and prints the figures."""
     del argv
+    fields = read_object(pathlib.Path(_CONFIG.value)) if _CONFIG.value else LLAMA
     if _DEVICES.value:
         _pretend(_DEVICES.value)
     from circuitjax.benchmarks.device_memory import device_memory
-    from circuitjax.core.files import read_object
     from circuitjax.model.config import TransformerConfig
 
-    fields = read_object(pathlib.Path(_CONFIG.value)) if _CONFIG.value else LLAMA
     config = TransformerConfig.from_dict(fields)
     found = device_memory(config, flags.FLAGS.mesh, _BATCH.value, _LENGTH.value)
     for name, value in found.items():
         print(f"{name:28s} {value:.3f}" if isinstance(value, float) else f"{name:28s} {value}")
-    print(json.dumps({"config": config.to_dict()}))
+    tell_next("another --mesh, until a device holds it; prune, audit and suite take the same flag")
 
 
 if __name__ == "__main__":

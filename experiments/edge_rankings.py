@@ -40,6 +40,7 @@ from circuitjax.report.rankings import draw_curves, rankings_table
 from circuitjax.run.search import pool_digest
 from circuitjax.tasks.base import Task
 from experiments.command import exit_on_bad_input, run_main
+from experiments.devices import laid_out
 from experiments.limits import MOST_JOBS, check_numbers, check_seed
 from experiments.progress import counted, say, tell_next
 from experiments.task_names import load_task
@@ -204,12 +205,13 @@ def main(argv: list[str]) -> None:
         refuse_search(model, task, dataclasses.replace(search, choices=choices))
     asked = [name for name in asked if not (out / f"{_known(name)}.json").exists()]
     if asked:
-        problem = prepare(model, task, search)
-        nodes, edges = problem.whole.totals()
-        say(f"{model.name}: {edges} residual edges between {nodes} writers and readers' owners")
-        done = counted(len(asked))
-        for name in asked:
-            done(_add(out, problem, search, identity, name))
+        with laid_out():
+            problem = prepare(model, task, search)
+            nodes, edges = problem.whole.totals()
+            say(f"{model.name}: {edges} residual edges between {nodes} writers and readers' owners")
+            done = counted(len(asked))
+            for name in asked:
+                done(_add(out, problem, search, identity, name))
     records = _kept(out, identity)
     if not records:
         raise ValueError(f"{out} holds no ranking yet: name some in --rankings")

@@ -23,7 +23,7 @@ GROUPS = {
         *("task", "tasks", "list_tasks", "model", "models", "run", "circuit", "circuits", "suite"),
         *("suites", "audits", "from", "path", "recipe", "corpus", "tokenizer", "bos", "name"),
         *("planted", "programs", "start", "start_from_nodes", "compare", "groups", "function"),
-        *("tuner", "workloads", "sizes", "measurements", "format"),
+        *("tuner", "workloads", "sizes", "measurements", "format", "config", "length"),
     ),
     "when it is done": (
         *("target_loss", "targets", "target_kl", "target_edges", "target_nodes", "confidence"),
@@ -42,6 +42,7 @@ GROUPS = {
         *("search_pairs", "train_examples", "test_examples", "exhaustive", "random_sets", "trials"),
         *("tokens", "mean_tokens", "idiom_fraction", "code_megabytes", "idiom_megabytes", "layers"),
         *("nonzeros", "d_model", "chunk", "repeats", "ask_after", "processes", "shard"),
+        *("mesh", "devices"),
         *("seed", "seeds", "model_seed", "model_seeds"),
     ),
     "settings of training": (

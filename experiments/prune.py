@@ -26,6 +26,7 @@ from circuitjax.tasks.english import suite as english
 from circuitjax.zoo.load import BUILT_IN
 from experiments import pruning_flags
 from experiments.command import command, exit_on_bad_input, run_main
+from experiments.devices import laid_out
 from experiments.progress import bar, say, tell_next
 from experiments.task_names import load_task
 
@@ -63,7 +64,7 @@ def main(argv: list[str]) -> None:
     cache_compilations()
     run = _run()
     finished = not _OVERWRITE.value and (run.directory / "report.json").exists()
-    with bar(run.steps, "step") as shown:
+    with laid_out(), bar(run.steps, "step") as shown:
 
         def progress(step: int, metrics: Mapping[str, np.ndarray]) -> None:
             shown.update(step - shown.n)

@@ -31,6 +31,7 @@ from circuitjax.tasks import suite as tasks
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
 from experiments.command import command, exit_on_bad_input, run_main
+from experiments.devices import laid_out
 from experiments.limits import MOST_JOBS, check_numbers
 from experiments.progress import bar, say, tell_next
 from experiments.pruning_flags import chosen_values, refuse_hypers
@@ -164,7 +165,7 @@ def main(argv: list[str]) -> None:
     plan = _plan()
     suite = plan.suite
     mine = sum(len(suite.units[unit]) for unit in shard.of(list(suite.units)))
-    with bar(mine, "cell", leave=True) as shown:
+    with laid_out(), bar(mine, "cell", leave=True) as shown:
 
         def done(one: Outcome) -> None:
             shown.update()

@@ -22,6 +22,7 @@ from circuitjax.run.winner import tune
 from circuitjax.tune.pruning_space import CENTRES
 from experiments import pruning_flags
 from experiments.command import command, exit_on_bad_input, run_main
+from experiments.devices import laid_out
 from experiments.limits import MOST_JOBS, check_numbers, check_seed
 from experiments.progress import bar, say, tell_next
 from experiments.task_names import load_task
@@ -86,7 +87,7 @@ def main(argv: list[str]) -> None:
     cache_compilations()
     study = _study()
     steps = study.search.train.steps
-    with bar(study.rounds * steps, "step") as shown:
+    with laid_out(), bar(study.rounds * steps, "step") as shown:
 
         def progress(number: int, step: int, edges: float | None) -> None:
             shown.update(number * steps + step - shown.n)

@@ -244,6 +244,9 @@ BINARIES = {
     "bench_edges": Binary(
         {}, out=None, numbers=("chunk", "repeats", "steps"), names=("sizes", "measurements")
     ),
+    "device_memory": Binary(
+        {}, files=("config",), out=None, numbers=("devices", "batch_size", "length"), names=("mesh",)
+    ),
     "bench_rows": Binary(
         {"tasks": "%s/pairs.jsonl", "model": "%s/model"},
         files=("tasks",),
