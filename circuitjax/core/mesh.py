@@ -126,9 +126,9 @@ def spread(tree: Any, axis: str = "data") -> Any:
 
 def place(tree: Any, axis: str = "jobs") -> Any:
     """Outside of programs: leaves over the devices of an axis, where they divide; else everywhere."""
-    mesh = jax.sharding.get_mesh()
-    if mesh.empty:
+    if not is_spread():
         return tree
+    mesh = jax.sharding.get_mesh()
     size = mesh.shape[axis]
 
     def one(leaf: Any) -> jax.Array:
@@ -141,9 +141,9 @@ def place(tree: Any, axis: str = "jobs") -> Any:
 
 def placed_params(params: Any) -> Any:
     """A network's parameters on the devices, each cut along its longest axis that `model` divides."""
-    mesh = jax.sharding.get_mesh()
-    if mesh.empty:
+    if not is_spread():
         return jax.tree.map(jnp.asarray, params)
+    mesh = jax.sharding.get_mesh()
     return jax.tree.map(
         lambda leaf: jax.device_put(
             leaf, NamedSharding(mesh, spec_of(np.shape(leaf), mesh.shape["model"]))

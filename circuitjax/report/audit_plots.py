@@ -106,8 +106,8 @@ def _supersets(figures: AuditFigures) -> Figure:
     left.set(
         xlabel="fraction of the rest that is left in", ylabel="what the circuit was cut to (nats)"
     )
-    starts = ("from the circuit", "from the worst random one")
-    for path, label, line in zip(found.search, starts, ("-", "--"), strict=True):
+    for number, path in enumerate(found.search):  # records of earlier versions have other starts
+        line, label = ("-", "first start") if number == 0 else ("--", "other starts")
         right.plot(range(len(path)), path, line, color=_RED, marker=".", label=label)
     right.set(xlabel="step of the adversarial search")
     for axes in (left, right):

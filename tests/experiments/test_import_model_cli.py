@@ -21,8 +21,8 @@ TRACR = ["--from=tracr", f"--path={FIXTURES / 'tracr' / 'reverse.npz'}"]
 # name: (arguments, what the message says)
 BAD = {
     "foreign folder": ([*GPT2, "--out=foreign"], "--out=%s/foreign holds something that is no"),
-    "a file": ([*GPT2, "--out=foreign/notes.txt"], "notes.txt holds something that is no"),
-    "in a file": ([*GPT2, "--out=foreign/notes.txt/x"], "cannot write --out"),
+    "a file": ([*GPT2, "--out=foreign/notes.txt"], "notes.txt is a file: choose another --out"),
+    "in a file": ([*GPT2, "--out=foreign/notes.txt/x"], "lies below a file"),
     "another model": ([*TRACR, "--out=mine"], "holds another model, 'mine'"),
     "another name": ([*GPT2, "--name=other", "--out=mine"], "holds another model, 'mine'"),
     "broken model": ([*GPT2, "--out=broken"], "holds no readable model"),

@@ -28,7 +28,7 @@ BAD = {
     ),
     "too many edges": (["--method=edges", "--target_edges=999999"], "edges"),
     "negative kl": (["--target_kl=-1"], "target_kl is -1"),
-    "no nodes": (["--target_nodes=0"], "target_nodes is 0"),
+    "no nodes": (["--target_nodes=0"], "--target_nodes=0 must be at least 1"),
     "sparsity without a lagrangian": (
         ["--method=weights", "--target_sparsity=0.5"],
         "target_sparsity has no meaning with control=hold",

@@ -277,7 +277,7 @@ def test_a_model_of_475_million_parameters_by_its_shapes():
         ends = ((64, 2, 32), (64, 1), (64, 1), (64, 1))
         examples = Examples(*(jax.ShapeDtypeStruct(end, int32) for end in ends), paired=True)
         step = make_train_chunk(objective)
-        after, metrics = jax.eval_shape(lambda s, d, p: step(s, 1, d, p), state, gated, examples)
+        after, metrics = step.eval_shape(state, 1, gated, examples)
     assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, state)
     assert metrics["loss"].shape == (1, 1)
     assert sum(leaf.size for leaf in jax.tree.leaves(after.tau)) == config.num_nodes == 188416
