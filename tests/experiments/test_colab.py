@@ -21,7 +21,6 @@ AUDIT = cj.AuditConfig(
     search=False, pairs=8, sets=1, fractions=(0.5,), search_steps=1, random_sets=20
 )
 TUNE_ROUNDS, TUNE_STEPS = 1, 2
-EDGE_STEPS = 2
 TASK = "indent_for"
 """
 
