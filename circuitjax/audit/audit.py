@@ -52,7 +52,7 @@ from circuitjax.prune.problem import Problem
 from circuitjax.prune.provenance import hyper_of, search_of
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from circuitjax.tasks.templates import templates_of
+from circuitjax.tasks.templates import template_names, templates_of
 from circuitjax.tasks.tokenizer import Tokenizer
 
 __all__ = ["Audit", "AuditConfig", "audit_circuit"]
@@ -289,7 +289,7 @@ def _by_template(
     if not any(every) or problem.test.template is None:
         return {}
     calibrated = circuit if measure.kind == "calibrated" else None
-    names = [every[number] for number in np.asarray(problem.test.template)]
+    names = template_names(every, np.asarray(problem.test.template))
     return replacement.by_template(compared.circuit.odds[0], names, calibrated, problem.test.unit)
 
 

@@ -113,18 +113,16 @@ def demanded(
     selection: SelectionConfig,
     found: Answers,
     loss: str = "binary",
-    *,
-    conditions: int | None = None,
 ) -> np.ndarray:
     """Of K circuits' answers what a cut compares with its target, by item, in units of the target.
 
     Args:
-      problem, selection, found, loss, conditions: see `figures`.
+      problem, selection, found, loss: see `figures`.
 
     Returns:
       `[K, demands, items]`; a demand is a condition's loss or KL, and all must be met.
     """
-    items = _by_item(problem, selection, found, loss, conditions)
+    items = _by_item(problem, selection, found, loss, None)
     inside = selection.calibrate == "inside"
     return _demands(selection, items, items.calibrated if inside else items.plain)
 

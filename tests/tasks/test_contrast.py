@@ -18,6 +18,7 @@ from circuitjax.tasks.contrast import (
     encode_examples,
     from_pairs,
 )
+from circuitjax.tasks.templates import template_names, templates_of
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.tasks.words import COMMON
 
@@ -65,6 +66,13 @@ def test_arrays_are_the_texts(tokenizer: Tokenizer) -> None:
             assert held[index].tolist() == ids + [-1] * (held.shape[1] - len(given))
     assert encoded.right.shape == (2, 2)
     assert encoded.wrong.shape == (2, 3)
+
+
+def test_examples_of_no_template_are_not_given_another_ones_name() -> None:
+    pool = (GOOD._replace(template="a"), GOOD._replace(clean="x", template=""))
+    every = templates_of(ContrastTask("some", "d", pool=pool))
+    assert every == ("a",)
+    assert template_names(every, np.array([0, -1])) == ["a", ""]
 
 
 def test_padding_keeps_what_is_there(tokenizer: Tokenizer) -> None:
