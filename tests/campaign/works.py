@@ -21,7 +21,7 @@ from circuitjax.pretrain.train import init_state
 from tests.audit.planted_audit import circuit_of
 from tests.experiments import drive
 from tests.pretrain.synthetic import write_corpus
-from tests.prune.planted import LETTERS, PLANTED, SEARCH, planted_model
+from tests.prune.planted import PLANTED, SEARCH, jsonl_of_pairs, planted_model
 
 __all__ = ["WORKS", "arrays", "differences", "facts", "keep_programs", "prepare", "run"]
 
@@ -67,10 +67,7 @@ def prepare(folder: pathlib.Path) -> None:
     model.save(folder / "model")
     facts_of_it = {"task": "good", "search": SEARCH.to_dict()}
     circuit_of(PLANTED, provenance=facts_of_it).save(folder / "circuit", model)
-    answers = {"positive_completion": "x", "negative_completion": "y"}
-    texts = [a + b + c for a in LETTERS[:5] for b in LETTERS[:5] for c in LETTERS[:5]]
-    rows = [{"positive": f"A-{t}", "negative": f"B-{t}", **answers} for t in texts]
-    (folder / "good.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (folder / "good.jsonl").write_text(jsonl_of_pairs())
     (folder / "recipe.json").write_text(json.dumps(_RECIPE))
     write_corpus(folder / "corpus")
 

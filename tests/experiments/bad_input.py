@@ -9,7 +9,7 @@ from circuitjax.run.suite import Cell, Suite, run_suite
 from tests.audit.planted_audit import circuit_of
 from tests.experiments.test_consensus_cli import study
 from tests.pretrain.synthetic import write_corpus
-from tests.prune.planted import LETTERS, PLANTED, SEARCH, planted_model
+from tests.prune.planted import PLANTED, SEARCH, jsonl_of_pairs, planted_model
 from tests.report.suite_rows import row
 from tests.report.test_audit_table import audit, write
 
@@ -43,10 +43,7 @@ def world(root: pathlib.Path) -> None:
     model.save(root / "model")
     facts = {"task": "pairs", "search": SEARCH.to_dict()}
     circuit_of(PLANTED, provenance=facts).save(root / "circuit", model)
-    ends = {"positive_completion": "x", "negative_completion": "y"}
-    texts = [a + b + c for a in LETTERS[:5] for b in LETTERS[:5] for c in LETTERS[:5]]
-    rows = [{"positive": f"A-{t}", "negative": f"B-{t}", **ends} for t in texts]
-    (root / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    (root / "pairs.jsonl").write_text(jsonl_of_pairs(), encoding="utf-8")
     for name, content in FILES.items():
         if content is not None:
             (root / name).write_bytes(content)

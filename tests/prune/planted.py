@@ -7,6 +7,8 @@ the answer `x` or `y` off channel 2.
 """
 
 import functools
+import itertools
+import json
 
 import jax
 import numpy as np
@@ -95,6 +97,15 @@ def planted_model(answer: float = 4.0, name: str = "planted") -> Model:
 def _sample(rng) -> Pair:
     noise = "".join(rng.choice(LETTERS) for _ in range(3))
     return Pair(f"A-{noise}", f"B-{noise}", "x", "y")
+
+
+def jsonl_of_pairs() -> str:
+    """125 pairs of the task as the lines of a file."""
+    ends = {"positive_completion": "x", "negative_completion": "y"}
+    texts = map("".join, itertools.product(LETTERS[:5], repeat=3))
+    return "\n".join(
+        json.dumps({"positive": f"A-{t}", "negative": f"B-{t}", **ends}) for t in texts
+    )
 
 
 TASK = Task("first_letter", "the first letter decides", samplers=(_sample,))
