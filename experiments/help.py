@@ -31,9 +31,17 @@ GROUPS = {
     ),
     "how it searches": (
         *("preset", "grain", "grains", "method", "methods", "ablation", "ablations", "ranking"),
-        *("rankings", "gate", "minimise", "control", "loss", "units", "train_under", "warm_start"),
-        *("sign", "attribute_to", "selection", "calibrate", "tie_qk", "node_gates", "points"),
-        *("program_grains", "program_ablations", "centre", "polish", "polish_at", "search"),
+        *("rankings", "gate", "minimise", "control", "loss", "units", "coarse", "train_under"),
+        *("warm_start", "sign", "attribute_to", "selection", "calibrate", "tie_qk", "node_gates"),
+        *(
+            "points",
+            "program_grains",
+            "program_ablations",
+            "centre",
+            "polish",
+            "polish_at",
+            "search",
+        ),
         *("abs_top_k", "dtype", "device", "onednn", "check"),
     ),
     "how much it does": (

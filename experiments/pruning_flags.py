@@ -52,8 +52,10 @@ _TEXTS = {
     "sign": "Rankings by gradients: by size, as they are, or what helps alone. Default: absolute.",
     "attribute_to": "What these gradients are of: the task loss, or the log odds of the right "
     "answer (a difference of logits). Default: loss.",
-    "units": "Nodes: what a gate opens: a channel, a head or MLP, or a layer's whole attention or "
-    "MLP. Default: channel.",
+    "units": "Nodes and edges: what a gate opens: a channel (of edges, the finest: q, k and v read "
+    "apart), a head or MLP, or a layer's whole attention or MLP. Default: channel.",
+    "coarse": "Nodes and edges: gates on heads or blocks besides, learned together: a part is open "
+    "where both gates are. Default: none.",
     "warm_start": "A ranking by gradients that learned gates start from. Default: none.",
 }
 _CHOICES = {

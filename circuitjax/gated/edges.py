@@ -2,14 +2,16 @@
 
     z_effective(writer -> reader) = z_edge(writer -> reader) * z_writer      (Bhaskar et al. 2024, 2.3)
 
+A gate opens one edge, or all edges of a larger unit (`units.py`).
 Under interchange the position embedding is the same in both runs: its edges carry nothing, are always
 open and count apart. The network's graph and its forward pass are `model/residual_graph.py`.
 
-Axis letters: E edges (G of the protocol), W writers, B sequences, T positions, D channels.
+Axis letters: G gates, E edges (as many, unless units are larger), W writers, B sequences, T positions,
+D channels.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -20,6 +22,7 @@ from circuitjax.core.mesh import placed_params
 from circuitjax.gated.examples import Batch, Examples, picked
 from circuitjax.gated.protocol import Part, View
 from circuitjax.gated.replacement import is_per_prompt
+from circuitjax.gated.units import Units, edge_units, gathered
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.residual_graph import (
     Graph,
@@ -57,6 +60,9 @@ class EdgeGates:
       config: of the network (static).
       ablation: what closed edges carry (static).
       folds: as in `NodeGates`; edges fold nothing (static).
+      units: what a gate opens (static).
+      coarse: units that have a gate besides, which multiplies those of their edges; `none`: writers
+        are owners (static).
     """
 
     params: Any
@@ -64,6 +70,8 @@ class EdgeGates:
     config: TransformerConfig = flax.struct.field(pytree_node=False)
     ablation: str = flax.struct.field(pytree_node=False, default="interchange")
     folds: bool = flax.struct.field(pytree_node=False, default=True)
+    units: Units = flax.struct.field(pytree_node=False, default="channel")
+    coarse: str = flax.struct.field(pytree_node=False, default="none")
 
     grain = "edges"
     scouted_items = 64
@@ -72,7 +80,6 @@ class EdgeGates:
     slope_levels = (1.0,)
     freezes_norms = False
     tied = False
-    units = "channel"
 
     @property
     def eval_items(self) -> int:
@@ -87,32 +94,57 @@ class EdgeGates:
 
     @property
     def num_gates(self) -> int:
-        """E."""
-        return self.graph.num_edges
+        """G, the number of units."""
+        return len(self.names())
 
     @property
     def num_owners(self) -> int:
-        """W."""
-        return len(self.graph.writers)
+        """W, or the number of coarse units."""
+        return len(self.graph.writers) if self.coarse == "none" else len(self._coarse()[1])
 
-    def exists(self) -> np.ndarray:
-        """Edges that can matter: all, but those from positions under interchange."""
+    def _units(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        return edge_units(self.config, self.units)
+
+    def _coarse(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        return edge_units(self.config, cast(Units, self.coarse))
+
+    def edges(self, gates: Any) -> Any:
+        """Of each edge its gate, `[..., E]` from `[..., G]`."""
+        return gates if self.units == "channel" else gates[..., self._units()[0]]
+
+    def gathered(self, values: np.ndarray) -> np.ndarray:
+        """Of each gate the sum over its edges, or whether any: `[G]` from `[E]`."""
+        if self.units == "channel":
+            return values
+        return gathered(self._units()[0], values, self.num_gates)
+
+    def _carrying(self) -> np.ndarray:
+        """Edges that can matter: all, but those from positions under interchange; bool `[E]`."""
         if self.ablation == "interchange":
             return ~self.graph.from_positions
-        return np.ones(self.num_gates, bool)
+        return np.ones(self.graph.num_edges, bool)
+
+    def _kept(self, opened: np.ndarray) -> np.ndarray:
+        """Open edges that can matter, bool `[E]`."""
+        kept: np.ndarray = self.edges(np.asarray(opened, bool)) & self._carrying()
+        return kept
+
+    def exists(self) -> np.ndarray:
+        """Gates of some edge that can matter."""
+        return self.gathered(self._carrying())
 
     def draw(self, key: jax.Array) -> jax.Array:
-        """Standard normal numbers `[E]`."""
+        """Standard normal numbers `[G]`."""
         return jax.random.normal(jax.random.fold_in(key, 0), (self.num_gates,))
 
     def owned(self, owners: jax.Array, least: bool = False) -> jax.Array:
-        """Of each edge's writer: `[E]`."""
+        """Of each edge's writer, or coarse unit: `[G]`."""
         del least
-        return owners[self.graph.sources]
+        return owners[self._coarse()[0] if self.coarse != "none" else self.graph.sources]
 
     def count(self, chance: jax.Array) -> jax.Array:
         """Expected number of open edges among those that can matter."""
-        return jnp.sum(chance * self.exists())
+        return jnp.sum(self.edges(chance) * self._carrying())
 
     def size(self, chance: jax.Array) -> jax.Array:
         """As `count`: gates are edges."""
@@ -139,9 +171,9 @@ class EdgeGates:
         return held
 
     def logits(self, gates: jax.Array, batch: Batch, held: Writers | None = None) -> jax.Array:
-        """Logits `[M, P, V]` under gates `[E]`."""
+        """Logits `[M, P, V]` under gates `[G]`."""
         asked = batch.prompts
-        gates = jnp.where(self.exists(), gates, 1.0)
+        gates = jnp.where(self._carrying(), self.edges(gates), 1.0)
         held = self.held if held is None else held
         return apply_graph(self.config, self.params, asked.tokens, gates, held, asked.positions)
 
@@ -150,7 +182,11 @@ class EdgeGates:
         return picked(self.logits(gates, batch, held), batch)
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
-        """Of the open edges those on a path from the input to the logits.
+        """Of the open gates those with an edge on a path from the input to the logits."""
+        return self.gathered(self._connected(opened))
+
+    def _connected(self, opened: np.ndarray) -> np.ndarray:
+        """Of the open edges those on a path from the input to the logits, bool `[E]`.
 
         Closing the others changes no output under interchange. Otherwise a writer that reads nothing
         still writes something of its own, so only edges without a way to the logits are closed.
@@ -159,7 +195,7 @@ class EdgeGates:
         logits = len(graph.writers)
         # What a read is worked into: one writer, several that share a key or value head, the logits.
         feeds = [list(feed) or [logits] for feed in graph.feeds]
-        kept = np.array(opened, bool) & self.exists()
+        kept = self._kept(opened)
         reached = np.zeros(len(graph.writers) + 1, bool)  # from the input; the last is the logits
         useful = np.zeros(len(graph.writers) + 1, bool)
         useful[-1] = True
@@ -182,23 +218,23 @@ class EdgeGates:
 
     def cost(self, opened: np.ndarray) -> int:
         """How many edges are open."""
-        return int(np.sum(opened & self.exists()))
+        return int(np.sum(self._kept(opened)))
 
     def saves(self, opened: np.ndarray) -> np.ndarray:
-        """One each."""
-        return np.asarray(opened & self.exists(), int)
+        """One for each edge."""
+        return np.asarray(self.gathered(self._kept(opened).astype(int)), int)
 
     def nodes(self, opened: np.ndarray) -> int:
         """Writers and owners of readers that some open edge touches."""
-        return len(touched(self.graph, opened & self.exists()))
+        return len(touched(self.graph, self._kept(opened)))
 
     def totals(self) -> tuple[int, int]:
         """Writers and the logits; edges that can matter."""
-        return len(self.graph.writers) + 1, int(self.exists().sum())
+        return len(self.graph.writers) + 1, int(self._carrying().sum())
 
     def work(self) -> int:
         """Edges that can matter."""
-        return int(self.exists().sum())
+        return int(self._carrying().sum())
 
     def sizes(self) -> Sequence[int]:
         """No reduced model exists."""
@@ -213,19 +249,19 @@ class EdgeGates:
 
     def clean(self, opened: np.ndarray) -> Part:
         """Closes edges on no path."""
-        kept = self.alive(opened)
-        removed = int(np.sum(opened & self.exists())) - int(kept.sum())
+        kept = self._connected(opened)
+        removed = self.cost(opened) - int(kept.sum())
         held = None if self.held is None else flatten_writers(self.held)
         parts = {"unconnected": removed}
-        return Part({"kept": kept}, held, parts, self.nodes(kept), int(kept.sum()))
+        return Part({"kept": kept}, held, parts, len(touched(self.graph, kept)), int(kept.sum()))
 
     def groups(self) -> np.ndarray:
         """One group of all that can matter."""
         return np.where(self.exists(), 0, -1)
 
     def names(self) -> list[str]:
-        """`writer->reader` of each edge."""
-        return self.graph.names
+        """`writer->reader` of each edge, or of larger units as in `units.py`."""
+        return list(self._units()[1])
 
 
 def bytes_of_slope(config: TransformerConfig, length: int) -> int:

@@ -7,7 +7,7 @@ r is {site: `[L, W]`} where it is a constant, {site: `[L, B, T, W]`} where it is
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import flax.struct
 import jax
@@ -19,7 +19,7 @@ from circuitjax.gated.cleanup import cleanup
 from circuitjax.gated.examples import Batch, picked
 from circuitjax.gated.protocol import Part, View
 from circuitjax.gated.replacement import is_per_prompt
-from circuitjax.gated.units import Units, units_of
+from circuitjax.gated.units import Units, gathered, units_of
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import count_edges, edges_at, total_edges
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
@@ -46,6 +46,7 @@ class NodeGates:
       folds: whether what is constant may be folded into constants (static): not where a circuit is
         asked to hold under several conditions, which fill it differently.
       units: what a gate opens (static).
+      coarse: units that have a gate besides, which multiplies those of their nodes (static).
     """
 
     params: Any
@@ -56,9 +57,9 @@ class NodeGates:
     tied: bool = flax.struct.field(pytree_node=False, default=False)
     folds: bool = flax.struct.field(pytree_node=False, default=True)
     units: Units = flax.struct.field(pytree_node=False, default="channel")
+    coarse: str = flax.struct.field(pytree_node=False, default="none")
 
     grain = "nodes"
-    num_owners = 0
     eval_items = 64
     scouted_items = 128
     shares_rows = True
@@ -73,8 +74,16 @@ class NodeGates:
             return len(self._units()[1])
         return sum(layers * width for layers, width in self._shapes().values())
 
+    @property
+    def num_owners(self) -> int:
+        """Coarse units."""
+        return len(self._coarse()[1]) if self.coarse != "none" else 0
+
     def _units(self) -> tuple[np.ndarray, tuple[str, ...]]:
         return units_of(self.config, self.units, tuple(self._shapes()))
+
+    def _coarse(self) -> tuple[np.ndarray, tuple[str, ...]]:
+        return units_of(self.config, cast(Units, self.coarse), tuple(self._shapes()))
 
     def _shapes(self) -> dict[str, tuple[int, int]]:
         wide = shapes(self.config)
@@ -93,11 +102,15 @@ class NodeGates:
 
     def flat(self, tree: Mapping[str, Any]) -> np.ndarray:
         """`[G]` from {site: `[L, W]`}; of a tied pair the q's, of a larger unit the sum, or any."""
-        nodes = np.concatenate([np.asarray(tree[site]).reshape(-1) for site in self._shapes()])
+        return self.gathered(
+            np.concatenate([np.asarray(tree[site]).reshape(-1) for site in self._shapes()])
+        )
+
+    def gathered(self, values: np.ndarray) -> np.ndarray:
+        """Of each gate the sum over its nodes, or whether any: `[G]` from `[N]`."""
         if self.units == "channel":
-            return nodes
-        found = np.bincount(self._units()[0], weights=nodes, minlength=self.num_gates)
-        return found > 0 if nodes.dtype == bool else found
+            return values
+        return gathered(self._units()[0], values, self.num_gates)
 
     def exists(self) -> np.ndarray:
         """Every gate."""
@@ -115,9 +128,9 @@ class NodeGates:
         return jnp.concatenate(parts)
 
     def owned(self, owners: jax.Array, least: bool = False) -> jax.Array:
-        """Nodes have no owners."""
-        del owners, least
-        return jnp.ones(self.num_gates)
+        """Of each node's coarse unit: `[G]`; 1 where there are none."""
+        del least
+        return owners[self._coarse()[0]] if self.coarse != "none" else jnp.ones(self.num_gates)
 
     def count(self, chance: jax.Array) -> jax.Array:
         """Expected number of open nodes; a tied pair is two."""

@@ -146,6 +146,14 @@ def gains(
     """
     method = ATTRIBUTIONS[ranking]
     model: Any = problem.whole
+    if model.units != "channel":
+        # Gates of one unit open together: to first order what each of its parts gains adds up.
+        fine = dataclasses.replace(
+            problem, whole=dataclasses.replace(model, units="channel"), held=(), mixed=()
+        )
+        return np.asarray(
+            model.gathered(gains(fine, examples, ranking, points=points, of=of, loss=loss))
+        )
     if method.corrects:
         model = dataclasses.replace(model, config=corrected(model.config))
     places = method.path(model, points or method.points)

@@ -50,6 +50,7 @@ def answers() -> dict[str, tuple[str, ...]]:
         "warm_start": ("none", *ATTRIBUTIONS, *SYNONYMS),
         "loss": ("binary", "vocabulary"),
         "units": UNITS,
+        "coarse": ("none", *UNITS[1:]),
     }
 
 
@@ -137,6 +138,10 @@ def _too_few(case: Case) -> bool | str:
     names = [name for name, _ in trained_under(case.choices)]
     examples = dict(zip(names, sizes, strict=True))
     return examples.get("resample", 2) * (2 if case.paired else 1) < 2
+
+
+def _larger(choices: Choices) -> bool:
+    return choices.units != "channel" or choices.coarse != "none"
 
 
 def _without_graph(case: Case) -> bool | str:
@@ -227,9 +232,19 @@ RULES: tuple[Rule, ...] = (
         lambda c: c.choices.tie_qk and c.choices.grain == "edges",
     ),
     Rule(
-        "units=head or block without grain nodes",
-        "weights and edges are no nodes: choose grain=nodes, or leave units out",
-        lambda c: c.choices.units != "channel" and c.choices.grain != "nodes",
+        "units (or coarse)=head or block with grain weights",
+        "a weight lies between two nodes: choose grain=nodes or edges, or leave it out",
+        lambda c: c.choices.grain == "weights" and _larger(c.choices),
+    ),
+    Rule(
+        "coarse with units=head or block, or with gates on owners",
+        "one gate beside the finest is all that is learned together: choose one of them",
+        lambda c: c.choices.coarse != "none" and (c.choices.units != "channel" or c.choices.owners),
+    ),
+    Rule(
+        "gates on owners with units=head or block",
+        "an edge of a block has several writers: leave node_gates out",
+        lambda c: c.choices.owners and c.choices.units != "channel",
     ),
     Rule(
         "tie_qk with units=head or block",

@@ -67,8 +67,9 @@ class Choices:
       attribute_to: what these gradients are of: the task `loss`, or the `odds` of the right answer.
       warm_start: a ranking by gradients that learned gates start from, or `none`.
       owners: gates on the owners of gates besides (writers of edges, ends of weights).
+      coarse: gates on `head` or `block` units besides, which multiply those within, or `none`.
       tie_qk: one gate for a q channel and the k channel it is multiplied with.
-      units: what a gate on nodes opens: a `channel`, a `head` (or MLP), a `block`.
+      units: what a gate on nodes or edges opens: a `channel`, a `head` (or MLP), a `block`.
       loss: of the task: between the completions, or over the whole vocabulary.
       train_under: conditions of training with their weights, as `conditions.parse` reads them; "" for
         the ablation alone.
@@ -87,6 +88,7 @@ class Choices:
     owners: bool = False
     tie_qk: bool = False
     units: Literal["channel", "head", "block"] = "channel"
+    coarse: Literal["none", "head", "block"] = "none"
     loss: Literal["binary", "vocabulary"] = "binary"
     train_under: str = ""
     hold_under: str = ""
@@ -97,9 +99,9 @@ class Choices:
             object.__setattr__(self, name, SYNONYMS.get(value, value))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form; conditions that were not asked for are left out."""
+        """A JSON-able form; conditions and coarse gates that were not asked for are left out."""
         found = dataclasses.asdict(self)
-        return {n: v for n, v in found.items() if v or not n.endswith("_under")}
+        return {n: v for n, v in found.items() if v != "" and (n, v) != ("coarse", "none")}
 
 
 @dataclasses.dataclass(frozen=True)

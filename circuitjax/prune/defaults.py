@@ -135,6 +135,7 @@ def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -
     control = given.get("control", control)
     learned = given.get("ranking", "learned") == "learned"
     edges = grain == "edges"
+    single = (given.get("units", "channel"), given.get("coarse", "none")) == ("channel", "none")
     share = 2 if paired else 1
     own: dict[str, Any] = {
         "grain": grain,
@@ -142,7 +143,7 @@ def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -
         "ablation": "interchange" if edges else "mean",
         "minimise": "kl" if edges else "both" if "kl" in target else "task",
         "control": control,
-        "owners": edges and gate == "hard_concrete",
+        "owners": edges and gate == "hard_concrete" and single,
         "steps": 100 if grain == "nodes" and control == "count" else 300,
         "batch_size": 16 if grain == "nodes" else 32 // share if edges else 32,
     }

@@ -25,7 +25,7 @@ def objective_of(problem: Problem, search: Search) -> Objective:
         minimise=choices.minimise,
         control=choices.control,
         task_loss=choices.loss,
-        owners=choices.owners,
+        owners=choices.owners or choices.coarse != "none",
         calibrated=problem.paired and inside and fits and choices.minimise != "kl",
         holds=holds,
         steps=search.train.steps,

@@ -111,7 +111,14 @@ def _edges(model: Model, choices: Choices, train: Examples, start: Any) -> Gated
     params = placed_params(dict(model.params))
     some = train.first(_MEAN_ITEMS)
     held = fixed_writers(model.config, params, choices.ablation, some)
-    return EdgeGates(params, held, config=model.config, ablation=choices.ablation)
+    return EdgeGates(
+        params,
+        held,
+        config=model.config,
+        ablation=choices.ablation,
+        units=choices.units,
+        coarse=choices.coarse,
+    )
 
 
 def _nodes(model: Model, choices: Choices, train: Examples, start: Any) -> GatedModel:
@@ -125,6 +132,7 @@ def _nodes(model: Model, choices: Choices, train: Examples, start: Any) -> Gated
         ablation=choices.ablation,
         tied=choices.tie_qk,
         units=choices.units,
+        coarse=choices.coarse,
     )
 
 

@@ -192,7 +192,10 @@ def connected(problem: Problem, ranked: Ranked, seed: int) -> Ranked:
     """The same ranking of residual edges, walked from the logits backwards; see `connected.py`."""
     model: Any = problem.whole
     scores = np.where(model.exists(), -ranked.ranks.astype(np.float64), -np.inf)
-    order = connected_order(model.graph, scores, _shuffled(model, seed, 1))
+    ties = _shuffled(model, seed, 1)
+    order = connected_order(model.graph, model.edges(scores), model.edges(ties))
+    if model.units != "channel":  # a larger unit is taken with the first of its edges
+        order = np.array(list(dict.fromkeys(model.edges(np.arange(model.num_gates))[order])))
     ranks = np.empty_like(ranked.ranks)
     ranks[order] = np.arange(len(order), dtype=ranks.dtype)
     return dataclasses.replace(ranked, ranks=ranks)

@@ -287,7 +287,9 @@ REFUSED = {
     "calibration": case(loss="vocabulary"),
     "gates on owners": case(owners=True),
     "tie_qk": case(grain="edges", tie_qk=True),
-    "units=head or block": case(grain="edges", units="head"),
+    "units (or coarse)=head or block": case(grain="weights", coarse="head"),
+    "coarse with units": case(grain="edges", coarse="block", owners=True),
+    "gates on owners with units": case(grain="edges", units="block", owners=True),
     "tie_qk with units": case(units="head", tie_qk=True),
     "ablation=resample": case(ablation="resample")._replace(batch_size=1),
     "condition frozen_norms": case(hold_under="mean,frozen_norms")._replace(
