@@ -17,18 +17,18 @@ import numpy as np
 from circuitjax.core.mesh import placed_params
 from circuitjax.gated.cleanup import cleanup
 from circuitjax.gated.examples import Batch, picked
+from circuitjax.gated.node_rows import reduced_answers, reduced_rows, whole_rows
 from circuitjax.gated.protocol import Part, View
 from circuitjax.gated.replacement import is_per_prompt
 from circuitjax.gated.units import Units, gathered, units_of
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import count_edges, edges_at, total_edges
 from circuitjax.model.reduced import Reduced, can_reduce, reduce_model
-from circuitjax.model.reduced_forward import apply_reduced
 from circuitjax.model.reduced_tokens import TokenReduced, held_within, reduce_for_tokens
 from circuitjax.model.sites import address, shapes
 from circuitjax.model.transformer import Fills, Norms, Params, apply
 
-__all__ = ["NodeGates", "constants", "node_view", "reduced_answers", "reduced_rows", "whole_rows"]
+__all__ = ["NodeGates", "constants", "node_view"]
 
 
 @flax.struct.dataclass
@@ -299,80 +299,6 @@ class NodeGates:
 def _tied_alive(kept: Mapping[str, np.ndarray], site: str) -> np.ndarray | bool:
     """Of a tied pair's q: whether its k is alive."""
     return kept["attn.k"] if site == "attn.q" else False
-
-
-def whole_rows(
-    config: TransformerConfig,
-    params: Params,
-    batch: Batch,
-    gates: Fills | None = None,
-    held: Fills | None = None,
-    **more: Any,
-) -> jax.Array:
-    """Logits `[M, P, V]` of a whole network, maybe under gates; `more` as in `transformer.apply`."""
-    asked = batch.prompts
-    found = apply(
-        config,
-        params,
-        asked.tokens,
-        gates,
-        held,
-        positions=asked.positions,
-        layout=asked.layout,
-        **more,
-    ).logits
-    return found.reshape(batch.size, -1, found.shape[-1])
-
-
-def _within(small: Reduced | TokenReduced) -> Reduced:
-    return small.small if isinstance(small, TokenReduced) else small
-
-
-def reduced_rows(
-    small: Reduced | TokenReduced,
-    batch: Batch,
-    gates: Mapping[str, jax.Array],
-    held: Fills | None = None,
-) -> jax.Array:
-    """Logits `[M, P, V]` of a reduced model under further gates."""
-    asked = batch.prompts
-    found = apply_reduced(
-        _within(small),
-        asked.tokens,
-        gates,
-        positions=asked.positions,
-        layout=asked.layout,
-        held=held,
-    )
-    return found.reshape(batch.size, -1, found.shape[-1])
-
-
-def reduced_answers(
-    small: Reduced | TokenReduced,
-    batch: Batch,
-    gates: Mapping[str, jax.Array],
-    held: Fills | None = None,
-) -> jax.Array:
-    """Logits of the right and wrong completions alone, `[M, R + R']`."""
-    asked = batch.prompts
-    wanted = jnp.maximum(jnp.concatenate([batch.right, batch.wrong], axis=-1), 0)
-    per_row = asked.positions.shape[0]
-    wanted = jnp.broadcast_to(wanted[:, None], (batch.size, _positions(batch), wanted.shape[-1]))
-    found = apply_reduced(
-        _within(small),
-        asked.tokens,
-        gates,
-        positions=asked.positions,
-        held=held,
-        candidates=wanted.reshape(per_row, -1, wanted.shape[-1]),
-        layout=asked.layout,
-    )
-    return found.reshape(batch.size, -1, found.shape[-1])[:, 0]
-
-
-def _positions(batch: Batch) -> int:
-    rows, each = batch.prompts.positions.shape
-    return rows * each // batch.size
 
 
 def constants(

@@ -16,12 +16,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from circuitjax.core.mesh import placed_params
 from circuitjax.gated.cleanup import cleanup
 from circuitjax.gated.examples import Batch, picked
-from circuitjax.gated.nodes import NodeGates, reduced_answers, reduced_rows, whole_rows
+from circuitjax.gated.node_rows import reduced_answers, reduced_rows, whole_rows
+from circuitjax.gated.nodes import NodeGates
 from circuitjax.gated.protocol import Part, View
 from circuitjax.gated.reduced_weights import gated_small, place_gates
 from circuitjax.gated.weight_index import (
@@ -194,7 +194,7 @@ class WeightGates:
             opened = opened.reshape(kernel.shape)
             source = "attn.mixed" if family.source == "attn.v" else family.source
             more = jnp.einsum(
-                "lbti,lio->lbto", held[source], kernel - opened, precision=lax.Precision.HIGHEST
+                "lbti,lio->lbto", held[source], kernel - opened, precision=jax.lax.Precision.HIGHEST
             )
             stack[family.kernel] = opened
             added[family.target] = added[family.target] + more if family.target in added else more
