@@ -5,9 +5,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
-from circuitjax.core.mesh import on_devices, spec_of
+from circuitjax.core.mesh import on_devices, params_sharding
 from circuitjax.gated.conditions import refer_under
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.nodes import NodeGates
@@ -42,7 +41,7 @@ def device_memory(
         )
     shapes = jax.eval_shape(lambda: init_params(jax.random.key(0), config))
     with on_devices(mesh):
-        params = jax.tree.map(_sharded, shapes)
+        params = jax.tree.map(lambda s: s.update(sharding=params_sharding(s.shape)), shapes)
         model = NodeGates(params, None, config=config, ablation="zero")
         whole: Any = jax.ShapeDtypeStruct
         batch = Examples(
@@ -66,10 +65,3 @@ def device_memory(
         "temporaries (GiB a device)": memory.temp_size_in_bytes / 2**30,
         "outputs (GiB a device)": memory.output_size_in_bytes / 2**30,
     }
-
-
-def _sharded(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    mesh = jax.sharding.get_mesh()
-    spec = PartitionSpec() if mesh.empty else spec_of(leaf.shape, mesh.shape["model"])
-    sharding = None if mesh.empty else NamedSharding(mesh, spec)
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)

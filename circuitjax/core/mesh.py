@@ -24,6 +24,7 @@ __all__ = [
     "data_mesh",
     "is_spread",
     "on_devices",
+    "params_sharding",
     "parse_mesh",
     "place",
     "placed_params",
@@ -143,13 +144,13 @@ def placed_params(params: Any) -> Any:
     """A network's parameters on the devices, each cut along its longest axis that `model` divides."""
     if not is_spread():
         return jax.tree.map(jnp.asarray, params)
+    return jax.tree.map(lambda leaf: jax.device_put(leaf, params_sharding(np.shape(leaf))), params)
+
+
+def params_sharding(shape: tuple[int, ...]) -> NamedSharding | None:
+    """Where the ambient mesh has a parameter of a shape; None without a mesh."""
     mesh = jax.sharding.get_mesh()
-    return jax.tree.map(
-        lambda leaf: jax.device_put(
-            leaf, NamedSharding(mesh, spec_of(np.shape(leaf), mesh.shape["model"]))
-        ),
-        params,
-    )
+    return None if mesh.empty else NamedSharding(mesh, spec_of(shape, mesh.shape["model"]))
 
 
 def spec_of(shape: tuple[int, ...], size: int) -> PartitionSpec:
