@@ -232,11 +232,12 @@ def _given(chosen: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def build_search(
-    task: Task | ContrastTask, chosen: Mapping[str, Any] | None = None
+    model: Model, task: Task | ContrastTask, chosen: Mapping[str, Any] | None = None
 ) -> tuple[Search, dict[str, float]]:
     """The search that the flags describe, and the hyperparameters that are given.
 
     Args:
+      model: whose size decides how large sets are where none is given.
       task: of either kind.
       chosen: values instead of the flags'; flags that only training reads are then passed over by
         rankings without training.
@@ -251,7 +252,8 @@ def build_search(
     settings = {_RENAMED.get(name, name): value for name, value in given.items()}
     learned = settings.get("ranking", "learned") == "learned"
     grain = settings.pop("grain", "nodes")
-    search = default_search(grain, paired=isinstance(task, Task), **settings)
+    paired = isinstance(task, Task)
+    search = default_search(grain, paired=paired, config=model.config, **settings)
     if learned or not chosen:
         asked = [
             name for name, flag in {**_ALL, "num_jobs": _JOBS}.items() if flag.value is not None
@@ -298,7 +300,7 @@ def build_run(
         raise ValueError(f"--seed={seed} must be {limit}")
     check_numbers(_SEEDS, _JOBS, most=MOST_JOBS)
     seeds = range(seed, seed + _SEEDS.value)
-    search, given = build_search(task, chosen)
+    search, given = build_search(model, task, chosen)
     place = start or _START.value
     circuit = None if place is None else Circuit.load(place)
     ranking = search.choices.ranking

@@ -65,7 +65,7 @@ def _study() -> Study:
     # What is tuned is the published recipe at the grain of nodes: `hold` has no coefficient to find.
     said = [flags.FLAGS[name].value for name in ("grain", "control", "preset")]
     fixed = {"control": "count"} if said in ([None] * 3, ["nodes", None, None]) else {}
-    search, _ = pruning_flags.build_search(task, fixed)
+    search, _ = pruning_flags.build_search(model, task, fixed)
     place = f"{pathlib.Path(model.name).name}/{task.name}"
     return Study(
         model,

@@ -52,7 +52,8 @@ __all__ = [
 
 RANDOM_SETS = 200  # of the test of necessity in a run; an audit takes more
 EXCEEDANCES = 20  # random sets that hurt as much, after which there is nothing more to learn
-_CONTROLS = 128  # test examples, at least, of the listed controls: each costs a full forward
+# Test examples, at least, of the listed controls: each costs a full forward. Fewer of large networks.
+_CONTROLS = 128
 _ITEMS = 8  # test items on which the sets of the test of necessity are compared
 
 
@@ -211,7 +212,8 @@ def evidence(
     view = among_all(problem, circuit)
     controls, unit = search.selection.random_controls, problem.test.unit
     drawn = [view.gates, *matched_random_gates(view.model, view.gates, controls, seed)]
-    some = problem.test.first(max(2 * view.model.eval_items, _CONTROLS // unit))
+    least = min(_CONTROLS // unit, 8 * view.model.eval_items)
+    some = problem.test.first(max(2 * view.model.eval_items, least))
     removed = [~chosen for chosen in drawn]
     closed = answers(view.model, problem.batches, some, removed, full=loss != "binary")
     without = closed.losses(loss)

@@ -35,7 +35,9 @@ from circuitjax.model.residual_graph import (
 from circuitjax.model.transformer import Params, apply
 
 __all__ = [
+    "AT_ONCE",
     "EdgeGates",
+    "at_once",
     "bytes_of_slope",
     "edge_view",
     "fixed_writers",
@@ -45,6 +47,7 @@ __all__ = [
     "unflatten_writers",
 ]
 
+AT_ONCE = 16  # items, at most
 _MEAN_BATCH = 64
 _USUAL = 32  # tokens of a prompt, where none is known
 _KEPT = 10  # arrays the size of all reads and writes that a slope keeps; seen on 30 layers of 576
@@ -74,7 +77,6 @@ class EdgeGates:
     coarse: str = flax.struct.field(pytree_node=False, default="none")
 
     grain = "edges"
-    scouted_items = 64
     shares_rows = False
     always_compares = True
     slope_levels = (1.0,)
@@ -83,9 +85,13 @@ class EdgeGates:
 
     @property
     def eval_items(self) -> int:
-        """As many as a slope holds in about 3 GiB, from 1 to 16: an edge is an activation in memory."""
-        fit = 3 * 2**30 // bytes_of_slope(self.config, _USUAL)
-        return 1 << min(max(int(fit), 1).bit_length() - 1, 4)
+        """As `at_once`: an edge is an activation in memory."""
+        return at_once(self.config)
+
+    @property
+    def scouted_items(self) -> int:
+        """Four batches."""
+        return 4 * self.eval_items
 
     @property
     def graph(self) -> Graph:
@@ -262,6 +268,12 @@ class EdgeGates:
     def names(self) -> list[str]:
         """`writer->reader` of each edge, or of larger units as in `units.py`."""
         return list(self._units()[1])
+
+
+def at_once(config: TransformerConfig) -> int:
+    """Items of which a slope is held in about 3 GiB: 1, 2, 4, 8 or, of small networks, 16."""
+    fit = 3 * 2**30 // bytes_of_slope(config, _USUAL)
+    return min(1 << (max(int(fit), 1).bit_length() - 1), AT_ONCE)
 
 
 def bytes_of_slope(config: TransformerConfig, length: int) -> int:

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from circuitjax.gated.edges import AT_ONCE, at_once
+from circuitjax.model.config import TransformerConfig
 from circuitjax.prune.config import Choices, DataConfig, Hyper, SelectionConfig, TrainConfig
 from circuitjax.prune.train import Job
 
@@ -25,6 +27,9 @@ K_COEF_MULTIPLES: Mapping[str, tuple[float, ...]] = MappingProxyType(
 SPARSITIES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {"nodes": (0.9, 0.97, 0.99), "weights": (0.9,), "edges": (0.95, 0.99)}
 )
+
+# Of so many residual edges a step takes seconds: one setting is tried, and elimination does the rest.
+_MANY, _SPARSITY_OF_MANY = 20_000, 0.97
 
 #: The published methods and one of ours, as answers to the five questions and what else they pin.
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -101,12 +106,20 @@ class Search:
             raise ValueError(f"a search's settings are not ours: {error}") from None
 
 
-def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -> Search:
+def default_search(
+    grain: str = "nodes",
+    *,
+    paired: bool = True,
+    config: TransformerConfig | None = None,
+    **given: Any,
+) -> Search:
     """The method of a grain, with some settings given.
 
     Args:
       grain: where gates sit.
       paired: whether the task is a binary one, whose sizes are in pairs.
+      config: of the network, where it is known: of residual edges of large ones, whose every example
+        costs a second and more, the sets are smaller.
       **given: fields of the four parts by name, as far as they are not left to the defaults;
         `target_loss`, `target_kl`, `target_edges`, `target_nodes` and `threshold="match_soft"` say
         what the cut aims at.
@@ -151,6 +164,7 @@ def default_search(grain: str = "nodes", *, paired: bool = True, **given: Any) -
         # Every gate of several conditions' circuits is dear to try: only elimination then.
         own |= {"eliminate": True, "certify": learned and not given.get("hold_under")}
     if edges:
+        share *= 1 if config is None else AT_ONCE // at_once(config)
         own |= {"train": 4096 // share, "validation": 512 // share, "test": 512 // share}
     if not paired:
         own["calibrate"] = "off"
@@ -260,6 +274,8 @@ def default_jobs(
         multiples = K_COEF_MULTIPLES[grain]
         varied = [{"k_coef": centre * multiple} for multiple in multiples]
     if control == "lagrangian" and "target_sparsity" not in changes:
-        varied = [{"target_sparsity": s} for s in ((0.5,) if started else SPARSITIES[grain])]
+        large = grain == "edges" and num_gates > _MANY
+        sparsities = (0.5,) if started else (_SPARSITY_OF_MANY,) if large else SPARSITIES[grain]
+        varied = [{"target_sparsity": s} for s in sparsities]
     settings = [default_hyper(search, num_gates, **(changes | more)) for more in varied]
     return [Job(seed, hyper) for seed in seeds for hyper in settings]

@@ -142,7 +142,7 @@ def find_circuit(
     hypers = {field.name for field in dataclasses.fields(Hyper)}
     changes = {name: settings.pop(name) for name in list(settings) if name in hypers}
     if search is None:
-        search = default_search(paired=isinstance(task, Task), **settings)
+        search = default_search(paired=isinstance(task, Task), config=model.config, **settings)
     elif settings:
         raise ValueError(f"{sorted(settings)[0]} and `search` are both given: choose one")
     problem = prepare(model, task, search, start)

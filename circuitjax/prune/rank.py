@@ -44,6 +44,7 @@ __all__ = [
 ]
 
 RANKINGS: tuple[str, ...] = (*ATTRIBUTIONS, "variance", "random")
+_BATCHES = 32  # of training items, at most, of a ranking: of large networks' edges each is dear
 _AT_ONCE = 32  # pairs whose activations at every node are held at a time
 
 
@@ -101,7 +102,8 @@ class Baseline:
 
     Attributes:
       ranking: one of `RANKINGS`, or a synonym.
-      items: training items that scores are taken on (all of them where there are fewer).
+      items: training items that scores are taken on (all of them where there are fewer, or fewer where
+        a run of the grain costs seconds).
       points: places on each stretch of a path; None: 16 of `integrated`, 5 of the others.
       sign: see `attribution.signed`.
       attribute_to: what gradients are of; see `attribution.gains`.
@@ -158,7 +160,7 @@ def scores_without_training(
     whole = problem.whole
     if baseline.ranking == "random":
         return _shuffled(whole, seed, 0).astype(np.float64)
-    examples = problem.train.first(baseline.items)
+    examples = problem.train.first(min(baseline.items, _BATCHES * whole.eval_items))
     if baseline.ranking == "variance":
         return _activation_variance(whole, examples)
     found = gains(

@@ -128,7 +128,7 @@ class _Asked:
 
     def __init__(self, under: Under, examples: Examples, full: bool) -> None:
         self._under, self._examples, self._full = under, examples, full
-        self._few = under.batches.whole(examples.first(_SLOPES))
+        self._few = under.batches.whole(examples.first(min(_SLOPES, under.whole.scouted_items)))
         self._reduces = not full and can_leave_out(under)
         self._whole: _Runner | None = None
         self._small: _Runner | None = None

@@ -144,8 +144,6 @@ REFUSED = {
     ("weights", "gim"),
     ("weights", "variance"),
     ("edges", "variance"),
-    ("edges", "head"),
-    ("edges", "block"),
     ("weights", "head"),
     ("weights", "block"),
 }

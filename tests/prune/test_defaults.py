@@ -2,6 +2,9 @@
 
 import pytest
 
+from circuitjax.gated.edges import EdgeGates
+from circuitjax.model.config import TransformerConfig
+from circuitjax.model.residual_graph import residual_graph
 from circuitjax.prune.defaults import (
     PRESETS,
     Search,
@@ -119,3 +122,21 @@ def test_a_search_survives_its_record():
     assert Search.from_dict(search.to_dict()) == search
     with pytest.raises(ValueError, match=r"^a search has the parts "):
         Search.from_dict({"choices": {}})
+
+
+def test_sets_and_jobs_of_large_networks_are_smaller():
+    """A llama of 135 million parameters: an example's slope by all its edges is over half a GiB."""
+    small = TransformerConfig(num_layers=2, d_model=64, num_heads=2, d_head=32, d_mlp=128,
+                              vocab_size=100, context_length=32)  # fmt: skip
+    large = TransformerConfig(num_layers=30, d_model=576, num_heads=9, d_head=64, d_mlp=1536,
+                              vocab_size=100, context_length=32, num_kv_heads=3, gated_mlp=True)  # fmt: skip
+    assert default_search("edges", config=small) == default_search("edges")
+    assert default_search("nodes", config=large) == default_search("nodes")
+    sizes = default_search("edges", config=large, paired=False).data
+    assert (sizes.train, sizes.validation, sizes.test) == (1024, 128, 128)
+    search = default_search("edges", config=large, target_kl=0.1)
+    edges = residual_graph(large).num_edges
+    assert [job.hyper.target_sparsity for job in default_jobs(search, edges, [0])] == [0.97]
+    assert len(default_jobs(search, 1000, [0])) == 2
+    model = EdgeGates(None, None, config=large)
+    assert (model.eval_items, model.scouted_items) == (4, 16)
