@@ -1,5 +1,7 @@
 """Defaults and presets: what each grain's method is, and what may be asked for by name."""
 
+import dataclasses
+
 import pytest
 
 from circuitjax.gated.edges import EdgeGates
@@ -128,8 +130,8 @@ def test_sets_and_jobs_of_large_networks_are_smaller():
     """A llama of 135 million parameters: an example's slope by all its edges is over half a GiB."""
     small = TransformerConfig(num_layers=2, d_model=64, num_heads=2, d_head=32, d_mlp=128,
                               vocab_size=100, context_length=32)  # fmt: skip
-    large = TransformerConfig(num_layers=30, d_model=576, num_heads=9, d_head=64, d_mlp=1536,
-                              vocab_size=100, context_length=32, num_kv_heads=3, gated_mlp=True)  # fmt: skip
+    large = dataclasses.replace(small, num_layers=30, d_model=576, num_heads=9, d_head=64,
+                                d_mlp=1536, num_kv_heads=3, gated_mlp=True)  # fmt: skip
     assert default_search("edges", config=small) == default_search("edges")
     assert default_search("nodes", config=large) == default_search("nodes")
     sizes = default_search("edges", config=large, paired=False).data
