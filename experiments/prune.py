@@ -28,7 +28,7 @@ from experiments import pruning_flags
 from experiments.command import command, exit_on_bad_input, run_main
 from experiments.devices import laid_out
 from experiments.progress import bar, say, tell_next
-from experiments.task_names import load_task
+from experiments.task_names import is_file, load_task
 
 __doc__ = f"{__doc__}\n{table_text()}"  # so that --helpfull shows the table, too
 
@@ -37,6 +37,12 @@ _MODEL = flags.DEFINE_string(
     "model", "tiny-python", "Built-in model, or path of a model directory."
 )
 _TASK = flags.DEFINE_string("task", None, "Name of a task (see --list_tasks), or a .jsonl file.")
+_CHAT = flags.DEFINE_bool(
+    "chat_template",
+    False,
+    "Prompts as a user's message in the model's chat template, the answer as the reply; else raw text. "
+    "A form may be named instead: --task=ioi+chatml.",
+)
 _OUT = flags.DEFINE_string(
     "out", None, "Directory. Default: runs/prune[-<grain>][-<ranking>]/<model>/<task>."
 )
@@ -45,7 +51,7 @@ _LIST = flags.DEFINE_bool("list_tasks", False, "Print the built-in tasks and lea
 
 
 def _run() -> PruneRun:
-    model, task = load_task(_TASK.value, _MODEL.value)
+    model, task = load_task(_TASK.value, _MODEL.value, chat=_CHAT.value)
     place = f"{pathlib.Path(model.name).name}/{task.name}"
     out = pathlib.Path(_OUT.value or f"runs/prune{pruning_flags.suffix()}/{place}")
     return pruning_flags.build_run(model, task, out)
@@ -79,7 +85,7 @@ def main(argv: list[str]) -> None:
     if report.nodes:
         # What a circuit's record names by a word may be a file.
         own = {
-            "task": _TASK.value if str(_TASK.value).endswith(".jsonl") else None,
+            "task": _TASK.value if is_file(str(_TASK.value)) else None,
             "model": _MODEL.value if _MODEL.value not in BUILT_IN else None,
         }
         tell_next(

@@ -24,12 +24,13 @@ from circuitjax.run.suite import Cell, Suite, outcome_of
 from circuitjax.run.winner import run_winner
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
+from circuitjax.tasks.named import find_task
 from circuitjax.tune import carbs
 from circuitjax.tune.pruning_space import Centre
 from circuitjax.zoo.load import load_model
 from experiments.limits import MOST_JOBS
 from experiments.pruning_flags import build_run
-from experiments.task_names import find_task, task_for
+from experiments.task_names import is_file, task_for
 
 __all__ = ["Plan", "Tuning"]
 
@@ -106,7 +107,7 @@ class Plan:
         if tuning and "learned" not in rankings:
             raise ValueError("--rounds tunes ranking learned, and the suite has none")
         for name in tasks:  # before a model is loaded
-            if not name.endswith(".jsonl"):
+            if not is_file(name):
                 find_task(name)
         self.seeds = tuple(seeds)
         self._from_nodes, self._tuning = from_nodes, tuning

@@ -1,59 +1,61 @@
-"""Tasks and models as the binaries name them: built in, in a file, or as a circuit's record has them."""
+"""Tasks and models as the binaries name them: built in, in a file, or as a circuit's record has them.
 
-import difflib
+A name may end with how its prompts are framed as a chat: `ioi+chatml`, `mine.jsonl+llama3`; see
+`tasks/chat.py`.
+"""
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.core.files import cut
 from circuitjax.model.record import Model
-from circuitjax.tasks import jsonl, suite
+from circuitjax.tasks import jsonl
 from circuitjax.tasks.base import Task
+from circuitjax.tasks.chat import FRAMES, framed
 from circuitjax.tasks.contrast import ContrastTask
-from circuitjax.tasks.english import suite as english
+from circuitjax.tasks.named import find_task, parts
 from circuitjax.tasks.tokenizer import Tokenizer
 from circuitjax.zoo.load import load_model
 
-__all__ = ["find_task", "load_task", "model_of", "task_for", "task_of"]
+__all__ = ["is_file", "load_task", "model_of", "task_for", "task_of"]
 
 
-def find_task(name: str) -> Task | ContrastTask:
-    """A built-in task by name: one of the 20 Python tasks, or an English one.
-
-    Raises:
-      ValueError: no such task, with the nearest names.
-    """
-    if name in english.names():
-        return english.get(name)
-    if name not in suite.TASKS:
-        known = (*suite.names(), *english.names())
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        meant = f"did you mean {' or '.join(near)}?" if near else "prune --list_tasks names all"
-        raise ValueError(f"there is no task {cut(name)}: {meant}")
-    return suite.get(name)
+def is_file(name: str) -> bool:
+    """Whether a name is that of a .jsonl file."""
+    return parts(name)[0].endswith(".jsonl")
 
 
 def task_for(name: str, model: Model) -> Task | ContrastTask:
     """A task by name, or of a .jsonl file that the model's tokenizer can read; ValueError if not."""
-    if name.endswith(".jsonl"):
-        return jsonl.load(name, Tokenizer.from_json(model.tokenizer_json))
-    return find_task(name)
+    if not is_file(name):
+        return find_task(name)
+    base, form = parts(name)
+    task = jsonl.load(base, Tokenizer.from_json(model.tokenizer_json))
+    return task if form is None else framed(task, form)
 
 
-def load_task(name: str | None, model: str) -> tuple[Model, Task | ContrastTask]:
+def load_task(
+    name: str | None, model: str, *, chat: bool = False
+) -> tuple[Model, Task | ContrastTask]:
     """A model and a task; an unknown built-in task is refused before the model is loaded.
 
     Args:
       name: of a built-in task, or a path that ends in .jsonl.
       model: a built-in model, or the path of a model directory.
+      chat: whether prompts are framed as the model's own chat template does.
 
     Raises:
-      ValueError: no name, no such task or model, a broken file.
+      ValueError: no name, no such task or model, a broken file, a model without a known template.
     """
     if name is None:
         raise ValueError("--task is missing: name one of --list_tasks, or a .jsonl file")
-    if not name.endswith(".jsonl"):
+    if not is_file(name):
         find_task(name)
     loaded = load_model(model)
-    return loaded, task_for(name, loaded)
+    form = loaded.provenance.get("chat_form") if chat else None
+    if chat and form is None:
+        raise ValueError(
+            f"{loaded.name} has no chat template of a known form: leave --chat_template out, or name "
+            f"one: --task={name}+<form>, of {', '.join(FRAMES)}"
+        )
+    return loaded, task_for(f"{name}+{form}" if chat else name, loaded)
 
 
 def task_of(circuit: Circuit, given: str | None) -> str:

@@ -28,13 +28,11 @@ from circuitjax.report.viewer.groups import Group, read_groups, write_groups
 from circuitjax.report.viewer.show import circuit_page
 from circuitjax.report.viewer.texts import Contexts
 from circuitjax.run.report import read_report
-from circuitjax.tasks import jsonl
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from circuitjax.tasks.tokenizer import Tokenizer
 from experiments.command import command, exit_on_bad_input, run_main
 from experiments.progress import say, tell_next
-from experiments.task_names import model_of
+from experiments.task_names import is_file, model_of, task_for
 
 _RUN = flags.DEFINE_string("run", None, "Directory of a run or of a circuit.", required=True)
 _OUT = flags.DEFINE_string("out", None, "File to write. Default: circuit.html in --run.")
@@ -87,8 +85,8 @@ def _beside(run: pathlib.Path | None, name: str, read: Callable[[Any], Any]) -> 
 
 
 def _task(model: Model) -> Task | ContrastTask | str | None:
-    if _TASK.value is not None and _TASK.value.endswith(".jsonl"):
-        return jsonl.load(_TASK.value, Tokenizer.from_json(model.tokenizer_json))
+    if _TASK.value is not None and is_file(_TASK.value):
+        return task_for(_TASK.value, model)
     return _TASK.value
 
 

@@ -31,7 +31,7 @@ from circuitjax.importers.family import read_params
 from circuitjax.importers.fields import Fields
 from circuitjax.importers.gguf_tokenizer import tokenizer_json
 from circuitjax.importers.snapshot import FAMILIES
-from circuitjax.importers.vocabulary import check_tokenizer
+from circuitjax.importers.vocabulary import chat_facts, check_tokenizer
 from circuitjax.model.record import Model
 from circuitjax.model.rotary import Rotary
 
@@ -210,6 +210,7 @@ def import_gguf(
             "weights_sha256": digest,
             "weights_types": types,
             "quantised": not set(types) <= {"F32", "F16", "BF16"},
+            **chat_facts(values.get("tokenizer.chat_template")),
         },
     )
 

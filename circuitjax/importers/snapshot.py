@@ -9,7 +9,7 @@ import pathlib
 from circuitjax.importers import gemma2, gemma3, gpt2, gpt_neox, llama, mistral, qwen2, qwen3
 from circuitjax.importers.family import Family, read_params
 from circuitjax.importers.fields import Fields
-from circuitjax.importers.vocabulary import read_tokenizer
+from circuitjax.importers.vocabulary import chat_facts, read_chat_template, read_tokenizer
 from circuitjax.importers.weights import open_weights
 from circuitjax.model.record import Model
 
@@ -64,5 +64,6 @@ def import_snapshot(
             "imported_from": family.model_type,
             "weights_sha256": digest,
             "weights_types": types,
+            **chat_facts(read_chat_template(root)),
         },
     )

@@ -6,12 +6,14 @@ its rows (a pad token that nobody uses) are no mismatch either; ordinary ones ar
 
 import json
 import pathlib
+from typing import Any
 
 from circuitjax.importers.jsonfile import read_object, read_text
 from circuitjax.model.config import TransformerConfig
+from circuitjax.tasks.chat import form_of
 from circuitjax.tasks.tokenizer import Tokenizer, with_bos
 
-__all__ = ["check_tokenizer", "read_tokenizer"]
+__all__ = ["chat_facts", "check_tokenizer", "read_chat_template", "read_tokenizer"]
 
 
 def read_tokenizer(root: pathlib.Path, config: TransformerConfig, bos: str | None = None) -> str:
@@ -28,6 +30,20 @@ def read_tokenizer(root: pathlib.Path, config: TransformerConfig, bos: str | Non
         return check_tokenizer(text, config, bos if isinstance(bos, str) else None)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def read_chat_template(root: pathlib.Path) -> Any:
+    """What a folder says of how its model was talked to: a text, a list of named ones, or None."""
+    alone, beside = root / "chat_template.jinja", root / "tokenizer_config.json"
+    if alone.exists():
+        return read_text(alone)
+    return read_object(beside).get("chat_template") if beside.exists() else None
+
+
+def chat_facts(template: Any) -> dict[str, str]:
+    """For a model's provenance: the form of its chat template, where it is a known one."""
+    form = form_of(template)
+    return {} if form is None else {"chat_form": form}
 
 
 def check_tokenizer(text: str, config: TransformerConfig, bos: str | None = None) -> str:

@@ -149,7 +149,7 @@ def test_a_circuit_alone_becomes_a_page(outcomes, folder):
     assert code == 0, err
     data = page_data(folder / "circuit.html")
     assert data["figures"]
-    assert "none of the built-in tasks" in data["note"]
+    assert "there is no task 'first_letter'" in data["note"]
     assert data["prompts"] is None
 
 

@@ -240,3 +240,12 @@ def test_a_model_directory_keeps_every_feature(tmp_path):
     assert loaded.config == model.config
     assert loaded.config.local_rotary == Rotary(8, 50.0)
     assert loaded.hash == model.hash
+
+
+@pytest.mark.parametrize("place", ["tokenizer_config.json", "chat_template.jinja"])
+def test_the_form_of_a_chat_template_is_kept(place, tmp_path):
+    folder, template = snapshot(tmp_path, NAMES[0]), "{{ '<|im_start|>' + role }}"
+    assert "chat_form" not in import_snapshot(folder).provenance
+    said = json.dumps({"chat_template": template}) if place.endswith("json") else template
+    (folder / place).write_text(said)
+    assert import_snapshot(folder).provenance["chat_form"] == "chatml"

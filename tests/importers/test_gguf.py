@@ -305,3 +305,9 @@ def test_pieces_and_scores_are_read_of_the_tables():
         assert found.decode(found.encode(line)) == line
     with pytest.raises(ValueError, match=r"tokenizer\.ggml\.scores is missing"):
         tokenizer_json({**values, "tokenizer.ggml.scores": None})
+
+
+def test_the_form_of_a_chat_template_is_kept(tmp_path):
+    said = (("add_chat_template", "{{ '<|im_start|>' + role }}"),)
+    model = import_gguf(write(tmp_path / "m.gguf", "llama", "llama", metadata=said))
+    assert model.provenance["chat_form"] == "chatml"

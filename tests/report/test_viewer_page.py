@@ -101,7 +101,7 @@ def test_show_frames_the_page_for_a_notebook():
     assert attributes["sandbox"] == "allow-scripts"
     assert attributes["height"] == "500"
     # Its task is no built-in one: it says so, and shows what there is.
-    assert "'first_letter' is none of the built-in" in page.data["note"]
+    assert "there is no task 'first_letter'" in page.data["note"]
     assert page.data["prompts"] is page.data["loss"] is page.data["contexts"] is None
     with pytest.raises(ValueError, match="did you mean with_as"):
         show(planted_circuit(), planted_model(), task="with_os")

@@ -1,7 +1,6 @@
 """`show`: a circuit's page inside a notebook, and the way from a circuit to its page."""
 
 import dataclasses
-import difflib
 import html
 import os
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,9 @@ from circuitjax.report.viewer.collect import page_data
 from circuitjax.report.viewer.groups import Group
 from circuitjax.report.viewer.page import render_page, title_text, write_page
 from circuitjax.report.viewer.texts import Contexts, idiom_contexts
-from circuitjax.tasks import suite
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
-from circuitjax.tasks.english import suite as english
+from circuitjax.tasks.named import find_task
 from circuitjax.zoo.load import load_model
 
 __all__ = ["Page", "circuit_page", "show"]
@@ -68,15 +66,12 @@ def _problem(
     given = task is not None
     name = task if isinstance(task, str) else circuit.provenance.get("task")
     if task is None or isinstance(task, str):
-        known: dict[str, Task | ContrastTask] = {**suite.TASKS, **english.TASKS}
-        if name not in known:
-            near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
-            meant = f" (did you mean {', '.join(near)}?)" if near else ""
-            line = f"task {name!r} is none of the built-in tasks{meant}"
+        try:
+            task = find_task(str(name))
+        except ValueError as error:
             if given:
-                raise ValueError(f"{line}: give a Task, or leave it out")
-            return None, f"No prompts, effects and patterns: {line}; give the task to see them."
-        task = known[str(name)]
+                raise ValueError(f"{error}; or give a Task, or leave it out") from None
+            return None, f"No prompts, effects and patterns: {error}; give the task to see them."
     try:
         # What closed parts hold is the circuit's own: only the data matter.
         sizes = DataConfig(train=_ITEMS, validation=1, test=_ITEMS)
