@@ -23,7 +23,7 @@ from circuitjax.tasks.contrast import ContrastTask, Example
 __all__ = ["FRAMES", "Frame", "form_of", "framed"]
 
 _Item = TypeVar("_Item", Pair, Example)
-_AnyTask = TypeVar("_AnyTask", Task, ContrastTask)
+_AnyTask = TypeVar("_AnyTask", bound=Task | ContrastTask)
 
 
 class Frame(NamedTuple):
