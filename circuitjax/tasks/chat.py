@@ -22,7 +22,7 @@ from circuitjax.tasks.contrast import ContrastTask, Example
 
 __all__ = ["FRAMES", "Frame", "form_of", "framed"]
 
-_Item = TypeVar("_Item", Pair, Example)
+_Item = TypeVar("_Item", bound=Pair | Example)
 _AnyTask = TypeVar("_AnyTask", bound=Task | ContrastTask)
 
 
