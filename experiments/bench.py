@@ -9,6 +9,12 @@
                they give; `calibrate_forward` and `calibrate_fit` are its parts
     jobs       8 jobs as one program; `ratio` is 8 jobs one after another over it
 
+    python -m experiments.bench --against=torch --workloads=M --measurements=step,select,calibrate
+
+runs this program and `bench_torch.py` in turn, and tells ratios with their spread, CPU seconds, memory,
+and the share of a plain matrix product's rate that a step attains. Both keep to the cores that they are
+given (`taskset -c 0`).
+
 `seconds` is the median of the repeats after a warm-up, `cold` the first call with its compilation.
 Peak memory is that of the
 process so far: for one measurement's own, ask for it alone. The task is
@@ -18,6 +24,7 @@ the nodes in a random ranking, the selection is given that ranking and a target 
 """
 
 import dataclasses
+import json
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -41,6 +48,7 @@ from circuitjax.prune.problem import Problem, batches_of
 from circuitjax.prune.rank import Ranked
 from circuitjax.prune.train import Job, MaskState, make_train_chunk
 from experiments import bench_timing, bench_workloads
+from experiments.bench_against import COMPARED, against, table
 from experiments.bench_timing import measured_line, peak_memory, print_line, timed
 from experiments.bench_workloads import (
     LABELLED_BY,
@@ -64,6 +72,11 @@ _CHUNK = flags.DEFINE_integer("chunk", 4, "Training steps per call of the progra
 _DTYPE = flags.DEFINE_enum(
     "dtype", "float32", ["float32", "bfloat16"], "Operands of matrix products."
 )
+
+_AGAINST = flags.DEFINE_enum(
+    "against", None, ["torch"], "Run the same work in PyTorch in turn, and compare."
+)
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "With --against: how often both run.")
 
 JOBS = 8
 
@@ -124,9 +137,10 @@ def _stepper(problem: Problem, jobs: int) -> Callable[[], MaskState]:
 def time_step(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
     """One job's training step."""
     del arrays, size
-    times, cold = timed(_stepper(problem, 1), jax.block_until_ready)
-    times = [t / _CHUNK.value for t in times]
-    return [measured_line(times, measurement="step", cold=cold, steps_per_call=_CHUNK.value)]
+    took, steps = timed(_stepper(problem, 1), jax.block_until_ready), _CHUNK.value
+    return [
+        measured_line(took.per(steps), measurement="step", cold=took.cold, steps_per_call=steps)
+    ]
 
 
 def time_select(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
@@ -137,12 +151,12 @@ def time_select(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, A
     def select() -> None:
         found.extend(choose(problem, default_search().selection, [ranked]))
 
-    times, cold = timed(select, jax.block_until_ready)
+    took = timed(select, jax.block_until_ready)
     choice, probes = found[-1], len(found[-1].curve)
     facts = {"probes": probes, "nodes_chosen": choice.selection.k, "reached": choice.reached}
     return [
-        measured_line(times, measurement="select", cold=cold, **facts),
-        measured_line([t / probes for t in times], measurement="probe", **facts),
+        measured_line(took, measurement="select", cold=took.cold, **facts),
+        measured_line(took.per(probes), measurement="probe", **facts),
     ]
 
 
@@ -159,33 +173,32 @@ def time_calibrate(problem: Problem, arrays: Arrays, size: int) -> list[dict[str
         ("calibrate_forward", forward),
         ("calibrate_fit", lambda: calibrate(values)),
     ):
-        times, _ = timed(run, jax.block_until_ready)
-        lines.append(measured_line(times, measurement=name, nodes=size))
+        took = timed(run, jax.block_until_ready)
+        lines.append(measured_line(took, measurement=name, nodes=size))
     return lines
 
 
 def time_jobs(problem: Problem, arrays: Arrays, size: int) -> list[dict[str, Any]]:
     """8 jobs as one program against the same 8, each run by itself."""
     del arrays, size
-    together, cold = timed(_stepper(problem, JOBS), jax.block_until_ready)
+    together = timed(_stepper(problem, JOBS), jax.block_until_ready)
     alone = _stepper(problem, 1)
 
     def one_after_another() -> None:
         for _ in range(JOBS):
             jax.block_until_ready(alone())
 
-    apart, _ = timed(one_after_another, jax.block_until_ready)
+    apart = timed(one_after_another, jax.block_until_ready)
     steps = _CHUNK.value
     line = measured_line(
-        [t / steps for t in together],
+        together.per(steps),
         measurement="jobs",
-        cold=cold,
+        cold=together.cold,
         steps_per_call=steps,
         jobs=JOBS,
     )
-    apart_seconds = float(np.median(apart)) / steps
-    line |= {"seconds_apart": apart_seconds}
-    return [line | {"ratio": apart_seconds / float(np.median(together) / steps)}]
+    line |= {"seconds_apart": apart.median / steps}
+    return [line | {"ratio": apart.median / together.median}]
 
 
 _MEASURE = {
@@ -202,10 +215,31 @@ def _device_memory() -> float | None:
     return None if peak is None else peak / 2**20
 
 
+def _compare(peer: str) -> None:
+    """Both programs in turn: a JSON line for each row on stdout, and a table on stderr."""
+    asked = [name for name in _MEASUREMENTS.value if name != "jobs" or _MEASUREMENTS.present]
+    if _DTYPE.value != "float32":
+        raise ValueError(f"--dtype={_DTYPE.value} is not compared: PyTorch's loop is float32")
+    rows = []
+    for name, top_k in chosen(tuple(COMPARED.values()), asked):
+        rows += against(
+            peer, name, "on" if top_k else "off", asked, _ROUNDS.value,
+            flags.FLAGS.repeats,
+        )  # fmt: skip
+    for row in rows:
+        print(json.dumps(row))
+    print(table(peer, rows), file=sys.stderr)
+    tell_next(LINES, file=sys.stderr)
+
+
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
     check_numbers(_CHUNK, least=2)
+    check_numbers(_ROUNDS)
+    if _AGAINST.value:
+        _compare(_AGAINST.value)
+        return
     asked = chosen(tuple(_MEASURE), _MEASUREMENTS.value)
     about = {
         "framework": "jax",

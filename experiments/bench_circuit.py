@@ -88,13 +88,13 @@ def main(argv: list[str]) -> None:
     for task, circuit, view, problem in circuits:
         known, seconds = None, 0.0
         for way, answer in _ways(view, problem).items():
-            times, cold = timed(answer, jax.block_until_ready)
+            took = timed(answer, jax.block_until_ready)
             found = np.concatenate(jax.device_get(answer()))
             known = found if known is None else known
-            line = measured_line(times, measurement=way, task=task, cold=cold)
-            seconds = seconds or float(np.median(times))
+            line = measured_line(took, measurement=way, task=task, cold=took.cold)
+            seconds = seconds or took.median
             line |= {
-                "ratio": seconds / float(np.median(times)),
+                "ratio": seconds / took.median,
                 "apart": float(np.max(np.abs(found - known))),
             }
             print_line(None, **about, nodes=circuit.num_nodes, pairs=_PAIRS.value, **line)

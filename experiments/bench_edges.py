@@ -99,9 +99,10 @@ def _stepper(problem: Problem, jobs: int) -> Callable[[], MaskState]:
 
 def time_step(problem: Problem) -> list[dict[str, Any]]:
     """One job's training step."""
-    times, cold = timed(_stepper(problem, 1), jax.block_until_ready)
-    times = [t / _CHUNK.value for t in times]
-    return [measured_line(times, measurement="step", cold=cold, steps_per_call=_CHUNK.value)]
+    found, steps = timed(_stepper(problem, 1), jax.block_until_ready), _CHUNK.value
+    return [
+        measured_line(found.per(steps), measurement="step", cold=found.cold, steps_per_call=steps)
+    ]
 
 
 def time_parts(problem: Problem) -> list[dict[str, Any]]:
@@ -116,25 +117,25 @@ def time_parts(problem: Problem) -> list[dict[str, Any]]:
         ("full_and_corrupted_forward", lambda: references(model, batch)),
         ("circuit_forward", lambda: run(model, writers, gates)),
     ):
-        times, cold = timed(call, jax.block_until_ready)
-        lines.append(measured_line(times, measurement=name, cold=cold))
+        found = timed(call, jax.block_until_ready)
+        lines.append(measured_line(found, measurement=name, cold=found.cold))
     return lines
 
 
 def time_jobs(problem: Problem) -> list[dict[str, Any]]:
     """8 jobs as one program against the same 8, each run by itself."""
-    together, cold = timed(_stepper(problem, JOBS), jax.block_until_ready)
+    together = timed(_stepper(problem, JOBS), jax.block_until_ready)
     alone = _stepper(problem, 1)
 
     def one_after_another() -> None:
         for _ in range(JOBS):
             jax.block_until_ready(alone())
 
-    apart, _ = timed(one_after_another, jax.block_until_ready)
+    apart = timed(one_after_another, jax.block_until_ready)
     steps = _CHUNK.value
-    line = measured_line([t / steps for t in together], measurement="jobs", cold=cold, jobs=JOBS)
-    ratio = float(np.median(apart)) / float(np.median(together))
-    return [line | {"seconds_apart": float(np.median(apart)) / steps, "ratio": ratio}]
+    line = measured_line(together.per(steps), measurement="jobs", cold=together.cold, jobs=JOBS)
+    ratio = apart.median / together.median
+    return [line | {"seconds_apart": apart.median / steps, "ratio": ratio}]
 
 
 def reach_targets(problem: Problem) -> list[dict[str, Any]]:

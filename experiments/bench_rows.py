@@ -11,7 +11,6 @@ import dataclasses
 import sys
 
 import jax
-import numpy as np
 from absl import flags
 
 from circuitjax.core.host import keep_freed_memory
@@ -21,7 +20,14 @@ from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.train import Job, make_train_chunk
 from circuitjax.tasks.base import Task
 from experiments import bench_timing
-from experiments.bench_timing import check_repeats, measured_line, peak_memory, print_line, timed
+from experiments.bench_timing import (
+    Timed,
+    check_repeats,
+    measured_line,
+    peak_memory,
+    print_line,
+    timed,
+)
 from experiments.command import exit_on_bad_input, run_main
 from experiments.limits import MOST_JOBS, check_numbers
 from experiments.progress import LINES, tell_next
@@ -37,8 +43,8 @@ _JOBS = flags.DEFINE_integer("jobs", 1, "Jobs in one program.")
 _CHUNK = flags.DEFINE_integer("chunk", 4, "Training steps per call of the program.")
 
 
-def _time(problem: Problem, search: Search) -> tuple[list[float], float, float]:
-    """Seconds of steps, of the first call, and slots of a pair."""
+def _time(problem: Problem, search: Search) -> tuple[Timed, float]:
+    """What steps took, and slots of a pair."""
     rows = problem.batches.training(problem.train, search.train.batch_size)
     train_chunk = make_train_chunk(objective_of(problem, search))
     hyper = default_hyper(search, problem.whole.num_gates)
@@ -49,9 +55,9 @@ def _time(problem: Problem, search: Search) -> tuple[list[float], float, float]:
         state, metrics = train_chunk(state, _CHUNK.value, problem.trained, rows)
         return metrics["loss"]
 
-    times, cold = timed(advance, jax.block_until_ready)
+    found = timed(advance, jax.block_until_ready)
     slots = rows.prompts.tokens.size / problem.train.items
-    return [t / _CHUNK.value for t in times], cold, slots
+    return found.per(_CHUNK.value), slots
 
 
 @exit_on_bad_input
@@ -74,13 +80,12 @@ def main(argv: list[str]) -> None:
         search = default_search(steps=100_000, batch_size=_BATCH.value)
         packed = make_problem(model, task, search.choices, search.data)
         plain = dataclasses.replace(packed, train=dataclasses.replace(packed.train, row_length=0))
-        alone, seconds = None, 0.0
+        alone = None
         for rows, problem in (("plain", plain), ("packed", packed)):
-            times, cold, slots = _time(problem, search)
-            line = measured_line(times, measurement=rows, task=name, cold=cold, slots=slots)
-            seconds = float(np.median(times))
-            line |= {} if alone is None else {"ratio": alone / seconds}
-            alone = seconds
+            took, slots = _time(problem, search)
+            line = measured_line(took, measurement=rows, task=name, cold=took.cold, slots=slots)
+            line |= {} if alone is None else {"ratio": alone / took.median}
+            alone = took.median
             print_line(None, **about, **line)
     tell_next(LINES, file=sys.stderr)
 

@@ -15,7 +15,6 @@ needed. PyTorch is no dependency of the project: `pip install torch`.
 """
 
 import json
-import os
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -26,7 +25,7 @@ from absl import flags
 from circuitjax.core.host import keep_freed_memory
 from circuitjax.model.config import SITES
 from experiments import bench_timing, bench_workloads
-from experiments.bench_timing import measured_line, peak_memory, print_line, timed
+from experiments.bench_timing import Timed, cores, measured_line, peak_memory, print_line, timed
 from experiments.bench_workloads import (
     LABELLED_BY,
     WORKLOADS,
@@ -220,9 +219,9 @@ def binary_loss(differences: torch.Tensor) -> torch.Tensor:
     return (F.softplus(-differences[..., 0]) + F.softplus(differences[..., 1])).mean() / 2
 
 
-def seconds(run: Callable[[], Any], device: str) -> list[float]:
-    """Wall-clock times of `--repeats` calls after a warm-up."""
-    return timed(run, lambda _: torch.cuda.synchronize() if device == "cuda" else None)[0]
+def took(run: Callable[[], Any], device: str) -> Timed:
+    """What `--repeats` calls take after a warm-up."""
+    return timed(run, lambda _: torch.cuda.synchronize() if device == "cuda" else None)
 
 
 def time_step(bench: Model) -> list[dict[str, Any]]:
@@ -250,8 +249,8 @@ def time_step(bench: Model) -> list[dict[str, Any]]:
                     leaf.clamp_(-1, 1)
             taken += 1
 
-    times = [t / steps for t in seconds(advance, bench.device)]
-    return [measured_line(times, measurement="step", steps_per_call=steps)]
+    found = took(advance, bench.device).per(steps)
+    return [measured_line(found, measurement="step", steps_per_call=steps)]
 
 
 def time_select(bench: Model) -> list[dict[str, Any]]:
@@ -270,8 +269,8 @@ def time_select(bench: Model) -> list[dict[str, Any]]:
             else:
                 low = middle
 
-    times = seconds(select, bench.device)
-    both = (("select", times), ("probe", [t / PROBES for t in times]))
+    found = took(select, bench.device)
+    both = (("select", found), ("probe", found.per(PROBES)))
     return [measured_line(t, measurement=name, probes=PROBES) for name, t in both]
 
 
@@ -308,8 +307,8 @@ def time_calibrate(bench: Model) -> list[dict[str, Any]]:
 
     lines = []
     for name, run in (("calibrate", lambda: fit(forward)), ("calibrate_cached", fit_cached)):
-        times = seconds(run, bench.device)
-        lines.append(measured_line(times, measurement=name, evaluations=evaluations))
+        found = took(run, bench.device)
+        lines.append(measured_line(found, measurement=name, evaluations=evaluations))
     return lines
 
 
@@ -370,7 +369,7 @@ def _device_memory(device: str) -> float | None:
 def main(argv: list[str]) -> None:
     del argv
     asked = chosen(tuple(_MEASURE), _MEASUREMENTS.value)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(cores())  # PyTorch itself would start one for every core of the machine
     device = _DEVICE.value or ("cuda" if torch.cuda.is_available() else "cpu")
     about = {
         "framework": "torch",

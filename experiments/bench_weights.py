@@ -112,10 +112,10 @@ def main(argv: list[str]) -> None:
         state, metrics = train_chunk(state, _CHUNK.value, gated, pairs)
         return metrics["loss"]
 
-    times, cold = timed(advance, jax.block_until_ready)
+    found = timed(advance, jax.block_until_ready)
     stats = jax.local_devices()[0].memory_stats() or {}
     peak = stats.get("peak_bytes_in_use")
-    line = measured_line([t / _CHUNK.value for t in times], measurement="step", cold=cold)
+    line = measured_line(found.per(_CHUNK.value), measurement="step", cold=found.cold)
     line |= {"nonzeros": _NONZEROS.value, "gates": gated.num_gates, "jobs": _JOBS.value}
     print_line(None if peak is None else peak / 2**20, **about, **line)
     tell_next(LINES, file=sys.stderr)

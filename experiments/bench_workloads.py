@@ -74,6 +74,18 @@ class Workload:
         """N."""
         return self.num_layers * sum(self.width(site) for site in SITES)
 
+    def forward_flops(self) -> int:
+        """Of the matrix products that the logits at the last position of a sequence need.
+
+        In the last layer these are the keys and values of every position, and all else at one. Additions
+        and products count one each.
+        """
+        width, length = self.d_model, self.length
+        mlp, scores = 2 * width * self.d_mlp, 2 * length * width
+        layer = length * (4 * width**2 + mlp + scores)
+        last = length * 2 * width**2 + 2 * width**2 + mlp + scores
+        return 2 * ((self.num_layers - 1) * layer + last + width * self.vocab_size)
+
     def width(self, site: str) -> int:
         """Nodes at a site of one layer."""
         return self.d_mlp if site == "mlp.post_act" else self.d_model

@@ -33,21 +33,15 @@ GROUPS = {
         *("preset", "grain", "grains", "method", "methods", "ablation", "ablations", "ranking"),
         *("rankings", "gate", "minimise", "control", "loss", "units", "coarse", "train_under"),
         *("warm_start", "sign", "attribute_to", "selection", "calibrate", "tie_qk", "node_gates"),
-        *(
-            "points",
-            "program_grains",
-            "program_ablations",
-            "centre",
-            "polish",
-            "polish_at",
-            "search",
-        ),
+        *("points", "program_grains", "program_ablations", "centre", "polish", "polish_at"),
+        *("search",),
         *("abs_top_k", "dtype", "device", "onednn", "check"),
     ),
     "how much it does": (
-        *("steps", "rounds", "round_size", "num_seeds", "fresh_seeds", "num_jobs", "jobs"),
-        *("num_circuits", "batch_size", "train_pairs", "validation_pairs", "test_pairs", "pairs"),
-        *("search_pairs", "train_examples", "test_examples", "exhaustive", "random_sets", "trials"),
+        *("steps", "against", "rounds", "round_size", "num_seeds", "fresh_seeds", "num_jobs"),
+        *("jobs", "num_circuits", "batch_size", "train_pairs", "validation_pairs", "test_pairs"),
+        *("pairs", "search_pairs", "train_examples", "test_examples", "exhaustive", "random_sets"),
+        *("trials",),
         *("tokens", "mean_tokens", "idiom_fraction", "code_megabytes", "idiom_megabytes", "layers"),
         *("nonzeros", "d_model", "chunk", "repeats", "ask_after", "processes", "shard"),
         *("mesh", "devices"),
@@ -66,15 +60,8 @@ _OTHERS = "other flags"
 # Of the flags of a search, those on the screen; a binary that has few shows all of them.
 _OFTEN = frozenset(
     {
-        *(
-            "target_loss",
-            "target_kl",
-            "target_edges",
-            "target_nodes",
-            "preset",
-            "grain",
-            "ablation",
-        ),
+        *("target_loss", "target_kl", "target_edges", "target_nodes", "preset", "grain"),
+        *("ablation",),
         *("ranking", "train_under", "hold_under", "confidence", "steps", "num_seeds", "seed"),
         *("train_pairs", "batch_size"),
     }

@@ -1,5 +1,6 @@
 """The benchmark: its lines carry what is promised, its arrays obey the sparsity of pretraining."""
 
+import dataclasses
 import json
 import pathlib
 import subprocess
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from circuitjax.model.sites import shapes
-from circuitjax.model.transformer import init_params
+from circuitjax.model.transformer import apply, init_params
 from circuitjax.pretrain.sparsify import project
-from experiments.bench_timing import measured_line
+from experiments import bench_against
+from experiments.bench_timing import Timed, measured_line
 from experiments.bench_workloads import (
     DENSITY,
     WORKLOADS,
@@ -92,5 +94,57 @@ def test_the_same_seed_draws_the_same_arrays():
 
 
 def test_a_line_gives_the_median():
-    line = measured_line([3.0, 1.0, 2.0, 9.0, 2.5], measurement="step")
-    assert line == {"measurement": "step", "seconds": 2.5, "min": 1.0, "max": 9.0, "repeats": 5}
+    took = Timed([6.0, 2.0, 4.0, 18.0, 5.0], [2.0, 2.0, 8.0, 2.0, 2.0], 30.0)
+    line = measured_line(took.per(2), measurement="step")
+    assert line == {"measurement": "step", "seconds": 2.5, "min": 1.0, "max": 9.0,
+                    "cpu_seconds": 1.0, "repeats": 5}  # fmt: skip
+
+
+def test_products_of_a_forward_pass_are_those_that_are_compiled():
+    """XLA counts all arithmetic: the products are most of it."""
+    workload = WORKLOADS["S"]
+    config = make_config(workload, False)
+    params = jax.eval_shape(lambda: init_params(jax.random.key(0), config))
+    tokens = jax.ShapeDtypeStruct((1, workload.length), np.int32)
+    last = jax.ShapeDtypeStruct((1, 1), np.int32)
+    run = jax.jit(lambda p, t, at: apply(config, p, t, positions=at).logits)
+    counted = run.lower(params, tokens, last).cost_analysis()["flops"]
+    # All layers but the last are one loop, whose body is counted once.
+    two = dataclasses.replace(workload, num_layers=2)
+    assert two.forward_flops() < counted < 1.15 * two.forward_flops()
+
+
+def test_both_are_run_in_turn_and_compared_within_a_round(monkeypatch):
+    asked = []
+
+    def lines(program, arguments):
+        asked.append((program, *arguments))
+        seconds = {"bench": [1.0, 2.0], "bench_torch": [3.0, 4.0]}[program][len(asked) > 2]
+        return {
+            name: {"seconds": seconds, "cpu_seconds": seconds, "peak_memory_mib": seconds}
+            for name in ("step", "probe", "select")
+        }
+
+    monkeypatch.setattr(bench_against, "_lines", lines)
+    monkeypatch.setattr(bench_against, "say", lambda line: None)
+    monkeypatch.setattr(bench_against, "matmul_rate", lambda workload: 50.0)
+    rows = bench_against.against("torch", "XS", "off", ["step", "select"], 2, 5)
+    flags = ["--workloads=XS", "--abs_top_k=off", "--measurements=step,select", "--repeats=5"]
+    assert asked == [("bench", *flags), ("bench_torch", *flags)] * 2
+    step, probe = rows
+    assert (step["measurement"], probe["measurement"]) == ("step", "probe")
+    assert (step["ratio"], step["least"], step["greatest"]) == (2.5, 2.0, 3.0)
+    assert step["ours"]["seconds"] == 1.5
+    work = 2 * 2 * WORKLOADS["XS"].pairs * WORKLOADS["XS"].forward_flops() / 1e9
+    assert step["torch"]["share_of_matmul"] == pytest.approx(work / 3.5 / 50.0)
+    assert "2.50 (2.00-3.00)" in bench_against.table("torch", rows)
+
+
+def test_a_peer_that_fails_is_one_line(monkeypatch):
+    monkeypatch.setattr(bench_against, "say", lambda line: None)
+    monkeypatch.setattr(
+        bench_against.subprocess, "run",
+        lambda *args, **more: subprocess.CompletedProcess([], 2, "", "error: no torch\n"),
+    )  # fmt: skip
+    with pytest.raises(ValueError, match="bench ended with 2: error: no torch"):
+        bench_against.against("torch", "XS", "off", ["step"], 1, 5)
