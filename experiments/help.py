@@ -34,16 +34,14 @@ GROUPS = {
         *("rankings", "gate", "minimise", "control", "loss", "units", "coarse", "train_under"),
         *("warm_start", "sign", "attribute_to", "selection", "calibrate", "tie_qk", "node_gates"),
         *("points", "program_grains", "program_ablations", "centre", "polish", "polish_at"),
-        *("search",),
-        *("abs_top_k", "dtype", "device", "onednn", "check"),
+        *("search", "abs_top_k", "dtype", "device", "onednn", "check"),
     ),
     "how much it does": (
         *("steps", "against", "rounds", "round_size", "num_seeds", "fresh_seeds", "num_jobs"),
         *("jobs", "num_circuits", "batch_size", "train_pairs", "validation_pairs", "test_pairs"),
         *("pairs", "search_pairs", "train_examples", "test_examples", "exhaustive", "random_sets"),
-        *("trials",),
-        *("tokens", "mean_tokens", "idiom_fraction", "code_megabytes", "idiom_megabytes", "layers"),
-        *("nonzeros", "d_model", "chunk", "repeats", "ask_after", "processes", "shard"),
+        *("trials", "tokens", "mean_tokens", "idiom_fraction", "code_megabytes", "idiom_megabytes"),
+        *("layers", "nonzeros", "d_model", "chunk", "repeats", "ask_after", "processes", "shard"),
         *("mesh", "devices"),
         *("seed", "seeds", "model_seed", "model_seeds"),
     ),
@@ -61,8 +59,16 @@ _OTHERS = "other flags"
 _OFTEN = frozenset(
     {
         *("target_loss", "target_kl", "target_edges", "target_nodes", "preset", "grain"),
-        *("ablation",),
-        *("ranking", "train_under", "hold_under", "confidence", "steps", "num_seeds", "seed"),
+        *(
+            "ablation",
+            "ranking",
+            "train_under",
+            "hold_under",
+            "confidence",
+            "steps",
+            "num_seeds",
+            "seed",
+        ),
         *("train_pairs", "batch_size"),
     }
 )
