@@ -152,7 +152,7 @@ def audit_circuit(
 
     test, few = some(config.pairs, "test"), some(config.pairs // 2)
     with stage("evidence", "sufficiency, necessity, faithfulness"):
-        compared = compare(problem, search, circuit)
+        compared = compare(problem, circuit)
         base = Baseline(**baseline(problem, search, compared.model))
         facts = evidence(problem, search, circuit, config.seed, compared, sets=config.random_sets)
         figures = Evidence(**facts)

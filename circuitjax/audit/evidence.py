@@ -84,7 +84,7 @@ def baseline(problem: Problem, search: Search, whole: Answers | None = None) -> 
       True
     """
     loss, size = search.choices.loss, problem.whole.num_gates
-    whole = whole or _of_model(problem, search)
+    whole = whole or _of_model(problem)
     closed = [np.zeros(size, bool)]
     empty = answers(problem.whole, problem.batches, problem.test, closed, full=True)
     loss_empty, odds = float(empty.losses(loss)[0]), None
@@ -126,18 +126,18 @@ def _intervals(unit: int, **values: np.ndarray) -> dict[str, Interval]:
     return {name: interval for name, interval in found if interval is not None}
 
 
-def _of_model(problem: Problem, search: Search) -> Answers:
+def _of_model(problem: Problem) -> Answers:
+    """What the whole model answers; in full, as all that is asked of whole models here: one program."""
     every = [np.ones(problem.whole.num_gates, bool)]
-    full = search.choices.loss != "binary"
-    return answers(problem.whole, problem.batches, problem.test, every, full=full)
+    return answers(problem.whole, problem.batches, problem.test, every, full=True)
 
 
-def compare(problem: Problem, search: Search, circuit: Circuit) -> Compared:
+def compare(problem: Problem, circuit: Circuit) -> Compared:
     """Runs a circuit and its model side by side over the test examples."""
     view = circuit.view(problem.model)
     batches = batches_of(view.model)
     found = answers(view.model, batches, problem.test, [view.gates], full=True)
-    return Compared(_of_model(problem, search), found)
+    return Compared(_of_model(problem), found)
 
 
 def among_all(problem: Problem, circuit: Circuit) -> View:
@@ -203,7 +203,7 @@ def evidence(
       >>> figures["loss_circuit"] < figures["loss_without_circuit"]
       True
     """
-    compared = compared or compare(problem, search, circuit)
+    compared = compared or compare(problem, circuit)
     found, loss = compared.circuit, search.choices.loss
     uncalibrated, odds, fitted = float(found.losses(loss)[0]), found.odds[0], None
     if _calibrated(problem, search):
@@ -215,7 +215,7 @@ def evidence(
     least = min(_CONTROLS // unit, 8 * view.model.eval_items)
     some = problem.test.first(max(2 * view.model.eval_items, least))
     removed = [~chosen for chosen in drawn]
-    closed = answers(view.model, problem.batches, some, removed, full=loss != "binary")
+    closed = answers(view.model, problem.batches, some, removed, full=True)
     without = closed.losses(loss)
     random = [float(value) for value in without[1:]]
     test = necessity(problem, view, loss, most=sets, seed=seed)
