@@ -65,9 +65,9 @@ def main(argv: list[str]) -> None:
     if _DEVICES.value:
         _pretend(_DEVICES.value)
     from circuitjax.benchmarks.device_memory import device_memory
-    from circuitjax.model.config import TransformerConfig
+    from circuitjax.model.record import read_config
 
-    config = TransformerConfig.from_dict(fields)
+    config = read_config(_CONFIG.value or "the config", fields)
     found = device_memory(config, flags.FLAGS.mesh, _BATCH.value, _LENGTH.value)
     for name, value in found.items():
         print(f"{name:28s} {value:.3f}" if isinstance(value, float) else f"{name:28s} {value}")

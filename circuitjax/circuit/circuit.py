@@ -29,7 +29,7 @@ from circuitjax.gated.protocol import View
 from circuitjax.gated.replacement import is_per_prompt, refer
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import count_outer_weights
-from circuitjax.model.record import Model
+from circuitjax.model.record import Model, read_config
 
 __all__ = ["Circuit", "load_circuit"]
 
@@ -70,7 +70,7 @@ class Circuit:
     def __post_init__(self) -> None:
         if self.ablation not in replacement.ABLATIONS:
             known = ", ".join(replacement.ABLATIONS)
-            raise ValueError(f"ablation is {self.ablation!r}; it is one of {known}")
+            raise ValueError(f"ablation is {cut(self.ablation)}; it is one of {known}")
         object.__setattr__(self, "opened", self._grain.check(self.config, self.opened))
         object.__setattr__(self, "held", _check_held(self._grain, self))
         object.__setattr__(self, "links", tuple(self.links))
@@ -258,7 +258,7 @@ class Circuit:
         """
         root = pathlib.Path(directory)
         record, names = read_record(root)
-        config = TransformerConfig.from_dict(record.config)
+        config = read_config(str(root / "circuit.json"), record.config)
         grain = grain_named(record.grain)
         like: dict[str, Any] = {"opened": grain.opened(config)}
         if not is_per_prompt(record.ablation):

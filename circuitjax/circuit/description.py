@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.core.files import cut
 from circuitjax.gated.grains import grain_named
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
@@ -49,7 +50,7 @@ def describe(circuit: Circuit, model: Model) -> dict[str, Any]:
     circuit.check_model(model)
     task = circuit.provenance.get("task")
     if not circuit.num_nodes:
-        raise ValueError(f"the circuit of task {task!r} is empty: there is nothing to export")
+        raise ValueError(f"the circuit of task {cut(task)} is empty: there is nothing to export")
     mask = circuit.opened.get("mask")
     of_nodes, of_edges = grain_named(circuit.grain).totals(circuit.config, model.params)
     return {

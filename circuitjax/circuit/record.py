@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from circuitjax.core.files import cut
 from circuitjax.core.records import Fields, check_types, open_sealed
 from circuitjax.gated import replacement
 
@@ -107,7 +108,7 @@ def read_record(directory: pathlib.Path) -> tuple[CircuitRecord, ArrayNames]:
     known = {field.name for field in dataclasses.fields(CircuitRecord)}
     missing = sorted(known - set(values))
     if missing:
-        raise ValueError(f"{directory} holds no readable circuit: it lacks {missing[0]!r}")
+        raise ValueError(f"{directory} holds no readable circuit: it lacks {cut(missing[0])}")
     for name, inner in (("model", ("name", "hash")), ("calibration", ("scale", "shift"))):
         part = Fields(values, str(path)).object(name)
         for key in inner:
@@ -116,7 +117,7 @@ def read_record(directory: pathlib.Path) -> tuple[CircuitRecord, ArrayNames]:
     Fields(values, str(path)).one_of("ablation", *replacement.ABLATIONS)
     for edge in values["edges"]:
         if len(edge) != 3 or [type(end) for end in edge[:2]] != [str, str]:
-            raise ValueError(f"{path}: an edge is {edge!r}; it must be [source, target, weight]")
+            raise ValueError(f"{path}: an edge is {cut(edge)}; it must be [source, target, weight]")
     return CircuitRecord(**{name: values[name] for name in known}), names
 
 

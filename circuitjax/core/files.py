@@ -25,6 +25,7 @@ __all__ = [
     "MOST_BYTES",
     "clean_leftovers",
     "cut",
+    "one_line",
     "parse_json",
     "read_json",
     "read_object",
@@ -61,10 +62,15 @@ def cut(value: Any, most: int = 120) -> str:
     return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def one_line(text: str, most: int = 200) -> str:
+    """A name or a text from outside as a message shows it: on one line, never longer than `most`."""
+    text = " ".join(text[: 2 * most].split())
+    return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def reason(error: BaseException, most: int = 300) -> str:
     """What an error says, on one line that is never longer than `most`; its type if it says nothing."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= most else f"{text[: most - 3]}..."
+    return one_line(str(error), most) or type(error).__name__
 
 
 def read_text(

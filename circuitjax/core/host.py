@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import filelock
 import jax
 
-from circuitjax.core.files import clean_leftovers
+from circuitjax.core.files import clean_leftovers, one_line
 
 __all__ = [
     "NoDeviceError",
@@ -65,10 +65,10 @@ def check_device() -> None:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # the latter for JAX_PLATFORMS=cuda without one
         asked = os.environ.get("JAX_PLATFORMS")
-        reason = " ".join(str(error).split())[:200] or "there is none"
+        said = one_line(str(error)) or "there is none"
         what = f"JAX_PLATFORMS={asked}" if asked else "its default platform"
         raise NoDeviceError(
-            f"JAX finds no device for {what} ({reason}): unset JAX_PLATFORMS, set it to cpu, or "
+            f"JAX finds no device for {what} ({said}): unset JAX_PLATFORMS, set it to cpu, or "
             "install what drives the device: pip install '.[cuda]' or '.[tpu]'"
         ) from None
 

@@ -40,6 +40,7 @@ __all__ = [
 
 #: The field that holds the hash.
 HASH = "record_hash"
+_LARGEST = 3.4028234e38  # of float32, in which everything is worked out
 
 
 def canonical(value: Any) -> bytes:
@@ -68,11 +69,8 @@ def seal(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a number that a finite float holds; true and 10**400 are none."""
-    try:
-        return type(value) in (int, float) and math.isfinite(value)
-    except OverflowError:
-        return False
+    """Whether a JSON value is a number that a finite float32 holds; true and 10**40 are none."""
+    return type(value) in (int, float) and abs(value) <= _LARGEST  # not of NaN
 
 
 def unsealed(record: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -248,13 +246,15 @@ def check_types(cls: type, fields: Mapping[str, Any], where: str) -> None:
       where: what messages call them.
 
     Raises:
-      ValueError: a value of another type, or a number that is not finite: one line that names it.
+      ValueError: a value of another type, a number that is not finite, a whole one of more than 64
+        bits: one line that names it.
     """
     kinds = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
         if field.name in fields and not _fits(fields[field.name], kinds[field.name]):
             kind = str(field.type if isinstance(field.type, str) else kinds[field.name])
             kind = kind.removeprefix("<class '").removesuffix("'>").replace("typing.", "")
+            kind += " of 64 bits" if kind == "int" and type(fields[field.name]) is int else ""
             raise ValueError(
                 f"{where}: {field.name} is {cut(fields[field.name])}; it must be of type {kind}"
             )
@@ -270,7 +270,9 @@ def _fits(value: Any, kind: Any) -> bool:
         return value is None
     if kind is float:
         return is_number(value)
-    if kind in (int, bool, str):
+    if kind is int:
+        return type(value) is int and -(2**63) <= value < 2**63
+    if kind in (bool, str):
         return type(value) is kind
     if kind in (tuple, list) or origin in (tuple, list):
         if type(value) not in (list, tuple):

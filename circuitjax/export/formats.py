@@ -19,7 +19,7 @@ import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.description import describe
-from circuitjax.core.files import write_bytes
+from circuitjax.core.files import cut, write_bytes
 from circuitjax.export.benchmark_file import benchmark_graph
 from circuitjax.export.graph_files import dot_text, graphml_text
 from circuitjax.export.viewer_files import require_torch, viewer_data, viewer_files
@@ -48,7 +48,7 @@ def check_formats(formats: Sequence[str], circuit: Circuit, model: Model) -> Non
     circuit.check_model(model)
     if not circuit.num_nodes:
         task = circuit.provenance.get("task")
-        raise ValueError(f"the circuit of task {task!r} is empty: there is nothing to export")
+        raise ValueError(f"the circuit of task {cut(task)} is empty: there is nothing to export")
     if "viewer" in formats:
         if "mask" not in circuit.opened:
             raise ValueError(
@@ -58,7 +58,7 @@ def check_formats(formats: Sequence[str], circuit: Circuit, model: Model) -> Non
         if circuit.config.gated_mlp or circuit.config.queries_per_kv > 1:
             raise ValueError(
                 "format 'viewer' knows plain MLPs and heads that share no keys and values: model "
-                f"{model.name!r} is of another kind"
+                f"{cut(model.name)} is of another kind"
             )
         if is_per_prompt(circuit.ablation):
             raise ValueError(

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from circuitjax.core.files import cut
 from circuitjax.gated.edges import edge_view, flat_shape, touched
 from circuitjax.gated.nodes import node_view
 from circuitjax.gated.protocol import View
@@ -80,7 +81,9 @@ def _check_weights(config: TransformerConfig, opened: _Opened) -> dict[str, Any]
     weights, names = opened["weights"], [family.name for family in config.families]
     unknown = sorted(set(weights) - set(names))
     if unknown:
-        raise ValueError(f"the weights have an unknown family {unknown[0]!r}; choose from {names}")
+        raise ValueError(
+            f"the weights have an unknown family {cut(unknown[0])}; choose from {names}"
+        )
     checked = {}
     for family in config.families:
         name, shape = family.name, family.shape(config)
@@ -201,5 +204,5 @@ GRAINS: Mapping[str, Grain] = MappingProxyType(
 def grain_named(name: str) -> Grain:
     """The grain of that name; ValueError names those there are."""
     if name not in GRAINS:
-        raise ValueError(f"there is no grain {name!r}: choose of {', '.join(GRAINS)}")
+        raise ValueError(f"there is no grain {cut(name)}: choose of {', '.join(GRAINS)}")
     return GRAINS[name]

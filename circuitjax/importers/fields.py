@@ -147,11 +147,16 @@ class Fields:
         rope = Fields(self.path, found)
         outer = self.number(base_field, base)
         share = self.number(part_field, part)
+        if share > 1:
+            raise self.refuse(part_field, "it must be at most 1")
         return rope._rotary(width, rope.number("rope_theta", outer), share, self)
 
     def _rotary(self, width: int, base: float, share: float, outer: "Fields") -> Rotary:
         """Of the rope's own fields."""
-        dims = int(width * self.number("partial_rotary_factor", share))
+        share = self.number("partial_rotary_factor", share)
+        if share > 1:
+            raise self.refuse("partial_rotary_factor", "it must be at most 1")
+        dims = int(width * share)
         kind = self.values.get("rope_type", self.values.get("type", "default"))
         if kind in (None, "default"):
             return Rotary(dims, base)

@@ -28,6 +28,7 @@ from typing import Any
 
 import numpy as np
 
+from circuitjax.core.files import cut, one_line
 from circuitjax.importers.jsonfile import read_object
 from circuitjax.importers.openai_config import read_config
 from circuitjax.importers.openai_tokenizer import FILES, NAME, read_tokenizer
@@ -109,7 +110,7 @@ def _tokenizer_json(
     asked = fields.get("tokenizer_name", NAME)
     if asked != NAME:
         raise ValueError(
-            f"{root / 'beeg_config.json'}: tokenizer_name is {asked!r}; only {NAME!r} can be read, "
+            f"{root / 'beeg_config.json'}: tokenizer_name is {cut(asked)}; only {NAME!r} can be read, "
             f"so leave {' and '.join(FILES)} out"
         )
     text = read_tokenizer(where)
@@ -185,7 +186,7 @@ def _check(
     ):
         if names:
             more = f" (and {len(names) - 1} more)" if len(names) > 1 else ""
-            raise ValueError(f"{file} {what} {' '.join(names[0][:200].split())}{more}")
+            raise ValueError(f"{file} {what} {one_line(names[0])}{more}")
     for name, shape in wanted.items():
         if found[name] != shape:
             raise ValueError(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from circuitjax.core.files import cut
+from circuitjax.core.files import cut, one_line
 from circuitjax.importers.state_pickle import MOST_PICKLE, TensorEntry, read_entries
 
 __all__ = ["READABLE", "StateDict", "open_state_dict"]
@@ -52,7 +52,9 @@ class StateDict:
         kind = self.entries[name].dtype
         if kind not in READABLE:
             kinds = ", ".join(READABLE)
-            raise ValueError(f"{self._path}: tensor {name[:200]} is {kind}; only {kinds} are read")
+            raise ValueError(
+                f"{self._path}: tensor {one_line(name)} is {kind}; only {kinds} are read"
+            )
 
     def read(self, name: str) -> np.ndarray:
         """A tensor as a float32 array; 16-bit numbers become the same numbers in 32.
@@ -66,7 +68,9 @@ class StateDict:
             raw = self._archive.read(f"{self._root}data/{entry.storage}")
             values = _view(entry, raw)
         if not np.isfinite(values).all():
-            raise ValueError(f"{self._path}: tensor {name[:200]} holds values that are not finite")
+            raise ValueError(
+                f"{self._path}: tensor {one_line(name)} holds values that are not finite"
+            )
         return values
 
 

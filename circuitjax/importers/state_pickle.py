@@ -12,11 +12,12 @@ can describe one with more parts than there are atoms.
 
 import dataclasses
 import pickletools
+import warnings
 from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
-from circuitjax.core.files import cut
+from circuitjax.core.files import cut, reason
 
 __all__ = ["MOST_PICKLE", "TensorEntry", "read_entries"]
 
@@ -100,10 +101,13 @@ def read_entries(data: bytes) -> dict[str, TensorEntry]:
     if len(data) > MOST_PICKLE:
         raise ValueError(f"its pickle has {len(data)} bytes, more than the {MOST_PICKLE} read")
     try:
-        found = _run(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that no text of Python has
+            found = _run(data)
     except (AttributeError, IndexError, KeyError, TypeError) as error:  # what no pickler writes
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"its pickle is broken ({type(error).__name__}: {reason})") from None
+        raise ValueError(
+            f"its pickle is broken ({type(error).__name__}: {reason(error)})"
+        ) from None
     if type(found) is not dict:
         raise ValueError(f"it holds {_kind(found)}; it must be a state dict, {{name: tensor}}")
     for name, value in found.items():
@@ -123,7 +127,7 @@ def _instructions(data: bytes) -> Iterator[tuple[str, Any]]:
         for opcode, argument, _ in pickletools.genops(data):
             yield opcode.name, argument
     except (ValueError, UnicodeDecodeError) as error:  # truncated, or no pickle
-        raise ValueError(f"its pickle is broken ({' '.join(str(error).split())[:200]})") from None
+        raise ValueError(f"its pickle is broken ({reason(error)})") from None
 
 
 def _run(data: bytes) -> Any:

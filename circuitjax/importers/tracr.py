@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from circuitjax.core.files import cut
+from circuitjax.core.files import cut, one_line, reason
 from circuitjax.importers.jsonfile import read_object
 from circuitjax.importers.tracr_program import (
     LAYER_ARRAYS,
@@ -27,6 +27,7 @@ from circuitjax.model.bounds import check_sizes
 
 __all__ = ["TracrProgram", "from_tracr_model", "load_tracr"]
 
+_MOST_SIZE = 10**6
 _MOST_BYTES = 2**30  # of all arrays: programs are small
 _WRITER = re.compile(r"embed|pos|a\d+\.h\d+|m\d+")
 _READER = re.compile(r"a\d+\.h\d+<[qkv]>|m\d+<in>|logits")
@@ -178,6 +179,8 @@ def _check_fields(where: pathlib.Path, fields: Mapping[str, Any]) -> None:
     for field, kind in _KINDS.items():
         if type(fields.get(field)) is not kind:
             raise ValueError(f"{where}: {field} must be of type {kind.__name__}")
+        if kind is int and not 0 <= fields[field] < _MOST_SIZE:
+            raise ValueError(f"{where}: {field} is {cut(fields[field])}, beyond {_MOST_SIZE}")
     if type(fields.get("output_encoder", 0)) not in (dict, type(None)):
         raise ValueError(f"{where}: output_encoder must be a dict, or null for a number")
     if fields["attention_scale"] != "1/sqrt(key_size)":
@@ -220,6 +223,5 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise ValueError(f"there is no file {path}") from None
     except Exception as error:  # zip, zlib, NumPy raise many kinds; all mean the same here
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ValueError(f"cannot read {name[:200]} of {path}: {reason}") from None
+        raise ValueError(f"cannot read {one_line(name)} of {path}: {reason(error)}") from None
     return arrays

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from circuitjax.core.files import cut
+from circuitjax.core.files import cut, one_line
 from circuitjax.model.bounds import check_sizes
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
@@ -135,7 +135,9 @@ def check_arrays(
         if name not in arrays:
             raise ValueError(f"{where} lacks the array {name}, shaped {shapes[name]}")
         if name not in shapes:
-            raise ValueError(f"{where} holds an array with no place in the program: {name[:200]}")
+            raise ValueError(
+                f"{where} holds an array with no place in the program: {one_line(name)}"
+            )
         if arrays[name].shape != shapes[name]:
             shape = arrays[name].shape
             raise ValueError(f"{where}: array {name} is shaped {shape}; it must be {shapes[name]}")

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from typing import Any, ClassVar, Literal
 
+from circuitjax.core.files import cut
 from circuitjax.model.families import FAMILIES, GATED_FAMILIES, Family
 from circuitjax.model.rotary import Rotary
 
@@ -144,13 +145,13 @@ class TransformerConfig:
         for name in (*sizes, "context_length"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number of at least 1")
+                raise ValueError(f"{name} is {cut(value)}; it must be a whole number of at least 1")
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}")
+                raise ValueError(f"{name} is {cut(getattr(self, name))}; choose one of {allowed}")
         if (self.position == "concatenated") != (self.d_position > 0):
             raise ValueError(
-                f"d_position is {self.d_position} with position={self.position!r}; it must be "
+                f"d_position is {self.d_position} with position={cut(self.position)}; it must be "
                 "above 0 exactly when position is 'concatenated'"
             )
         unknown = sorted(set(self.abs_top_k_sites) - {*self.sites, *RESIDUAL_SITES})
@@ -166,10 +167,12 @@ class TransformerConfig:
         heads = self.num_kv_heads
         if heads is not None and (type(heads) is not int or heads < 1 or self.num_heads % heads):
             raise ValueError(
-                f"num_kv_heads is {heads!r}; it must divide num_heads, {self.num_heads}"
+                f"num_kv_heads is {cut(heads)}; it must divide num_heads, {self.num_heads}"
             )
         if (self.position == "rotary") != (self.rotary is not None):
-            raise ValueError(f"position is {self.position!r} with rotary={self.rotary}: give both")
+            raise ValueError(
+                f"position is {cut(self.position)} with rotary={self.rotary}: give both"
+            )
         if self.local_rotary is not None and (self.rotary is None or not any(self.windows)):
             raise ValueError("local_rotary needs rotary, and layers with windows")
         for rotary in (self.rotary, self.local_rotary):
@@ -187,12 +190,12 @@ class TransformerConfig:
             raise ValueError("windows need a causal model")
         if self.post_norms and self.norm != "rms":
             raise ValueError(
-                f"norm is {self.norm!r}; norms after a block are RMSNorm: choose 'rms'"
+                f"norm is {cut(self.norm)}; norms after a block are RMSNorm: choose 'rms'"
             )
         for name in ("attention_scale", "attention_softcap", "logit_softcap", "embed_scale"):
             value = getattr(self, name)
             if value is not None and not (value > 0 and math.isfinite(value)):
-                raise ValueError(f"{name} is {value!r}; it must be above 0")
+                raise ValueError(f"{name} is {cut(value)}; it must be above 0")
 
     @property
     def sites(self) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from circuitjax.core.files import cut
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.sites import address, shapes
 from circuitjax.model.transformer import Params
@@ -35,7 +36,9 @@ def check_mask(config: TransformerConfig, mask: Mapping[str, np.ndarray]) -> dic
     """
     unknown = sorted(set(mask) - set(config.sites))
     if unknown:
-        raise ValueError(f"the mask has an unknown site {unknown[0]!r}; choose from {config.sites}")
+        raise ValueError(
+            f"the mask has an unknown site {cut(unknown[0])}; choose from {config.sites}"
+        )
     checked = {}
     for site, shape in shapes(config).items():
         found = np.shape(mask[site]) if site in mask else None

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from circuitjax.core.checkpoints import load_arrays, save_arrays
-from circuitjax.core.files import clean_leftovers, read_text, write_bytes, write_json
+from circuitjax.core.files import clean_leftovers, cut, read_text, write_bytes, write_json
 from circuitjax.core.records import check_types, open_sealed, seal
 from circuitjax.model.bounds import check_sizes
 from circuitjax.model.config import TransformerConfig
@@ -93,19 +93,21 @@ class Model:
         for name in sorted(expected.keys() | found.keys()):
             if expected.get(name) != found.get(name):
                 raise ValueError(
-                    f"model {self.name!r}: parameter {name} has shape {found.get(name)}, "
+                    f"model {cut(self.name)}: parameter {name} has shape {found.get(name)}, "
                     f"the config asks for {expected.get(name)}"
                 )
         if self.means is not None:
             for site, shape in shapes(self.config).items():
                 if site not in self.means or np.shape(self.means[site]) != shape:
-                    raise ValueError(f"model {self.name!r}: means of {site} must be shaped {shape}")
+                    raise ValueError(
+                        f"model {cut(self.name)}: means of {site} must be shaped {shape}"
+                    )
         for kind, tree in (("parameter", self.params), ("means", self.means or {})):
             for name, leaf in _leaves(tree).items():
                 if not np.isfinite(np.asarray(leaf)).all():
                     raise ValueError(
-                        f"model {self.name!r}: {kind} {name} holds values that are not finite (NaN or "
-                        "infinite): the network itself is broken; train or import it again"
+                        f"model {cut(self.name)}: {kind} {name} holds values that are not finite (NaN "
+                        "or infinite): the network itself is broken; train or import it again"
                     )
 
     @functools.cached_property

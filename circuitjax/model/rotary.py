@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.core.files import cut
+
 __all__ = ["Rotary", "turn"]
 
 
@@ -46,7 +48,9 @@ class Rotary:
         if self.dims < 2 or self.dims % 2:
             raise ValueError(f"rotary dims are {self.dims}; they must be even and at least 2")
         if self.scaling not in ("none", "linear", "llama3"):
-            raise ValueError(f"rotary scaling is {self.scaling!r}; choose none, linear or llama3")
+            raise ValueError(
+                f"rotary scaling is {cut(self.scaling)}; choose none, linear or llama3"
+            )
         for name in ("base", "factor", "low_freq_factor", "high_freq_factor", "original_context"):
             if not (getattr(self, name) > 0 and math.isfinite(getattr(self, name))):
                 raise ValueError(f"rotary {name} is {getattr(self, name)}; it must be above 0")
@@ -60,7 +64,7 @@ class Rotary:
     def from_dict(cls, fields: dict[str, Any]) -> "Rotary":
         """The inverse of `dataclasses.asdict`; an unknown field is a ValueError that names it."""
         if not isinstance(fields, dict):
-            raise ValueError(f"rotary is {fields!r}; it must be an object with its fields")
+            raise ValueError(f"rotary is {cut(fields)}; it must be an object with its fields")
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         if unknown or "dims" not in fields:
             raise ValueError(f"rotary has unknown fields {unknown}, or no dims: {sorted(fields)}")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from circuitjax.core.files import read_text, write_bytes
+from circuitjax.core.files import read_text, reason, write_bytes
 from circuitjax.pretrain.packing import BOS, VOCABULARY
 from circuitjax.tasks import words
 from circuitjax.tasks.tokenizer import byte_level
@@ -75,8 +75,9 @@ def load(path: str | os.PathLike[str]) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_str(text)
     except Exception as error:  # The library raises bare Exception for bad JSON.
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{target} is no tokenizer: {reason}; build the corpus again") from error
+        raise ValueError(
+            f"{target} is no tokenizer: {reason(error)}; build the corpus again"
+        ) from error
     if tokenizer.get_vocab_size() != VOCABULARY or tokenizer.token_to_id(END_OF_TEXT) != BOS:
         raise ValueError(
             f"{target} has {tokenizer.get_vocab_size()} tokens, or {END_OF_TEXT} is not {BOS}: "

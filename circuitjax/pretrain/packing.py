@@ -23,7 +23,7 @@ import pathlib
 
 import numpy as np
 
-from circuitjax.core.files import read_object
+from circuitjax.core.files import read_object, reason
 
 __all__ = ["BOS", "SOURCES", "SPLITS", "VOCABULARY", "Corpus", "stream_files"]
 
@@ -233,9 +233,8 @@ def _load(path: pathlib.Path, dtype: type[np.generic]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged header raises many kinds, some of Python's own parser
-        reason = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{path} is no token stream ({reason}): rebuild the corpus with --overwrite"
+            f"{path} is no token stream ({reason(error)}): rebuild the corpus with --overwrite"
         ) from None
     if array.ndim != 1 or array.dtype != dtype:
         raise ValueError(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from circuitjax.core.files import cut
 from circuitjax.gated import replacement
 from circuitjax.gated.conditions import condition_named
 from circuitjax.gated.grains import GRAINS
@@ -110,7 +111,7 @@ def _without_corrupted(case: Case) -> bool | str:
     if case.corrupts or not asked:
         return False
     return (
-        f"ablation={asked[0]} needs corrupted prompts, and task {case.task!r} has none: choose mean, "
+        f"ablation={asked[0]} needs corrupted prompts, and task {cut(case.task)} has none: choose mean, "
         "zero or resample"
     )
 
@@ -124,7 +125,9 @@ def _templates(case: Case) -> bool | str:
     trained = [name for name, _ in trained_under(case.choices) if condition_named(name).apart]
     asked = any(condition_named(name).apart for name in held_under(case.choices))
     if not trained and asked and case.templates < 2:
-        return f"task {case.task!r} has fewer than two templates: leave templates out of hold_under"
+        return (
+            f"task {cut(case.task)} has fewer than two templates: leave templates out of hold_under"
+        )
     return bool(trained)
 
 
@@ -341,7 +344,7 @@ def refuse(
     """
     for name, known in answers().items():
         if getattr(choices, name) not in known:
-            raise ValueError(f"{name} is {getattr(choices, name)!r}; choose one of {known}")
+            raise ValueError(f"{name} is {cut(getattr(choices, name))}; choose one of {known}")
     paired = isinstance(task, Task)
     case = Case(
         choices,

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.core.files import cut
 from circuitjax.core.statistics import require_share
 
 __all__ = [
@@ -203,7 +204,7 @@ class SelectionConfig:
             ("order", ("top", "greedy")),
         ):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} is {getattr(self, name)!r}; choose one of {allowed}")
+                raise ValueError(f"{name} is {cut(getattr(self, name))}; choose one of {allowed}")
 
     @property
     def is_loss(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+from circuitjax.core.files import cut
 from circuitjax.gated.edges import AT_ONCE, at_once
 from circuitjax.model.config import TransformerConfig
 from circuitjax.prune.config import Choices, DataConfig, Hyper, SelectionConfig, TrainConfig
@@ -179,7 +180,7 @@ def default_search(
         known = {field.name for field in dataclasses.fields(kind)}
         parts[name] = kind(**{n: values.pop(n) for n in list(values) if n in known})
     if values:
-        raise ValueError(f"there is no setting {sorted(values)[0]!r}")
+        raise ValueError(f"there is no setting {cut(sorted(values)[0])}")
     return Search(**parts)
 
 

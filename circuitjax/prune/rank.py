@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from circuitjax.core.files import cut
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.protocol import GatedModel
 from circuitjax.model.config import TransformerConfig
@@ -126,7 +127,7 @@ class Baseline:
             own = ATTRIBUTIONS.get(self.ranking)
             object.__setattr__(self, "points", 1 if own is None else own.points)
         if self.ranking not in RANKINGS:
-            raise ValueError(f"ranking is {self.ranking!r}; choose one of {RANKINGS}")
+            raise ValueError(f"ranking is {cut(self.ranking)}; choose one of {RANKINGS}")
         for name in ("items", "points"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:

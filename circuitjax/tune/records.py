@@ -73,7 +73,7 @@ class CarbsConfig:
         ):
             value = getattr(self, name)
             if type(value) is not int or value < lowest:
-                raise ValueError(f"{name} is {value!r}; it must be a whole number from {lowest}")
+                raise ValueError(f"{name} is {cut(value)}; it must be a whole number from {lowest}")
         if not 0 < self.radius < math.inf:
             raise ValueError(f"radius is {self.radius}; it must be in (0, inf) basic units")
         if self.max_cost is not None and not 0 < self.max_cost < math.inf:
@@ -270,7 +270,7 @@ def from_json(text: str, config: CarbsConfig, space: Space) -> State:
     named = "the state of the search"
     fields = parse_json(text, named)
     if not isinstance(fields, dict):
-        raise ValueError(f"this is no state of a search: its format is not {FORMAT!r}")
+        raise ValueError(f"this is no state of a search: its format is not {cut(FORMAT)}")
     fields = opened(fields, named, FORMAT, _OLDER)
     held = fields.get("config"), fields.get("space")
     for what, theirs, ours in zip(

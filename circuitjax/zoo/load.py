@@ -5,6 +5,7 @@ import importlib.resources
 import os
 import pathlib
 
+from circuitjax.core.files import cut
 from circuitjax.model.record import Model
 from circuitjax.zoo.storage import unpack
 
@@ -41,7 +42,7 @@ def load_model(name: str | os.PathLike[str]) -> Model:
         return Model.load(path)
     near = difflib.get_close_matches(text, BUILT_IN, n=3, cutoff=0.3) or list(BUILT_IN)
     raise ValueError(
-        f"no model {text!r}: it is neither a file, a directory nor built in; "
+        f"no model {cut(text)}: it is neither a file, a directory nor built in; "
         f"did you mean {', '.join(near)}?"
     )
 
@@ -54,5 +55,5 @@ def model_card(name: str) -> str:
       '# tiny-python'
     """
     if name not in BUILT_IN:
-        raise ValueError(f"no built-in model {name!r}; there are {', '.join(BUILT_IN)}")
+        raise ValueError(f"no built-in model {cut(name)}; there are {', '.join(BUILT_IN)}")
     return _data(name, "CARD.md").read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from circuitjax.core.files import cut, write_bytes
+from circuitjax.core.files import cut, one_line, write_bytes
 from circuitjax.core.records import opened, seal
 from circuitjax.model.bigram import bigram_table
 from circuitjax.model.bounds import MOST_WIDTH
@@ -159,8 +159,8 @@ def unpack(path: str | os.PathLike[str]) -> Model:
         expected = fields.text("hash")
         whole = (fields["identity"], fields["means_hash"]) if fields.sealed else None
     except Exception as error:  # zip, NumPy, JSON raise many kinds; all mean the same to the caller
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ValueError(f"{path} is no readable packed model: {reason}") from error
+        why = one_line(f"{type(error).__name__}: {error}")
+        raise ValueError(f"{path} is no readable packed model: {why}") from error
     if model.hash != expected:
         raise ValueError(f"{path} is damaged: its content does not match its hash")
     if whole not in (None, (model.identity, model.means_hash)):

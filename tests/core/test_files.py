@@ -159,3 +159,10 @@ def test_writers_at_once_leave_one_whole_file(tmp_path):
     assert failures == []
     assert target.read_bytes() in contents
     assert hidden(tmp_path) == []
+
+
+def test_what_comes_from_outside_is_shown_on_one_line():
+    assert files.one_line("a\nb\t c") == "a b c"
+    assert files.one_line("x" * 10**6) == "x" * 197 + "..."
+    assert files.reason(ValueError("a\n" * 300)).count("\n") == 0
+    assert files.reason(KeyError()) == "KeyError"

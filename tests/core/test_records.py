@@ -226,3 +226,19 @@ def test_random_values_survive_the_seal():
         again = json.loads(json.dumps(sealed))
         assert again == sealed
         assert record_hash(again) == sealed[HASH]
+
+
+def test_whole_numbers_of_a_record_have_64_bits():
+    """No arithmetic on them is slow, and no message that holds one is long."""
+
+    @dataclasses.dataclass
+    class Sizes:
+        width: int = 1
+
+    for value in (2**63 - 1, -(2**63)):
+        check_types(Sizes, {"width": value}, "file")
+    for value in (2**63, 10**400, -(10**400)):
+        with pytest.raises(
+            ValueError, match=r"width is .{1,120}; it must be of type int of 64 bits$"
+        ):
+            check_types(Sizes, {"width": value}, "file")

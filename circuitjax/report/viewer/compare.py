@@ -3,6 +3,7 @@
 from typing import Any
 
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.core.files import cut
 
 __all__ = ["compared"]
 
@@ -26,8 +27,8 @@ def compared(circuit: Circuit, other: Circuit) -> dict[str, Any]:
     """
     if other.model_hash != circuit.model_hash:
         raise ValueError(
-            f"the circuit to compare with is of model {other.model_name!r} "
-            f"({other.model_hash[:8]}) and this one of {circuit.model_name!r} "
+            f"the circuit to compare with is of model {cut(other.model_name)} "
+            f"({other.model_hash[:8]}) and this one of {cut(circuit.model_name)} "
             f"({circuit.model_hash[:8]}): compare circuits of one model"
         )
     if ("mask" in other.opened) != ("mask" in circuit.opened):

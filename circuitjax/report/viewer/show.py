@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.core.files import cut
 from circuitjax.model.record import Model
 from circuitjax.prune.config import Choices, DataConfig
 from circuitjax.prune.problem import Problem, make_problem
@@ -114,7 +115,7 @@ def circuit_page(
     """
     if not circuit.num_nodes:
         name = circuit.provenance.get("task")
-        raise ValueError(f"the circuit of task {name!r} is empty: there is nothing to show")
+        raise ValueError(f"the circuit of task {cut(name)} is empty: there is nothing to show")
     model = load_model(circuit.model_name) if model is None else model
     circuit.check_model(model)
     problem, note = _problem(circuit, model, task)
