@@ -22,6 +22,7 @@ import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.files import cut
+from circuitjax.core.records import is_number
 from circuitjax.gated.weight_index import close_weights
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import edge_masks
@@ -110,7 +111,7 @@ def read_scores(
     values = {}
     for name, edge in edges.items():
         score: Any = edge.get("score") if isinstance(edge, Mapping) else None
-        if type(score) not in (int, float) or not np.isfinite(score):
+        if not is_number(score):
             raise ValueError(
                 f"edge {name!r} has the score {cut(score)}; it must be a finite number"
             )
