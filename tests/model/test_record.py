@@ -232,7 +232,8 @@ def test_a_model_of_an_earlier_version_is_read_and_says_so(model, tmp_path, capl
     old = {k: v for k, v in record.items() if k not in new} | {"format": "circuitjax-model-1"}
     (root / "model.json").write_text(json.dumps(old))
     assert_same(Model.load(root), model)
-    (line,) = caplog.messages
+    # The oldest Orbax warns on its own account.
+    (line,) = [one.getMessage() for one in caplog.records if one.name.startswith("circuitjax")]
     assert "written by an earlier version" in line
     old["config"]["activation"] = "relu"
     (root / "model.json").write_text(json.dumps(old))
