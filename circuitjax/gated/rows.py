@@ -73,6 +73,7 @@ class Packed:
     def draw(self, key: jax.Array, count: int) -> "Packed":
         """Rows of `count` pairs in all, drawn with replacement; `count` is a multiple of G."""
         rows, group = self.completions.shape[0], self.completions.shape[-2]
+        assert count % group == 0, f"{count} pairs cannot be drawn of rows of {group}"
         return self.take(jax.random.randint(key, (count // group,), 0, rows))
 
 

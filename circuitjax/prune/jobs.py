@@ -58,11 +58,12 @@ def train_gates(
     spare: bool = False,
 ) -> MaskState:
     """Runs what is left of the training, in chunks; see `train.run_chunks`."""
+    objective = objective_of(problem, search)
     return run_chunks(
-        objective_of(problem, search),
+        objective,
         state,
         problem.data,
-        problem.items(search.train.batch_size),
+        problem.items(*objective.sizes),
         search.train.chunk,
         on_chunk,
         spare=spare,

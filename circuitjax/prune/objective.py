@@ -76,14 +76,18 @@ class Objective:
         mixes = self.under or replacement.ABLATIONS[_first(data).ablation].mixes
         return not self.calibrated and not mixes
 
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Items of one step: of a mix those of each condition, else one number."""
+        return tuple(size for _, size in self.under) or (self.batch_size,)
+
     def draw(self, items: Any, key: jax.Array) -> Any:
         """Items of one step, of a mix for each condition its own."""
         if not self.under:
             return items.draw(key, self.batch_size)
-        sizes = [size for _, size in self.under]
         return tuple(
             rows.draw(jax.random.fold_in(key, n), size)
-            for n, (rows, size) in enumerate(zip(items, sizes, strict=True))
+            for n, (rows, size) in enumerate(zip(items, self.sizes, strict=True))
         )
 
     def init(self, key: jax.Array, hyper: Hyper, data: Data) -> tuple[Tau, Any]:

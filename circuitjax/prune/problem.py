@@ -85,11 +85,12 @@ class Problem:
         """What training looks at: one gated model, or one for each condition of a mix."""
         return tuple(under.trained for under in self.mixed) or self.trained
 
-    def items(self, batch_size: int) -> Any:
-        """What training draws from: rows, or rows for each condition of a mix."""
+    def items(self, *sizes: int) -> Any:
+        """What training draws so many items from: rows, or rows for each condition of a mix."""
         if not self.mixed:
-            return self.batches.training(self.train, batch_size)
-        return tuple(under.batches.training(self.train, batch_size) for under in self.mixed)
+            return self.batches.training(self.train, *sizes)
+        asked = zip(self.mixed, sizes, strict=True)
+        return tuple(under.batches.training(self.train, size) for under, size in asked)
 
     @property
     def paired(self) -> bool:

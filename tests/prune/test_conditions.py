@@ -140,7 +140,7 @@ def test_a_mix_is_the_mean_over_the_items_of_its_conditions(problem):
     search = search_under(calibrate="off", control="count")
     objective = objective_of(problem, search)
     assert objective.under == (("mean", 8), ("resample", 4), ("supersets", 4))
-    batches = objective.draw(problem.items(16), jax.random.key(2))
+    batches = objective.draw(problem.items(*objective.sizes), jax.random.key(2))
     assert [batch.size for batch in batches] == [16, 8, 8]
     rng, key = np.random.default_rng(3), jax.random.key(4)
     z = jnp.asarray(rng.random(problem.whole.num_gates) < 0.6, jnp.float32)
@@ -156,13 +156,23 @@ def test_a_mix_is_the_mean_over_the_items_of_its_conditions(problem):
     assert float(parts["worst"]) == pytest.approx(worst, rel=1e-5)
 
 
+@pytest.mark.parametrize("batch_size", [4, 5, 7])
+def test_every_condition_of_a_small_step_draws_what_it_is_given(batch_size):
+    search = search_under(calibrate="off", control="count", batch_size=batch_size)
+    problem = prepare(planted_model(), TASK, search)
+    objective = objective_of(problem, search)
+    batches = objective.draw(problem.items(*objective.sizes), jax.random.key(2))
+    assert [batch.size for batch in batches] == [2 * size for size in objective.sizes]
+    assert sum(objective.sizes) == batch_size
+
+
 def test_what_the_adversary_leaves_in_climbs_the_loss_from_step_to_step():
     search = search_under(train_under="mean,adversary", hold_under="mean", calibrate="off")
     problem = prepare(planted_model(), TASK, search)
     objective = objective_of(problem, search)
     hyper = Hyper(init_noise_bias=0.1, init_noise_scale=0.5)
     tau, multipliers = objective.init(jax.random.key(0), hyper, problem.data)
-    batches = objective.draw(problem.items(16), jax.random.key(1))
+    batches = objective.draw(problem.items(*objective.sizes), jax.random.key(1))
     z = (tau["gates"] > 0).astype(jnp.float32)
 
     def attacked(left):
