@@ -38,7 +38,11 @@ _MODEL = flags.DEFINE_string(
 _TASK = flags.DEFINE_string(
     "task", None, "Name of a task, or a .jsonl file. Default: as the circuit names it."
 )
-_OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/audit/<model>/<task>.")
+_OUT = flags.DEFINE_string(
+    "out",
+    None,
+    "Directory. Default: of runs/prune/<x> it is runs/audit/<x>, else runs/audit/<name>.",
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace another audit in --out.")
 _POLISH = flags.DEFINE_bool("polish", True, "Remove what is not needed; writes polished/.")
 _POLISH_AT = flags.DEFINE_enum(
@@ -119,6 +123,16 @@ def _circuit() -> Circuit:
     return load_circuit(root)
 
 
+def _place(circuit: pathlib.Path) -> pathlib.Path:
+    """Where the audit of a circuit goes: each run's to a place of its own."""
+    run = circuit.parent if circuit.name == "circuit" else circuit
+    for depth, part in enumerate(run.parts[:-1]):
+        if part.startswith("prune"):
+            inside = run.parts[depth + 1 :]
+            return pathlib.Path("runs", part.replace("prune", "audit", 1), *inside)
+    return pathlib.Path("runs/audit", run.name or "circuit")
+
+
 def _hyper(circuit: Circuit) -> Hyper | None:
     """Hyperparameters of the job that became the circuit, from its run's report.
 
@@ -172,9 +186,7 @@ def main(argv: list[str]) -> None:
     circuit.check_model(model)
     keep_freed_memory()
     cache_compilations()
-    out = pathlib.Path(
-        _OUT.value or f"runs/audit/{pathlib.Path(model.name).name}/{pathlib.Path(task.name).name}"
-    )
+    out = pathlib.Path(_OUT.value) if _OUT.value else _place(pathlib.Path(_CIRCUIT.value or ""))
     with laid_out():
         figures = run_audit(
             model,
@@ -190,7 +202,7 @@ def main(argv: list[str]) -> None:
     print(f"{figures.task} on {figures.model}: {figures.nodes} nodes, {figures.edges} edges")
     print(check_lines(figures.checks))
     print(f"  written to {out}")
-    tell_next(command("view", run=_CIRCUIT.value, task=_TASK.value, model=_MODEL.value))
+    tell_next(command("view", run=_CIRCUIT.value, audit=out, task=_TASK.value, model=_MODEL.value))
 
 
 if __name__ == "__main__":

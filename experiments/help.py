@@ -21,9 +21,10 @@ _WIDE, _EXAMPLES = 28, 4  # columns of a flag, lines of example commands
 GROUPS = {
     "what is asked": (
         *("task", "tasks", "list_tasks", "chat_template", "model", "models", "run", "circuit"),
-        *("circuits", "suite", "suites", "audits", "from", "path", "recipe", "corpus", "tokenizer"),
-        *("bos", "name", "planted", "programs", "start", "start_from_nodes", "compare", "groups"),
-        *("function", "tuner", "workloads", "sizes", "measurements", "format", "config", "length"),
+        *("circuits", "suite", "suites", "audit", "audits", "from", "path", "recipe", "corpus"),
+        *("tokenizer", "bos", "name", "planted", "programs", "start", "start_from_nodes"),
+        *("compare", "groups", "function", "tuner", "workloads", "sizes", "measurements"),
+        *("format", "config", "length"),
     ),
     "when it is done": (
         *("target_loss", "targets", "target_kl", "target_edges", "target_nodes", "confidence"),

@@ -3,8 +3,8 @@
     python -m experiments.view --run=runs/prune/tiny-python/single_double_quote
     python -m experiments.view --run=runs/a --compare=runs/b --out=both.html
 
-Given a run's directory it also shows the run's figures, its curve of loss against k, and the audit's
-table if there is one; given a circuit's directory, the circuit. The page is written into that
+Given a run's directory it also shows the run's figures, its curve of loss against k, and the checks of
+its report, or of --audit; given a circuit's directory, the circuit. The page is written into that
 directory as circuit.html. On the page nodes can be put into groups with names; it saves them as
 groups.json, which --groups keeps beside the circuit, so that every later page has them.
 """
@@ -53,6 +53,10 @@ _COMPARE = flags.DEFINE_string(
 )
 _GROUPS = flags.DEFINE_string(
     "groups", None, "groups.json that a page saved, to keep. Default: the one beside the circuit."
+)
+
+_AUDIT = flags.DEFINE_string(
+    "audit", None, "Directory of an audit of the circuit, to show instead of the report's checks."
 )
 
 _ROWS, _SEED, _IDIOMS = 128, 7, 0.75
@@ -111,6 +115,22 @@ def _groups(circuit: Circuit, where: pathlib.Path) -> tuple[Group, ...]:
     return groups
 
 
+def _audit(circuit: Circuit, run: pathlib.Path | None) -> Any:
+    """The fields of the audit that is asked for, or lies beside the run; None where there is none.
+
+    Raises:
+      ValueError: it is of another circuit, or no audit.
+    """
+    if _AUDIT.value is None:
+        return _beside(run, "audit.json", read_audit)
+    found = read_audit(pathlib.Path(_AUDIT.value) / "audit.json")
+    own = (circuit.content_hash, circuit.model_hash, circuit.num_nodes, circuit.num_edges)
+    of = found.settings.get("circuit", circuit.content_hash)  # older ones do not say it
+    if (of, found.model_hash, found.nodes, found.edges) != own:
+        raise ValueError(f"--audit={_AUDIT.value} is of another circuit: audit this one")
+    return found.to_dict()
+
+
 @exit_on_bad_input
 def main(argv: list[str]) -> None:
     del argv
@@ -131,7 +151,7 @@ def main(argv: list[str]) -> None:
     keep_freed_memory()
     cache_compilations()
     report = _beside(run, "report.json", read_report)
-    audit = _beside(run, "audit.json", read_audit)
+    audit = _audit(circuit, run)
     page = circuit_page(
         circuit,
         model,
@@ -143,7 +163,12 @@ def main(argv: list[str]) -> None:
         groups=groups,
     )
     print(f"{out} ({page.save(out)} bytes): open it in a browser")
-    tell_next(command("audit", circuit=_RUN.value, task=_TASK.value, model=_MODEL.value))
+    if audit is None:
+        tell_next(command("audit", circuit=_RUN.value, task=_TASK.value, model=_MODEL.value))
+    else:
+        tell_next(
+            "name groups on the page, and keep them with --groups; --compare sets a circuit beside"
+        )
 
 
 if __name__ == "__main__":

@@ -128,7 +128,7 @@ def full_checks(audit: AuditFigures) -> list[Check]:
         audit.evidence.loss_circuit_uncalibrated if calibrated else None,
         _CHANCE,
         audit.evidence.intervals.get("loss_circuit_uncalibrated") if calibrated else None,
-        note="chance is ln 2: above it the answer needs its scale or its shift to be one"
+        note="chance is ln 2: above it, it leans to one answer before its calibration"
         if calibrated
         else "the circuit has no calibration",
     )

@@ -83,11 +83,12 @@ def plot_cut(
         if kind == "loss":
             raw = [point.raw for point in points]
             axes.plot(sizes, raw, ":", color=colour, label="the same, uncalibrated")
-        kept = next((point.parts for point in curve if point.k == chosen[1]), chosen[1])
+        on_curve = next((point.parts for point in curve if point.k == chosen[1]), None)
+        kept = chosen[1] if on_curve is None else on_curve
         axes.axvline(kept, color=colour, linewidth=0.8)
         far = np.log1p(kept) > 0.75 * np.log1p(max(sizes))
         axes.annotate(
-            f" {kept} ",
+            f" {kept} " if on_curve is not None else f" {kept}, closed one by one after the cut ",
             (kept, 0.98),
             xycoords=("data", "axes fraction"),
             ha="right" if far else "left",

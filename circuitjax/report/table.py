@@ -40,7 +40,7 @@ def summary_lines(report: Any) -> str:
         return f"{getattr(report, name):.4f}{between}"
 
     rows = [
-        ("status", f"{report.status} ({_target(report)})"),
+        ("status", f"{report.status} ({_target(report)}{_validation(report)})"),
         ("nodes", f"{report.nodes} of {report.nodes_total}"),
         ("edges", f"{report.edges} of {report.edges_total}"),
         ("loss, whole model", told("loss_unpruned")),
@@ -102,6 +102,12 @@ def _checks(checks: Sequence[Any]) -> str:
     ]
     held = f"{len(taken) - len(failed)} of {len(taken)} hold"
     return held + (f"; not: {', '.join(failed)}" if failed else "")
+
+
+def _validation(report: Any) -> str:
+    """What is compared with the target: the status is of validation, all other figures of test."""
+    found = {"loss": report.loss_validation, "kl": report.kl_validation}.get(report.target)
+    return "" if found is None else f"; {found:.4f} on validation"
 
 
 def _target(report: Any) -> str:

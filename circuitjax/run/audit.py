@@ -99,7 +99,8 @@ def run_audit(
         audit = audit_circuit(
             model, task, circuit, config, search=search, hyper=hyper, start=start, say=say
         )
-        settings = {**audit.figures.settings, "asked": digest, "versions": versions()}
+        asked = {"circuit": circuit.content_hash, "asked": digest}
+        settings = {**audit.figures.settings, **asked, "versions": versions()}
         figures = dataclasses.replace(audit.figures, settings=settings)
         # Only what can be audited is written about.
         if not directory.exists():

@@ -162,6 +162,11 @@ def _run(
             f"whole model: {base['loss_unpruned']:.4f} nats; {doing}"
             + ("" if run.steps else " without training")
         )
+        if problem.paired and base["loss_unpruned"] >= _CHANCE:
+            say(
+                f"warning: the whole model does not do this task (chance is {_CHANCE:.3f} nats): what "
+                "is found is not how it does it"
+            )
         with _timed(seconds, "training" if run.steps else "ranking"):
             state, history = _ranked(run, problem, progress)
         say("selecting and cleaning up")
@@ -226,6 +231,7 @@ def _run(
     return report
 
 
+_CHANCE = math.log(2)  # of two completions, in nats
 _CHOICES = ("grain", "gate", "ablation", "minimise", "control", "ranking")
 _OF_JOB = (
     *("gates_before_cleanup", "k", "k_after_training", "k_inside", "k_after"),

@@ -177,6 +177,7 @@ def test_the_curve_and_the_figures_of_a_report():
     assert curve["chosen"] == 0
     assert curve["jobs"][0]["points"][1] == [7, 0.2, 0.1]
     assert [job["k"] for job in curve["jobs"]] == [7, None]
+    assert [job["reached"] for job in curve["jobs"]] == [True, False]
     assert (curve["unit"], curve["target"], curve["unpruned"]) == ("nodes kept", 0.15, 0.02)
     assert curve_of(REPORT, None)["chosen"] is None
     figures = dict(figures_of(REPORT))
@@ -185,7 +186,7 @@ def test_the_curve_and_the_figures_of_a_report():
     assert curve_of(None, chosen) is None
     assert figures_of(None) == []
     aimed = {**REPORT, "grain": "edges", "target": "kl", "target_value": 0.2}
-    row = {"seed": 2, "hyper": {}, "k": 9, "curve": [{**point(9, 0.5, 0.4, 0.1), "parts": 8}]}
+    row = {"seed": 2, "hyper": {}, "reached": True, "k": 9, "curve": [{**point(9, 0.5, 0.4, 0.1), "parts": 8}]}
     curve = curve_of({**aimed, "jobs": [row]}, None)
     assert curve["jobs"][0]["points"] == [[8, 0.1, 0.1]]
     assert (curve["target"], curve["unit"]) == (0.2, "edges kept")

@@ -57,10 +57,11 @@ REPORT = {
         {
             "seed": 0,
             "hyper": {"k_coef": 0.01},
+            "reached": True,
             "k": 7,
             "curve": [point(0, 0.7, 0.69), point(7, 0.2, 0.1), point(500, 0.02, 0.02)],
         },
-        {"seed": 1, "hyper": {}, "k": 9, "curve": [point(1, 0.7, 0.6)]},
+        {"seed": 1, "hyper": {}, "reached": False, "k": 9, "curve": [point(1, 0.7, 0.6)]},
     ],
 }
 AUDIT = {

@@ -68,8 +68,8 @@ def curve_of(
 
     Returns:
       `unit`, `target` and `unpruned` (nats or None), `chosen` (index of the job that became the
-      circuit, or None), `jobs`: `label`, `k` (where it was cut, or None), `points` [size, loss,
-      calibrated loss].
+      circuit, or None), `jobs`: `label`, `k` (where it was cut, or None where gates were closed one by
+      one after it), `reached` (the target), `points` [size, loss, calibrated loss].
     """
     if report is None:
         return None
@@ -83,8 +83,10 @@ def curve_of(
             continue
         if {"seed": row["seed"], **row["hyper"]} == chosen_job:
             chosen = len(jobs)
+        # A circuit whose gates were closed one by one after the cut is no first k of the ranking.
         size = next((p["parts"] for p in row["curve"] if p["k"] == row["k"]), None)
-        jobs.append({"label": _job_label(row), "k": size, "points": points})
+        facts = {"label": _job_label(row), "k": size, "reached": row["reached"]}
+        jobs.append({**facts, "points": points})
     if not jobs:
         return None
     return {
@@ -104,14 +106,20 @@ def audit_table(audit: Mapping[str, Any] | None) -> dict[str, Any] | None:
         `passed`.
 
     Returns:
-      `columns`, `rows` of texts, and `passed` (true, false or None) of each row.
+      `title`: whose checks they are; `columns`, `rows` of texts, and `passed` (true, false or None) of
+      each row.
     """
     if audit is None:
         return None
     texts = [_cells(check) for check in audit["checks"]]
     columns = [name for name in _COLUMNS if any(cells.get(name) for cells in texts)]
     rows = [[cells.get(name, "") for name in columns] for cells in texts]
-    return {"columns": columns, "rows": rows, "passed": [c["passed"] for c in audit["checks"]]}
+    return {
+        "title": "Audit" if "supersets" in audit else "Checks of the run",
+        "columns": columns,
+        "rows": rows,
+        "passed": [c["passed"] for c in audit["checks"]],
+    }
 
 
 def _cells(check: Mapping[str, Any]) -> dict[str, str]:

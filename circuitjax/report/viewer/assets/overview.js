@@ -24,7 +24,7 @@ viewer.overviewPanel = function () {
     viewer.groupsPanel(),
     data.curve ? viewer.section(`Loss against ${data.curve.unit}`, ...viewer.curveChart(data.curve)) : null,
     top.length ? viewer.section("Nodes of largest effect", viewer.headNodes(top)) : null,
-    data.audit ? viewer.section("Audit", viewer.auditTable(data.audit)) : null,
+    data.audit ? viewer.section(data.audit.title, viewer.auditTable(data.audit)) : null,
   ];
 };
 
@@ -108,7 +108,8 @@ viewer.curveChart = function (curve) {
     }
     const sample = make("svg", { width: 26, height: 8, "aria-hidden": "true" },
       make("line", { ...look, x1: 0, x2: 26, y1: 4, y2: 4 }));
-    const cut = job.k === null ? ", target not met" : `, k = ${job.k}`;
+    const where = job.k === null ? ", cut, then closed one by one" : `, k = ${job.k}`;
+    const cut = job.reached ? where : ", target not met";
     return make("li", {}, sample, ` ${job.label}${cut}${chosen ? " (this circuit)" : ""}`);
   });
   const tail = "Calibrated loss on validation pairs of the first k of each ranking; clean-up removes some afterwards.";
