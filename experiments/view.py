@@ -163,6 +163,8 @@ def main(argv: list[str]) -> None:
         groups=groups,
     )
     print(f"{out} ({page.save(out)} bytes): open it in a browser")
+    if page.data["note"]:
+        print(f"  note: {page.data['note']}")
     if audit is None:
         tell_next(command("audit", circuit=_RUN.value, task=_TASK.value, model=_MODEL.value))
     else:

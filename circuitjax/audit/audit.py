@@ -214,7 +214,7 @@ def audit_circuit(
     if reason is None:
         with stage("search", f"{config.seeds} seeds and the controls, jobs of one program"):
             runs, worlds, stable = _search(
-                task, problem, search, measure, circuit, hyper, config, stage.skipped
+                task, problem, search, measure, circuit, hyper, config, stage.skipped, say
             )
     else:
         stage.skipped |= dict.fromkeys(_SEARCHED, reason)
@@ -302,6 +302,7 @@ def _search(
     hyper: Hyper,
     config: AuditConfig,
     skipped: dict[str, str],
+    say: Callable[[str], None],
 ) -> tuple[list[RunFigures], dict[str, str], Stability]:
     """Figures of every run, notes on the worlds, and what the seeds share."""
     train = dataclasses.replace(
@@ -315,7 +316,7 @@ def _search(
     worlds, absent = make_worlds(task, problem, search, seed=config.seed, items=items)
     skipped |= absent
     seeds = range(config.seed, config.seed + config.seeds)
-    runs = run_worlds(worlds, search, measure, hyper, seeds, items=config.search_pairs)
+    runs = run_worlds(worlds, search, measure, hyper, seeds, items=config.search_pairs, say=say)
     mine = [run for run in runs if run.world == "task"]
     stable = stability(problem, measure, mine, members(circuit), items=config.pairs)
     notes = {world.name: world.note for world in worlds}

@@ -6,7 +6,8 @@ search on the task. Each ranking is cut at the smallest k that meets the target 
 """
 
 import dataclasses
-from collections.abc import Hashable, Sequence
+import time
+from collections.abc import Callable, Hashable, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -77,6 +78,7 @@ def run_worlds(
     *,
     items: int = 128,
     together: bool | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Rerun]:
     """Prunes the first world with every seed, every other one with the first seed.
 
@@ -88,6 +90,7 @@ def run_worlds(
       seeds: at least one.
       items: validation items to select on, and test items to judge by.
       together: whether all networks' runs are jobs of one program; None: if they are small.
+      say: told how far they are.
 
     Returns:
       One per seed of the first world, then one per further world.
@@ -106,12 +109,13 @@ def run_worlds(
     cut = dataclasses.replace(search, selection=kept)
     for group in groups:
         mine = [n for n, (index, _) in enumerate(plan) if worlds[index].network in group]
-        state = _train(worlds, group, [plan[n] for n in mine], search, hyper)
+        state = _train(worlds, group, [plan[n] for n in mine], search, hyper, say)
         ranked = []
         for job, number in enumerate(mine):
             index, seed = plan[number]
             own = jax.tree.map(lambda leaf, j=job: leaf[j : j + 1], state)
             ranked += rank_jobs(few[index], cut, [Job(seed, hyper)], _plain(own))
+            say(f"searches: {len(ranked)} of {len(mine)} ranked")
         problems = [few[plan[n][0]] for n in mine]
         looking = _probers(problems, [one.ranks for one in ranked], full=measure.full)
         for number, one, problem, prober in zip(mine, ranked, problems, looking, strict=True):
@@ -132,6 +136,7 @@ def _train(
     plan: Sequence[tuple[int, int]],
     search: Search,
     hyper: Hyper,
+    say: Callable[[str], None],
 ) -> MaskState:
     problems = [world.problem for world in worlds]
     objective = InWorld(objective_of(problems[0], search))
@@ -143,8 +148,16 @@ def _train(
     data = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(w.problem.trained for w in owners))
     items = stack_worlds(problems, search.train.batch_size)
     state, chunk = start_jobs(objective, jobs, data), search.train.chunk
+    began = time.monotonic()
+
+    def told(state: MaskState, metrics: Any) -> None:
+        del metrics
+        step, steps = int(state.step[0]), objective.steps
+        left = (time.monotonic() - began) / step * (steps - step)
+        say(f"searches: step {step} of {steps} of {len(jobs)} jobs, about {left:.0f} s left")
+
     # A control may well diverge: it then has no circuit, and the others go on.
-    return run_chunks(objective, state, data, items, chunk, spare=True)
+    return run_chunks(objective, state, data, items, chunk, told, spare=True)
 
 
 def _plain(state: MaskState) -> MaskState:
