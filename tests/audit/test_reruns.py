@@ -31,8 +31,12 @@ HYPER = Hyper(k_coef=0.01, init_noise_scale=0.05, lr=0.02)
 @pytest.fixture(scope="module")
 def ran():
     worlds, absent = make_worlds(TASK, planted_problem(), SEARCH)
-    aim = measure(circuit_of(PLANTED))
-    return worlds, absent, run_worlds(worlds, SEARCH, aim, HYPER, [0, 1], items=40)
+    aim, said = measure(circuit_of(PLANTED)), []
+    runs = run_worlds(worlds, SEARCH, aim, HYPER, [0, 1], items=40, say=said.append)
+    steps = SEARCH.train.steps
+    assert said[0].startswith(f"searches: step {SEARCH.train.chunk} of {steps} of 5 jobs, about ")
+    assert said[-1] == "searches: 5 of 5 ranked"
+    return worlds, absent, runs
 
 
 def test_the_task_is_found_and_the_controls_are_not(ran):
