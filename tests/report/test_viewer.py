@@ -186,7 +186,13 @@ def test_the_curve_and_the_figures_of_a_report():
     assert curve_of(None, chosen) is None
     assert figures_of(None) == []
     aimed = {**REPORT, "grain": "edges", "target": "kl", "target_value": 0.2}
-    row = {"seed": 2, "hyper": {}, "reached": True, "k": 9, "curve": [{**point(9, 0.5, 0.4, 0.1), "parts": 8}]}
+    row = {
+        "seed": 2,
+        "hyper": {},
+        "reached": True,
+        "k": 9,
+        "curve": [{**point(9, 0.5, 0.4, 0.1), "parts": 8}],
+    }
     curve = curve_of({**aimed, "jobs": [row]}, None)
     assert curve["jobs"][0]["points"] == [[8, 0.1, 0.1]]
     assert (curve["target"], curve["unit"]) == (0.2, "edges kept")
