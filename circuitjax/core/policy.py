@@ -5,20 +5,11 @@ is closed is left out of the arithmetic. On an accelerator, and on several devic
 side by side and fill the chips.
 """
 
-from types import MappingProxyType
-
 import jax
-import jaxlib
 
 from circuitjax.core.mesh import is_spread
 
-__all__ = ["COMPILER_OPTIONS", "backend", "leaves_out_closed", "side_by_side", "slices"]
-
-#: Of programs that run a network. The older of the two emitters for CPU compiles them in four fifths of
-#: the time, and small networks then run twice as fast; later versions of XLA have the newer one alone.
-COMPILER_OPTIONS = MappingProxyType(
-    {"xla_cpu_use_fusion_emitters": False} if jaxlib.__version__.startswith("0.10.") else {}
-)
+__all__ = ["backend", "leaves_out_closed", "side_by_side", "slices"]
 
 
 def backend() -> str:

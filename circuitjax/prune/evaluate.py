@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.core.mesh import spread
-from circuitjax.core.policy import COMPILER_OPTIONS, side_by_side
+from circuitjax.core.policy import side_by_side
 from circuitjax.gated.conditions import (
     answers_under,
     logits_under,
@@ -46,7 +46,6 @@ __all__ = [
     "slopes",
 ]
 
-_OPTIONS = dict(COMPILER_OPTIONS)
 _SETS = 8  # sets of gates side by side on an accelerator
 _KEPT = 2**30  # bytes of what a set of examples is run with
 _SEED = 0  # of donors, wherever something is measured rather than trained
@@ -81,7 +80,7 @@ class Answers(NamedTuple):
         return np.asarray(np.mean(self.odds > 0, axis=1))
 
 
-@functools.partial(jax.jit, static_argnames=("name", "full"), compiler_options=_OPTIONS)
+@functools.partial(jax.jit, static_argnames=("name", "full"))
 def _refer(name: str, model: GatedModel, batch: Batch, key: jax.Array, *, full: bool) -> Reference:
     return refer_under(name, model, spread(batch), key, full=full)
 
@@ -170,8 +169,8 @@ def beside(logits: jax.Array, full: jax.Array, batch: Batch) -> tuple[jax.Array,
     )
 
 
-_one = jax.jit(_answer, compiler_options=_OPTIONS)
-_several = jax.jit(jax.vmap(_answer, in_axes=(None, 0, None, None)), compiler_options=_OPTIONS)
+_one = jax.jit(_answer)
+_several = jax.jit(jax.vmap(_answer, in_axes=(None, 0, None, None)))
 
 
 def answers(
@@ -227,7 +226,7 @@ def answered(
     return Answers(*joined)._replace(apart=apart)
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "levels", "loss"), compiler_options=_OPTIONS)
+@functools.partial(jax.jit, static_argnames=("kind", "levels", "loss"))
 def slopes(
     model: GatedModel,
     gates: jax.Array,

@@ -21,7 +21,7 @@ from jax import lax
 
 from circuitjax.core.jobs import map_jobs, scan_steps
 from circuitjax.core.mesh import place, spread
-from circuitjax.core.policy import COMPILER_OPTIONS, slices
+from circuitjax.core.policy import slices
 from circuitjax.prune.config import stack_hypers
 
 __all__ = [
@@ -211,8 +211,7 @@ def make_train_chunk(objective: Trained) -> Callable[..., tuple[MaskState, Metri
 
         return map_jobs(job)(state)
 
-    options = dict(COMPILER_OPTIONS)
-    return jax.jit(chunk, static_argnums=1, donate_argnums=0, compiler_options=options)
+    return jax.jit(chunk, static_argnums=1, donate_argnums=0)
 
 
 def finite_jobs(state: MaskState) -> np.ndarray:
