@@ -13,18 +13,19 @@ format too, in graphs/, and a ranking may be such a file of anyone's: --rankings
 """
 
 import dataclasses
+import hashlib
 import pathlib
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from absl import flags
 
 from circuitjax.benchmarks.faithfulness import FRACTIONS, faithfulness_curve
-from circuitjax.core.files import read_object, require_place, write_bytes, write_json
-from circuitjax.core.host import cache_compilations, keep_freed_memory
+from circuitjax.core.files import read_object, write_bytes, write_json
+from circuitjax.core.host import alone_in, cache_compilations, keep_freed_memory
 from circuitjax.core.records import open_sealed, seal
 from circuitjax.export.benchmark_file import read_scores, scores_graph
 from circuitjax.model.config import TransformerConfig
@@ -37,7 +38,8 @@ from circuitjax.prune.jobs import initial_state, train_gates
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
 from circuitjax.report.rankings import draw_curves, rankings_table
-from circuitjax.run.search import pool_digest
+from circuitjax.run.directory import RANKINGS, claim, digest_of, holds
+from circuitjax.run.search import asked_of
 from circuitjax.tasks.base import Task
 from experiments.command import exit_on_bad_input, run_main
 from experiments.devices import laid_out
@@ -67,7 +69,7 @@ _SEED = flags.DEFINE_integer("seed", 0, "Of gates, batches and ties.")
 _OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/edge_rankings/<model>/<task>.")
 
 
-FORMAT = "circuitjax-ranking-1"
+FORMAT = "circuitjax-ranking-2"
 
 
 def _known(name: str) -> str:
@@ -75,7 +77,16 @@ def _known(name: str) -> str:
     if name == "learned":
         return name if _WARM.value == "none" else f"learned_from_{_WARM.value}"
     if name.endswith(".json"):
-        return pathlib.Path(name).name.removesuffix(".json")
+        stem = pathlib.Path(name).name.removesuffix(".json")
+        if (
+            stem == "random"
+            or stem.startswith("learned")
+            or SYNONYMS.get(stem, stem) in ATTRIBUTIONS
+        ):
+            raise ValueError(
+                f"--rankings holds {name!r}, which would be shown as our ranking {stem!r}: rename it"
+            )
+        return stem
     if SYNONYMS.get(name, name) not in (*ATTRIBUTIONS, "random"):
         known = ("learned", "random", *ATTRIBUTIONS, *SYNONYMS)
         raise ValueError(f"--rankings holds {name!r}; choose from {', '.join(known)}")
@@ -114,7 +125,6 @@ def _ranks(out: pathlib.Path, problem: Problem, search: Search, name: str) -> di
         scores = scores_without_training(problem, Baseline("random"), _SEED.value)
         return {"": rank_scores(problem, scores, _SEED.value).ranks}
     found = _gains(problem, name)
-    (out / "graphs").mkdir(exist_ok=True)
     graph = scores_graph(problem.model.config, found)
     write_json(out / "graphs" / f"{_known(name)}.json", graph)
     return {
@@ -123,31 +133,47 @@ def _ranks(out: pathlib.Path, problem: Problem, search: Search, name: str) -> di
     }
 
 
-def _kept(out: pathlib.Path, identity: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Records of the rankings in a directory, all of them of this very question."""
-    records = []
-    for path in sorted(out.glob("*.json")):
-        record = open_sealed(path, FORMAT).to_dict()
-        other = [name for name, value in identity.items() if record["identity"].get(name) != value]
-        if other:
+def _digest(name: str) -> str | None:
+    """sha256 of a file of scores; None for a ranking that is made here."""
+    if not name.endswith(".json"):
+        return None
+    return hashlib.sha256(pathlib.Path(name).read_bytes()).hexdigest()
+
+
+def _kept(out: pathlib.Path, asked: str) -> dict[str, dict[str, Any]]:
+    """Records of the rankings in a directory by name, all of them of this very question."""
+    records = {}
+    for path in sorted((out / "rankings").glob("*.json")):
+        record = open_sealed(path, FORMAT)
+        if record.text("asked") != asked or record.text("ranking") != path.stem:
             raise ValueError(
-                f"{path} is a ranking with another {other[0]}: choose another --out, or give the "
-                f"{other[0]} it was made with"
+                f"{path} was made for something else: remove it, or choose another --out"
             )
-        records.append(record)
+        records[path.stem] = record.to_dict()
     return records
 
 
-def _add(
-    out: pathlib.Path, problem: Problem, search: Search, identity: Mapping[str, Any], name: str
-) -> str:
+def _left(names: Sequence[str], out: pathlib.Path, asked: str) -> list[str]:
+    """Rankings that are not there yet; ValueError for one that is there from other scores."""
+    kept = _kept(out, asked)
+    for name in names:
+        held = kept.get(_known(name))
+        if held is not None and held["scores"] != _digest(name):
+            raise ValueError(
+                f"{out} has a ranking {_known(name)!r} of other scores than {name} has: rename the "
+                "file, or choose another --out"
+            )
+    return [name for name in names if _known(name) not in kept]
+
+
+def _add(out: pathlib.Path, problem: Problem, search: Search, asked: str, name: str) -> str:
     """Adds a ranking to the directory; what it took."""
-    out.mkdir(parents=True, exist_ok=True)
-    started = time.process_time()
+    started, known = time.process_time(), _known(name)
     ranked = _ranks(out, problem, search, name)
     seconds = time.process_time() - started
+    (out / "rankings").mkdir(exist_ok=True)
     for sign, row in ranked.items():
-        np.save(out / f"{_known(name)}{sign and '_'}{sign}.npy", row)
+        np.save(out / "rankings" / f"{known}{sign and '_'}{sign}.npy", row)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows: list[dict[str, Any]] = []
     for sign, ranks in ranked.items():
@@ -155,10 +181,10 @@ def _add(
         rows.append({"sign": sign, **curve.to_dict()})
         first = np.argsort(ranks)[: len(ranks) // 100]
         rows[-1]["first"] = [problem.whole.names()[i] for i in first]
-    record = {"ranking": _known(name), "cpu_seconds": seconds, "peak_gib": peak, "curves": rows}
-    record |= {"format": FORMAT, "identity": dict(identity)}
-    write_json(out / f"{_known(name)}.json", seal(record))
-    return f"{_known(name)}: {seconds:.0f} CPU seconds, peak {peak:.1f} GiB"
+    record: dict[str, Any] = {"format": FORMAT, "asked": asked, "ranking": known}
+    record |= {"scores": _digest(name), "cpu_seconds": seconds, "peak_gib": peak, "curves": rows}
+    write_json(out / "rankings" / f"{known}.json", seal(record))
+    return f"{known}: {seconds:.0f} CPU seconds, peak {peak:.1f} GiB"
 
 
 @exit_on_bad_input
@@ -166,8 +192,8 @@ def main(argv: list[str]) -> None:
     del argv
     keep_freed_memory()
     cache_compilations()
-    asked = [name for name in _RANKINGS.value if name]
-    for name in asked:
+    names = [name for name in _RANKINGS.value if name]
+    for name in names:
         _known(name)
     check_numbers(_TRAIN, _TEST, _STEPS, _BATCH)
     check_numbers(_POINTS, most=MOST_JOBS)
@@ -176,7 +202,6 @@ def main(argv: list[str]) -> None:
     model, task = load_task(_TASK.value, _MODEL.value)
     place = f"runs/edge_rankings/{pathlib.Path(model.name).name}/{task.name}"
     out = pathlib.Path(_OUT.value or place)
-    require_place(out, folder=True)
     search = default_search(
         "edges",
         paired=isinstance(task, Task),
@@ -191,33 +216,39 @@ def main(argv: list[str]) -> None:
         batch_size=_BATCH.value,
     )
     identity = {
-        **{"model": model.hash, "task": task.name, "pool": pool_digest(task)},
+        **asked_of(model, task),
         **{flag.name: flag.value for flag in (_ABLATION, _TRAIN, _TEST, _POINTS, _OF)},
         **{flag.name: flag.value for flag in (_STEPS, _BATCH, _SPARSITY, _SEED)},
     }
-    _kept(out, identity)  # refuses, before any work
-    for name in asked:
+    holds(RANKINGS, out, identity)  # refuses, before any work
+    asked = digest_of(RANKINGS, identity)
+    for name in names:
         if name.endswith(".json"):
             _scores(name, model.config)
             continue
         ranking = "learned" if name == "learned" else SYNONYMS.get(name, name)
         choices = dataclasses.replace(search.choices, ranking=ranking)  # type: ignore[arg-type]
         refuse_search(model, task, dataclasses.replace(search, choices=choices))
-    asked = [name for name in asked if not (out / f"{_known(name)}.json").exists()]
-    if asked:
-        with laid_out():
-            problem = prepare(model, task, search)
-            nodes, edges = problem.whole.totals()
-            say(f"{model.name}: {edges} residual edges between {nodes} writers and readers' owners")
-            done = counted(len(asked))
-            for name in asked:
-                done(_add(out, problem, search, identity, name))
-    records = _kept(out, identity)
-    if not records:
+    left = _left(names, out, asked)
+    if not left and not _kept(out, asked):
         raise ValueError(f"{out} holds no ranking yet: name some in --rankings")
-    text = rankings_table(records)
-    write_bytes(out / "table.md", text.encode())
-    draw_curves(records, out / "faithfulness.png")
+    with alone_in(out):
+        if left and not holds(RANKINGS, out, identity):
+            claim(RANKINGS, out, identity)
+        if left:
+            with laid_out():
+                problem = prepare(model, task, search)
+                nodes, edges = problem.whole.totals()
+                say(
+                    f"{model.name}: {edges} residual edges between {nodes} writers and readers' owners"
+                )
+                done = counted(len(left))
+                for name in left:
+                    done(_add(out, problem, search, asked, name))
+        records = list(_kept(out, asked).values())
+        text = rankings_table(records)
+        write_bytes(out / "table.md", text.encode())
+        draw_curves(records, out / "faithfulness.png")
     print(text)
     print(f"at {', '.join(f'{fraction:.1%}' for fraction in FRACTIONS)} of all edges; in {out}")
     tell_next(f"look at {out}/faithfulness.png; --rankings adds others to the table")

@@ -15,11 +15,12 @@ from absl import flags
 
 from circuitjax.audit.evidence import baseline
 from circuitjax.core.checkpoints import latest_step, load_step
-from circuitjax.core.files import parse_json, read_object, read_text, require_place
-from circuitjax.core.records import unsealed
+from circuitjax.core.files import parse_json, read_text, require_place
+from circuitjax.core.records import Fields, unsealed
 from circuitjax.model.means import MIN_TOKENS, activation_means
 from circuitjax.model.record import Model
 from circuitjax.pretrain.config import PretrainConfig
+from circuitjax.pretrain.directory import read_recipe, require_corpus
 from circuitjax.pretrain.packing import Corpus
 from circuitjax.pretrain.train import bigram_counts, evaluate, fixed_params, init_state
 from circuitjax.prune.defaults import default_search
@@ -42,7 +43,7 @@ _MEAN_SEED = 1_000_003  # of the rows the means are taken over; no training run 
 
 def _read_run(root: pathlib.Path) -> tuple[PretrainConfig, dict, int, list[dict]]:
     try:
-        config = PretrainConfig.from_dict(read_object(root / "config.json"))
+        config = read_recipe(root)
         lines = read_text(root / "metrics.jsonl").splitlines()
         history = [
             unsealed(parse_json(line, where), where)
@@ -65,6 +66,10 @@ def main(argv: list[str]) -> None:
     require_place(_OUT.value, folder=True)
     config, params, step, history = _read_run(root)
     corpus = Corpus.open(_CORPUS.value)
+    require_corpus(root, corpus)
+    manifest = Fields(corpus.manifest, str(corpus.directory / "manifest.json"))
+    described = {name: manifest.object(name).to_dict() for name in ("config", "counts")}
+    manifest.list("sources")
     params = jax.tree.map(np.asarray, {**params, **fixed_params(config, corpus)})
     rows = (
         corpus.batch(index, 64, config.length, _MEAN_SEED, config.idiom_fraction)[:, :-1]
@@ -80,7 +85,7 @@ def main(argv: list[str]) -> None:
         "mean_tokens": mean_tokens,
         "mean_seed": _MEAN_SEED,
         "validation": validation,
-        "corpus": {name: corpus.manifest[name] for name in ("config", "counts")},
+        "corpus": described,
         "versions": versions(),
     }
     tokenizer = (corpus.directory / "tokenizer.json").read_text(encoding="utf-8")

@@ -164,6 +164,7 @@ def main(argv: list[str]) -> None:
     shard = Shard.parse(_SHARD.value)
     plan = _plan()
     suite = plan.suite
+    plan.check_finished()
     mine = sum(len(suite.units[unit]) for unit in shard.of(list(suite.units)))
     with laid_out(), bar(mine, "cell", leave=True) as shown:
 

@@ -11,16 +11,18 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from circuitjax.circuit.circuit import Circuit
 from circuitjax.core.host import alone_in
 from circuitjax.gated.grains import GRAINS
 from circuitjax.prune.capabilities import answers
 from circuitjax.prune.train import Job
 from circuitjax.report.suite_table import record_of
+from circuitjax.run.directory import SUITE, holds
 from circuitjax.run.prune import run_pruning
 from circuitjax.run.search import PruneRun, pool_digest
 from circuitjax.run.shared import Shared, can_share
 from circuitjax.run.study import Study, run_study
-from circuitjax.run.suite import Cell, Suite, outcome_of
+from circuitjax.run.suite import Cell, Suite, outcome_of, outcomes
 from circuitjax.run.winner import run_winner
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
@@ -189,6 +191,31 @@ class Plan:
         """Directory of a finished cell's circuit."""
         directory = self.suite.run_directory(cell)
         return directory / "winner" / "circuit" if self._is_tuned(cell) else directory / "circuit"
+
+    def check_finished(self) -> None:
+        """Makes sure that the circuits of finished cells are those that their records speak of.
+
+        Raises:
+          ValueError: one that is gone, damaged, or another: the line says what to remove. Or another
+            suite's directory.
+        """
+        holds(SUITE, self.suite.directory, self.suite.identity)
+        for one in outcomes(self.suite):
+            named = None if one.record is None else one.record.get("circuit")
+            if named is None:
+                continue
+            place = self.suite.directory / "cells" / one.cell.key
+            mend = f"remove {place}, and the same command does the cell again"
+            try:
+                found = Circuit.load(self.circuit(one.cell)).content_hash
+            except ValueError as error:
+                raise ValueError(
+                    f"a finished cell has lost its circuit ({error}): {mend}"
+                ) from None
+            if found != named:
+                raise ValueError(
+                    f"the circuit in {place} is not the one its cell.json names: {mend}"
+                )
 
     def run_cell(self, cell: Cell, directory: pathlib.Path, unit: pathlib.Path) -> dict[str, Any]:
         """Does a cell, or what is left of it; a `run.suite.RunCell`.

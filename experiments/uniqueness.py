@@ -10,8 +10,8 @@ the Jaccard index of their open gates is at most 0.2. In --out: uniqueness.json 
 nats on the test split) and uniqueness.md.
 """
 
+import contextlib
 import dataclasses
-import json
 import pathlib
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -27,15 +27,16 @@ from circuitjax.benchmarks.uniqueness import (
     Uniqueness,
     uniqueness,
 )
-from circuitjax.core.files import require_place, write_bytes, write_json
-from circuitjax.core.host import cache_compilations, keep_freed_memory
+from circuitjax.core.files import write_bytes, write_json
+from circuitjax.core.host import alone_in, cache_compilations, keep_freed_memory
 from circuitjax.core.records import open_sealed, seal
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import Search, default_jobs
 from circuitjax.prune.find import prepare
 from circuitjax.prune.problem import Problem
 from circuitjax.report.table import markdown_table
-from circuitjax.run.search import pool_digest
+from circuitjax.run.directory import UNIQUENESS, claim, digest_of, holds
+from circuitjax.run.search import asked_of
 from circuitjax.zoo.planted.redundant import redundant_models
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input, run_main
@@ -44,7 +45,7 @@ from experiments.progress import say, tell_next
 from experiments.task_names import load_task
 
 _PLANTED_MODELS = {build.__name__: build for build in redundant_models()}
-FORMAT = "circuitjax-uniqueness-1"
+FORMAT = "circuitjax-uniqueness-2"
 _NEXT = "docs/how-to/read-an-audit.md says what to make of several circuits of one task"
 
 flags.adopt_module_key_flags(pruning_flags)
@@ -95,13 +96,7 @@ def _asked() -> _Asked:
     given: dict[str, Any] = dict(hypers)
     Hyper(**given).check()
     search = _eliminating(search)
-    facts = {
-        "model": model.name,
-        "model_hash": model.hash,
-        "task": task.name,
-        "pool": pool_digest(task),
-        "hypers": given,
-    }
+    facts = {**asked_of(model, task), "hypers": given}
     return _Asked(
         lambda: prepare(model, task, search),
         search,
@@ -205,35 +200,61 @@ def main(argv: list[str]) -> None:
         "seed": first,
         "polish": _POLISH.value,
     }
-    record = out / "uniqueness.json"
-    if record.exists() and not _OVERWRITE.value:
-        if open_sealed(record, FORMAT).get("identity") != json.loads(json.dumps(identity)):
-            raise ValueError(
-                f"{record} is of other settings: choose another --out, or give --overwrite"
+    shown = _finished(out, identity)
+    if shown is None:
+        keep_freed_memory()
+        cache_compilations()
+        with contextlib.ExitStack() as stack:
+            if out.exists():
+                stack.enter_context(alone_in(out))
+            found = uniqueness(
+                asked.problem(),
+                asked.search,
+                asked.jobs,
+                _COUNT.value,
+                seed=first,
+                polished=_POLISH.value,
+                say=say,
             )
+            # Only what can be searched leaves something behind.
+            if not out.exists():
+                stack.enter_context(alone_in(out))
+            holds(UNIQUENESS, out, identity, overwrite=_OVERWRITE.value)
+            claim(UNIQUENESS, out, identity)
+            _write(out, found, facts, digest_of(UNIQUENESS, identity))
+        shown = found
+    else:
         say("already finished: this is its report; another --out finds them anew")
-        print((out / "uniqueness.md").read_text(encoding="utf-8"), end="")
-        tell_next(_NEXT)
-        return
-    require_place(str(record))
-    keep_freed_memory()
-    cache_compilations()
-    found = uniqueness(
-        asked.problem(),
-        asked.search,
-        asked.jobs,
-        _COUNT.value,
-        seed=first,
-        polished=_POLISH.value,
-        say=say,
-    )
-    text = f"{_text(found, facts)}\n"
-    out.mkdir(parents=True, exist_ok=True)
-    write_bytes(out / "uniqueness.md", text.encode())
-    write_json(record, seal({"format": FORMAT, "identity": identity, **found.to_dict()}))
-    print(text, end="")
+    print(f"{_text(shown, facts)}\n", end="")
     print(f"  written to {out}")
     tell_next(_NEXT)
+
+
+def _write(out: pathlib.Path, found: Uniqueness, facts: Mapping[str, Any], asked: str) -> None:
+    write_bytes(out / "uniqueness.md", f"{_text(found, facts)}\n".encode())
+    write_json(out / "uniqueness.json", seal({"format": FORMAT, "asked": asked, **found.to_dict()}))
+
+
+def _finished(out: pathlib.Path, identity: Mapping[str, Any]) -> Uniqueness | None:
+    """What was found before in a directory; None if nothing was, or if it is to be replaced.
+
+    Raises:
+      ValueError: a directory of something else, or a record that was changed.
+    """
+    record = out / "uniqueness.json"
+    if not holds(UNIQUENESS, out, identity, overwrite=_OVERWRITE.value) or not record.exists():
+        return None
+    try:
+        fields = open_sealed(record, FORMAT)
+        if fields.text("asked") != digest_of(UNIQUENESS, identity):
+            raise ValueError(f"{record} is not of what {out / UNIQUENESS.record} asks for")
+        found = Uniqueness.from_dict(fields.to_dict(), str(record))
+    except ValueError as error:
+        if _OVERWRITE.value:
+            return None
+        raise ValueError(f"{error}; --overwrite finds them anew") from None
+    _write(out, found, identity, fields.text("asked"))  # its text may have been lost or changed
+    return found
 
 
 if __name__ == "__main__":

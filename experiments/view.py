@@ -25,7 +25,7 @@ from circuitjax.pretrain.translate import rows_for
 from circuitjax.report.audit_table import read_audit
 from circuitjax.report.viewer.compare import compared
 from circuitjax.report.viewer.groups import Group, read_groups, write_groups
-from circuitjax.report.viewer.show import circuit_page
+from circuitjax.report.viewer.show import circuit_page, require_own
 from circuitjax.report.viewer.texts import Contexts
 from circuitjax.run.report import read_report
 from circuitjax.tasks.base import Task
@@ -73,7 +73,9 @@ def _find(run: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path | None]:
     raise ValueError(f"{run} holds neither a run nor a circuit: name a directory that does")
 
 
-def _beside(run: pathlib.Path | None, name: str, read: Callable[[Any], Any]) -> Any:
+def _beside(
+    circuit: Circuit, run: pathlib.Path | None, name: str, read: Callable[[Any], Any]
+) -> Any:
     """The fields of a record of the run; None where there is none, or one of before versions."""
     if run is None or not (run / name).exists():
         return None
@@ -82,7 +84,9 @@ def _beside(run: pathlib.Path | None, name: str, read: Callable[[Any], Any]) -> 
         if "format" not in (fields := read_object(path)) and "task" in fields:
             say(f"warning: {path} is of an earlier version: the page is made without its figures")
             return None
-        return read(path).to_dict()
+        found = read(path).to_dict()
+        require_own(circuit, found, str(path))
+        return found
     except ValueError as error:
         named = error if str(path) in str(error) else f"{path}: {error}"
         raise ValueError(f"{named}; moved away, the page is made without it") from None
@@ -122,13 +126,13 @@ def _audit(circuit: Circuit, run: pathlib.Path | None) -> Any:
       ValueError: it is of another circuit, or no audit.
     """
     if _AUDIT.value is None:
-        return _beside(run, "audit.json", read_audit)
-    found = read_audit(pathlib.Path(_AUDIT.value) / "audit.json")
-    own = (circuit.content_hash, circuit.model_hash, circuit.num_nodes, circuit.num_edges)
-    of = found.settings.get("circuit", circuit.content_hash)  # older ones do not say it
-    if (of, found.model_hash, found.nodes, found.edges) != own:
-        raise ValueError(f"--audit={_AUDIT.value} is of another circuit: audit this one")
-    return found.to_dict()
+        return _beside(circuit, run, "audit.json", read_audit)
+    found = read_audit(pathlib.Path(_AUDIT.value) / "audit.json").to_dict()
+    try:
+        require_own(circuit, found, f"--audit={_AUDIT.value}")
+    except ValueError as error:
+        raise ValueError(f"{error}: audit this one") from None
+    return found
 
 
 @exit_on_bad_input
@@ -150,7 +154,7 @@ def main(argv: list[str]) -> None:
     groups = _groups(circuit, where)
     keep_freed_memory()
     cache_compilations()
-    report = _beside(run, "report.json", read_report)
+    report = _beside(circuit, run, "report.json", read_report)
     audit = _audit(circuit, run)
     page = circuit_page(
         circuit,

@@ -18,7 +18,7 @@ Plain seeds of the same search stand beside: how different circuits are if nothi
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,7 @@ from circuitjax.audit.polish import polish
 from circuitjax.audit.reruns import jaccard
 from circuitjax.benchmarks.without import problem_without
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.core.schema import from_json
 from circuitjax.prune.candidates import candidates_of, certified, empty_candidate, pick
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.cut import scouts
@@ -60,7 +61,7 @@ class Found:
       reached: whether it meets the target on validation.
       loss: of the circuit, everything else closed.
       loss_own: of its gates that none of the others of its group has, alone.
-      loss_without: of the whole model without it.
+      loss_without: of the whole model without it. Both are measured once all are found.
     """
 
     how: str
@@ -68,8 +69,8 @@ class Found:
     parts: tuple[str, ...]
     reached: bool
     loss: float
-    loss_own: float = float("nan")
-    loss_without: float = float("nan")
+    loss_own: float | None = None
+    loss_without: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,18 +119,18 @@ class Uniqueness:
         return len(self.apart.different)
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form; what was not measured is null."""
-        found: dict[str, Any] = _plain({**dataclasses.asdict(self), "count": self.count})
-        return found
+        """A JSON-able form, with the count beside."""
+        return {**dataclasses.asdict(self), "count": self.count}
 
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], where: str) -> "Uniqueness":
+        """What `to_dict` gave, back.
 
-def _plain(value: Any) -> Any:
-    """Without numbers that JSON has no form for."""
-    if isinstance(value, dict):
-        return {name: _plain(one) for name, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+        Raises:
+          ValueError: a field that is missing or of another type; the line begins with `where`.
+        """
+        own = [field.name for field in dataclasses.fields(cls)]
+        return from_json(cls, {name: fields[name] for name in own if name in fields}, where)
 
 
 def different(sets: Sequence[frozenset[str]], most: float = DIFFERENT) -> tuple[int, ...]:

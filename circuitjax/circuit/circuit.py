@@ -27,6 +27,7 @@ from circuitjax.gated.examples import Examples
 from circuitjax.gated.grains import Grain, grain_named
 from circuitjax.gated.protocol import View
 from circuitjax.gated.replacement import is_per_prompt, refer
+from circuitjax.model.bounds import check_tokens
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.graph import count_outer_weights
 from circuitjax.model.record import Model, read_config
@@ -148,12 +149,20 @@ class Circuit:
         """Refuses any model but the circuit's own.
 
         Raises:
-          ValueError: another content hash; both are named.
+          ValueError: another content hash; both are named. Or another config: a record of an earlier
+            version, which no hash covers, may have been changed.
         """
         if model.hash != self.model_hash:
             raise ValueError(
                 f"this circuit is of model {cut(self.model_name)} with hash {self.model_hash[:80]}, "
                 f"not of {cut(model.name)} with hash {model.hash}: load the model it was found in"
+            )
+        if model.config != self.config:
+            ours, theirs = self.config.to_dict(), model.config.to_dict()
+            name = next(name for name in theirs if ours[name] != theirs[name])
+            raise ValueError(
+                f"this circuit's record says {name} {cut(ours[name])}, and its model "
+                f"{cut(model.name)} has {cut(theirs[name])}: it was changed; find the circuit anew"
             )
 
     def view(self, model: Model) -> View:
@@ -188,16 +197,19 @@ class Circuit:
           float32 `[B, P, V]`.
 
         Raises:
-          ValueError: another model, or an ablation that needs corrupted prompts without them.
+          ValueError: another model, ids or positions out of range, or an ablation that needs corrupted
+            prompts without them.
         """
         view = self.view(model)
+        for given in (tokens, tokens if corrupted is None else corrupted):
+            check_tokens(self.config, given, positions)
         tokens = jnp.asarray(tokens, jnp.int32)
         if replacement.needs_corrupted(self.ablation) and corrupted is None:
             raise ValueError(f"the circuit's ablation is {self.ablation}: give corrupted prompts")
         other = tokens if corrupted is None else jnp.asarray(corrupted, jnp.int32)
         if positions is None:
             positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)
-        chex.assert_rank([tokens, positions], 2)
+        chex.assert_rank(positions, 2)
         chex.assert_equal_shape([tokens, other])
         none = jnp.zeros((len(tokens), 1), jnp.int32)
         both = jnp.stack([tokens, other], axis=1)

@@ -22,6 +22,7 @@ import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.model import reduced_forward as forward
+from circuitjax.model.bounds import check_tokens
 from circuitjax.model.config import RESIDUAL_SITES, TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.reduced import Reduced, reduce_model
@@ -67,8 +68,9 @@ class CompactCircuit:
         They equal those of the model under the circuit's gates and fills to float32 rounding.
 
         Raises:
-          ValueError: more tokens than the context length.
+          ValueError: more tokens than the context length, or ids that the model does not have.
         """
+        check_tokens(self.config, tokens, positions)
         tokens = jnp.asarray(tokens)
         return _run(self.reduced, self.beside, tokens, positions)
 

@@ -5,6 +5,7 @@ had no hash of the record; their arrays had other names. They keep the hash that
 """
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = ["FORMAT", "OLDER", "ArrayNames", "CircuitRecord", "read_record"]
 
 FORMAT = "circuitjax-circuit-2"
 OLDER = ("circuitjax-circuit-1", "circuitjax-edge-circuit-1")
+_log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,6 +94,9 @@ _EDGES_1 = ArrayNames({("opened", "kept"): ("kept",), ("held",): ("fixed",)})
 def read_record(directory: pathlib.Path) -> tuple[CircuitRecord, ArrayNames]:
     """The record in a circuit's directory, and how its arrays are called.
 
+    One of an earlier version is read as it was written: its arrays are checked, its config, calibration
+    and provenance are not, and a warning says so.
+
     Raises:
       ValueError: no circuit there, or one that is foreign, damaged or newer: one line.
     """
@@ -105,6 +110,12 @@ def read_record(directory: pathlib.Path) -> tuple[CircuitRecord, ArrayNames]:
     if values["format"] != FORMAT:
         values, names = _of_first_version(fields)
     check_types(CircuitRecord, values, str(path))
+    if not fields.sealed:
+        _log.warning(
+            "%s was written by an earlier version: no hash covers its config, calibration and "
+            "provenance; cj.load_circuit(path).save(path, model) adds it",
+            directory,
+        )
     known = {field.name for field in dataclasses.fields(CircuitRecord)}
     missing = sorted(known - set(values))
     if missing:

@@ -20,6 +20,7 @@ from circuitjax.core.host import check_device
 from circuitjax.core.records import Fields, open_sealed, seal
 
 __all__ = [
+    "is_intact",
     "latest_step",
     "load_arrays",
     "load_step",
@@ -150,6 +151,17 @@ def latest_step(directory: str | os.PathLike[str]) -> int | None:
     root = _path(directory)
     steps = [int(p.name[5:]) for p in root.glob("step_*") if p.name[5:].isdigit()]
     return max(steps) if steps else None
+
+
+def is_intact(directory: str | os.PathLike[str]) -> bool:
+    """Whether the files of the last step below a directory, if there is one, are those written."""
+    step = latest_step(directory)
+    try:
+        if step is not None:
+            _check(_path(directory) / f"step_{step}")
+    except ValueError:
+        return False
+    return True
 
 
 def save_step(directory: str | os.PathLike[str], step: int, tree: Any, keep: int = 2) -> None:

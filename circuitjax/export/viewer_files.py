@@ -27,6 +27,7 @@ from circuitjax.circuit.activations import circuit_activations, kept_channels, n
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.gated.measures import calibrated_odds, mean_task_loss
 from circuitjax.gated.protocol import View
+from circuitjax.model.bounds import check_tokens
 from circuitjax.model.config import RESIDUAL_SITES, SITES, TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.transformer import Params
@@ -185,11 +186,7 @@ def _checked(config: TransformerConfig, contexts: np.ndarray) -> np.ndarray:
             f"contexts are {rows.dtype}{list(rows.shape)}; they must be whole numbers [R, T] with T "
             f"up to {config.context_length}"
         )
-    if rows.min() < 0 or rows.max() >= config.vocab_size:
-        raise ValueError(
-            f"contexts hold tokens {rows.min()} to {rows.max()}; the model's are 0 to "
-            f"{config.vocab_size - 1}"
-        )
+    check_tokens(config, rows)
     return rows
 
 

@@ -1,11 +1,18 @@
-"""Sizes no transformer has: refused before anything loops over them or makes room for them."""
+"""What no transformer has, or takes: refused before anything loops over it or makes room for it.
+
+An index beyond an array is no error to JAX: it takes the last row, and the answer looks like any other.
+"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from circuitjax.core.files import cut
+import jax
+import numpy as np
 
-__all__ = ["MOST_LAYERS", "MOST_WIDTH", "check_sizes"]
+from circuitjax.core.files import cut
+from circuitjax.model.config import TransformerConfig
+
+__all__ = ["MOST_LAYERS", "MOST_WIDTH", "check_sizes", "check_tokens"]
 
 #: Some ten times what has ever been trained.
 MOST_LAYERS = 2**11
@@ -28,3 +35,40 @@ def check_sizes(where: str, fields: Mapping[str, Any], layers: str = "num_layers
         most = MOST_LAYERS if name == layers else MOST_WIDTH
         if type(value) is int and value > most:
             raise ValueError(f"{where}: {name} is {cut(value)}; it must be at most {most}")
+
+
+def check_tokens(
+    config: TransformerConfig, tokens: Any, positions: Any = None, *, longer: bool = False
+) -> None:
+    """Refuses what would be read beyond the embedding's rows, or beyond the prompts.
+
+    Values are looked at where there are any yet: a function that is being compiled sees shapes alone.
+
+    Args:
+      config: of the model.
+      tokens: ids `[B, T]`.
+      positions: `[B, P]`, where logits are wanted; None means everywhere.
+      longer: whether T may exceed the context length.
+
+    Raises:
+      ValueError: other shapes or types; an id or a position out of range, which the line names.
+    """
+    if np.ndim(tokens) != 2:
+        raise ValueError(
+            f"tokens are shaped {np.shape(tokens)}; they must be [sequences, positions]"
+        )
+    length = np.shape(tokens)[1]
+    if length > config.context_length and not longer:
+        raise ValueError(
+            f"{length} tokens exceed the model's context length of {config.context_length}"
+        )
+    for what, ids, limit in (("token", tokens, config.vocab_size), ("position", positions, length)):
+        if ids is None or isinstance(ids, jax.core.Tracer):
+            continue
+        values = np.asarray(ids)
+        if values.size and not np.issubdtype(values.dtype, np.integer):
+            raise ValueError(f"the {what}s are {values.dtype}; they must be whole numbers")
+        wrong = values[(values < 0) | (values >= limit)]
+        if wrong.size:
+            whose = "the model's" if what == "token" else "the prompts'"
+            raise ValueError(f"there is no {what} {wrong[0]}: {whose} are 0 to {limit - 1}")

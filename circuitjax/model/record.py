@@ -116,9 +116,14 @@ class Model:
         return content_hash(self.config, self.params)
 
     @functools.cached_property
+    def tokenizer_hash(self) -> str:
+        """sha256 of the tokenizer's text."""
+        return _text_hash(self.tokenizer_json)
+
+    @property
     def identity(self) -> str:
         """Hash of content and tokenizer: models that give every text the same logits."""
-        return _joined(self.hash, _text_hash(self.tokenizer_json))
+        return _joined(self.hash, self.tokenizer_hash)
 
     @functools.cached_property
     def means_hash(self) -> str | None:
@@ -154,7 +159,7 @@ class Model:
             "name": self.name,
             "hash": self.hash,
             "identity": self.identity,
-            "tokenizer_sha256": _text_hash(self.tokenizer_json),
+            "tokenizer_sha256": self.tokenizer_hash,
             "means_hash": self.means_hash,
             "config": self.config.to_dict(),
             "has_means": self.means is not None,

@@ -23,6 +23,7 @@ from jax import lax
 
 from circuitjax.model import layers
 from circuitjax.model.attention import Places, layer_traits, mix, places_of
+from circuitjax.model.bounds import check_tokens
 from circuitjax.model.config import SITES, TransformerConfig
 from circuitjax.model.layout import Layout
 
@@ -357,7 +358,7 @@ def apply(
 
     Raises:
       ValueError: an unknown site or capture name, a gate or fill of another shape, tokens that are
-        not `[B, T]`, or more of them than the context length.
+        not `[B, T]`, more of them than the context length, or ids that the model does not have.
 
     Examples:
       >>> output = cj.apply(model.config, model.params, problem.test.tokens[:2, 0])
@@ -377,12 +378,7 @@ def apply(
             found, fits = jnp.shape(value), (config.num_layers, config.width(site))
             if len(found) not in ranks or (found[0], found[-1]) != fits:
                 raise ValueError(f"the {name} of {site} is shaped {found}; it must be {fits}")
-    if tokens.ndim != 2:
-        raise ValueError(f"tokens are shaped {tokens.shape}; they must be [sequences, positions]")
-    if layout is None and tokens.shape[1] > config.context_length:
-        raise ValueError(
-            f"{tokens.shape[1]} tokens exceed the model's context length of {config.context_length}"
-        )
+    check_tokens(config, tokens, positions, longer=layout is not None)
     variables = {"params": params}
     output = Transformer(config).apply(
         variables,

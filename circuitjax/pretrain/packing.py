@@ -18,6 +18,8 @@ Axis letters: B sequences, T positions.
 """
 
 import dataclasses
+import functools
+import hashlib
 import os
 import pathlib
 
@@ -102,6 +104,16 @@ class Corpus:
                     )
                 streams.append(((source, split), _Stream(tokens, starts)))
         return cls(root, manifest, tuple(streams))
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """sha256 of all streams: corpora that give every step the same batch."""
+        found = hashlib.sha256()
+        for key, stream in self.streams:
+            found.update(f"{key} {len(stream.tokens)} {len(stream.starts)}".encode())
+            found.update(np.ascontiguousarray(stream.tokens).data)
+            found.update(np.ascontiguousarray(stream.starts).data)
+        return found.hexdigest()
 
     def stream(self, source: str, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Return `(tokens [n] uint16, starts [documents] int64)` of one stream.

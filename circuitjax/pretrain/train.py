@@ -21,13 +21,14 @@ import numpy as np
 import optax
 
 from circuitjax.core import checkpoints
-from circuitjax.core.files import read_object, write_bytes
+from circuitjax.core.files import write_bytes
 from circuitjax.core.host import alone_in
 from circuitjax.core.mesh import data_mesh, replicated, shard_rows
-from circuitjax.core.records import canonical, seal
+from circuitjax.core.records import seal
 from circuitjax.model.bigram import bigram_table, count_bigrams
 from circuitjax.model.transformer import Params, apply, init_params
 from circuitjax.pretrain.config import PretrainConfig
+from circuitjax.pretrain.directory import claim
 from circuitjax.pretrain.optimizer import make_optimizer
 from circuitjax.pretrain.packing import Corpus
 
@@ -140,7 +141,7 @@ def train(
     """Trains, or goes on training, in a directory.
 
     Args:
-      config: the run; a directory that holds another config is refused.
+      config: the run; a directory that holds another config, or was begun on another corpus, is refused.
       corpus: token streams.
       directory: holds `config.json`, `metrics.jsonl`, `events/`, `checkpoints/`.
       report: called with (step, metrics) after every step.
@@ -167,7 +168,7 @@ def _train(
     report: Callable[[int, dict[str, Any]], None],
     stop_after: int | None,
 ) -> dict[str, Any]:
-    _claim(root, config)
+    claim(root, config, corpus)
     mesh = data_mesh()
     fixed = jax.device_put(fixed_params(config, corpus), replicated(mesh))
     state = init_state(config)
@@ -208,19 +209,6 @@ def _train(
                 )
             checkpoints.save_step(root / "checkpoints", finished, state)
     return jax.tree.map(np.asarray, {**state.params, **fixed})
-
-
-def _claim(root: pathlib.Path, config: PretrainConfig) -> None:
-    path = root / "config.json"
-    if path.exists():
-        try:
-            found = read_object(path)
-        except ValueError as error:
-            raise ValueError(f"{error}; choose another directory") from error
-        if canonical(found) != canonical(config.to_dict()):
-            raise ValueError(f"{root} holds another run: choose another directory or remove it")
-        return
-    checkpoints.write_json(path, config.to_dict())
 
 
 class _MetricsLog:

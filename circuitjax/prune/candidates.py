@@ -36,11 +36,15 @@ class Candidate:
       job: what was run.
       choice: the cut; losses on validation examples.
       part: the circuit after cleanup; the same function.
+      trained: gates that training left open; 0 without training.
+      started: gates that the cut, or elimination before it, began from.
     """
 
     job: Job
     choice: Choice
     part: Part
+    trained: int = 0
+    started: int = 0
 
     @property
     def nodes(self) -> int:
@@ -136,8 +140,14 @@ def candidates_of(
     loss = search.choices.loss
     choices = choose(problem, search.selection, ranked, memory, loss=loss, brief=brief)
     return [
-        Candidate(job, choice, problem.whole.clean(choice.opened))
-        for job, choice in zip(jobs, choices, strict=True)
+        Candidate(
+            job,
+            choice,
+            problem.whole.clean(choice.opened),
+            trained=int(one.opened.sum()),
+            started=max(int(choice.selection.k), one.trained if one.eliminated else 0),
+        )
+        for job, choice, one in zip(jobs, choices, ranked, strict=True)
     ]
 
 

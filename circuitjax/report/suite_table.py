@@ -100,6 +100,7 @@ def record_of(report: Any) -> dict[str, Any]:
     )
     return {
         **{name: getattr(report, name) for name in _REPORT},
+        "circuit": report.circuit,
         "random_low": low,
         "random_median": middle,
         "random_high": high,

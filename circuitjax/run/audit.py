@@ -22,11 +22,12 @@ from circuitjax.core.records import seal
 from circuitjax.model.record import Model
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import Search
+from circuitjax.prune.provenance import hyper_of, search_of
 from circuitjax.report.audit_plots import plot_audit
 from circuitjax.report.audit_table import read_audit
 from circuitjax.report.audit_text import audit_markdown
 from circuitjax.run.directory import AUDIT, claim, digest_of, holds, versions
-from circuitjax.run.search import pool_digest
+from circuitjax.run.search import asked_of
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
@@ -73,12 +74,13 @@ def run_audit(
         process works.
     """
     config = config or AuditConfig()
+    # Of its record, not of its gates: the same gates may have been cut at another target.
+    search, hyper = search or search_of(circuit), hyper or hyper_of(circuit)
     identity: dict[str, Any] = {
+        **asked_of(model, task),
         "circuit": circuit.content_hash,
-        "task": task.name,
-        "pool": pool_digest(task),
         "audit": dataclasses.asdict(config),
-        "search": None if search is None else search.to_dict(),
+        "search": search.to_dict(),
         "hyper": None if hyper is None else hyper.to_dict(),
         "start": None if start is None else start.content_hash,
     }

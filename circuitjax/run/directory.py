@@ -10,7 +10,7 @@ import importlib.metadata
 import pathlib
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,10 @@ from circuitjax.core.files import cut, read_object, require_place, write_json
 from circuitjax.core.policy import backend
 from circuitjax.core.records import HASH, canonical, open_sealed, record_hash, seal
 
-__all__ = ["AUDIT", "RUN", "STUDY", "SUITE", "Kind", "claim", "digest_of", "holds", "versions"]
+__all__ = [
+    *("AUDIT", "RANKINGS", "RUN", "STUDY", "SUITE", "UNIQUENESS"),
+    *("Kind", "claim", "digest_of", "holds", "stay_in", "versions"),
+]
 
 _LOCK = ".lock"
 
@@ -90,6 +93,21 @@ SUITE = Kind(
     ("suite.json", frozenset({"models", "tasks", "methods"})),
     replaced=False,
 )
+UNIQUENESS = Kind(
+    "comparison of circuits",
+    "asked.json",
+    "circuitjax-uniqueness-asked-1",
+    ("uniqueness.json", "uniqueness.md"),
+    ("uniqueness.json", frozenset({"apart", "plain"})),
+)
+RANKINGS = Kind(
+    "comparison of rankings",
+    "asked.json",
+    "circuitjax-rankings-asked-1",
+    ("rankings", "graphs", "table.md", "faithfulness.png"),
+    ("rankings.json", frozenset({"rankings"})),
+    replaced=False,
+)
 
 
 def _record(kind: Kind, identity: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,6 +131,22 @@ def _held(kind: Kind, directory: pathlib.Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return {} if kind.before[1] <= set(old) and "format" not in old else None
+
+
+def _lost_its_record(kind: Kind, directory: pathlib.Path, names: Sequence[str]) -> bool:
+    """Whether what stands there is ours, though the record is gone or cannot be read."""
+    return kind.record in names or any(_is_marked(directory / name) for name in names)
+
+
+def _is_marked(path: pathlib.Path) -> bool:
+    """Whether a file, or something in a folder, says that it was written by us."""
+    if path.is_dir():
+        marks = ("files.json", "circuit.json", "cell.json", "failed.json")
+        return any(next(path.rglob(name), None) for name in marks)
+    try:
+        return str(read_object(path).get("format", "")).startswith("circuitjax-")
+    except ValueError:
+        return False
 
 
 def holds(
@@ -141,6 +175,15 @@ def holds(
     wanted = _record(kind, identity)
     if held == wanted:
         return True
+    article = f"{'an' if kind.what[0] in 'aeiou' else 'a'} {kind.what}"
+    if foreign is None and held is None and _lost_its_record(kind, directory, names):
+        if kind.replaced and overwrite:
+            return False
+        mend = "--overwrite does it anew" if kind.replaced else "remove the directory"
+        raise ValueError(
+            f"{directory} holds {article} whose {kind.record} is gone, or was changed: {mend}, or "
+            "choose another --out"
+        )
     if foreign is not None or held is None:
         shown = foreign or next((n for n in names if n == kind.record), names[-1])
         mend = "even --overwrite leaves them alone; " if kind.replaced else ""
@@ -151,7 +194,6 @@ def holds(
     if kind.replaced and overwrite:
         return False
     mend = ", or replace it with --overwrite" if kind.replaced else ""
-    article = f"{'an' if kind.what[0] in 'aeiou' else 'a'} {kind.what}"
     if not held:
         raise ValueError(
             f"{directory} holds {article} of an earlier version: choose another --out{mend}"
@@ -183,6 +225,20 @@ def claim(kind: Kind, directory: pathlib.Path, identity: Mapping[str, Any]) -> N
             else:
                 path.unlink(missing_ok=True)
     write_json(directory / kind.record, _record(kind, identity))
+
+
+def stay_in(kind: Kind, directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
+    """Writes the record of a directory again if it is gone, before something is written there.
+
+    A long piece of work outlives the directory it began in, which was moved away or removed, perhaps;
+    what is written then must still say what it is for.
+
+    Raises:
+      ValueError: something else stands there by now.
+    """
+    if not (directory / kind.record).exists():
+        write_json(directory / kind.record, _record(kind, identity))
+    holds(kind, directory, identity)
 
 
 def versions() -> dict[str, str]:

@@ -14,7 +14,7 @@ import contextlib
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from circuitjax.audit.conditions import figures_under
 from circuitjax.audit.evidence import baseline, evidence
 from circuitjax.audit.record import CheckFigures
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.core.checkpoints import is_intact
 from circuitjax.core.host import alone_in
 from circuitjax.prune.candidates import Candidate, candidates_of, certified, empty_candidate, pick
 from circuitjax.prune.conditions import unseen
@@ -30,7 +31,7 @@ from circuitjax.prune.find import as_circuit, facts_of
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import scores_without_training
 from circuitjax.prune.train import MaskState
-from circuitjax.run.directory import RUN, claim, digest_of, holds, versions
+from circuitjax.run.directory import RUN, claim, digest_of, holds, stay_in, versions
 from circuitjax.run.pictures import draw_run
 from circuitjax.run.report import (
     FORMAT,
@@ -41,6 +42,7 @@ from circuitjax.run.report import (
     read_report,
 )
 from circuitjax.run.search import PruneRun, is_trivial
+from circuitjax.run.second_try import Trained, all_collapsed, kept_first, second_job
 from circuitjax.run.shared import train_jobs
 from circuitjax.run.training import History, Progress
 
@@ -101,7 +103,7 @@ def run_pruning(
 
     Args:
       run: what to do and where.
-      overwrite: replace another run's directory.
+      overwrite: replace another run's directory, or one that was damaged.
       progress: called with (steps done, metrics `[J, chunk]`) while gates train.
       say: called with a line at the start of each stage.
 
@@ -125,9 +127,14 @@ def run_pruning(
         resumed, report = _is_finished(run, overwrite)
         if report is not None:
             return report
-        if not resumed:
+        if not resumed or (overwrite and not is_intact(run.directory / "training")):
             claim(RUN, run.directory, run.identity())
-        return _run(run, problem, seconds, progress, say)
+
+        def kept(step: int, metrics: Mapping[str, np.ndarray]) -> None:
+            stay_in(RUN, run.directory, run.identity())
+            progress(step, metrics)
+
+        return _run(run, problem, seconds, kept, say)
 
 
 def _run(
@@ -173,8 +180,17 @@ def _run(
         with _timed(seconds, "selection"):
             memory = None if shared is None else shared.memory
             candidates = candidates_of(problem, search, run.jobs, state, memory, tell=say)
-    best = pick(candidates, search)
+    trained = Trained.of(run, candidates, history, base) if history else []
+    if all_collapsed(trained):
+        say("training closed nearly everything: once more, with the next seed and default settings")
+        with _timed(seconds, "second try"):
+            more, again = _tried_again(run, problem, progress, say)
+        history = {name: np.concatenate([rows, again[name]]) for name, rows in history.items()}
+        trained += Trained.of(run, more, again, base)
+        candidates = [*candidates, *more]
+    best = pick(kept_first(trained) if trained else candidates, search)
     number = candidates.index(best)
+    sound = [trained[number].check()] if trained else []
     with _timed(seconds, "certificate"):
         best, certificate = certified(problem, search, best, say)
     candidates[number] = best
@@ -187,6 +203,7 @@ def _run(
         figures = {**base, **found, "intervals": {**base["intervals"], **found["intervals"]}}
     with _timed(seconds, "conditions"):
         under = figures_under(problem, search, circuit)
+    stay_in(RUN, run.directory, run.identity())
     with _timed(seconds, "writing"):
         circuit.save(run.directory / "circuit", run.model)
         draw_run(run, circuit, candidates, best, base, history)
@@ -219,7 +236,9 @@ def _run(
         beats_model=figures["loss_circuit"] < base["loss_unpruned"],
         calibration=Calibration(selection.calibrate, best.choice.scale, best.choice.shift),
         jobs=rows,
-        checks=[CheckFigures(**check.to_dict()) for check in short_checks(figures, *aimed)],
+        checks=[
+            CheckFigures(**check.to_dict()) for check in [*short_checks(figures, *aimed), *sound]
+        ],
         seconds=dict(seconds),
         config=run.identity(),
         versions=versions(),
@@ -257,6 +276,16 @@ def _ranked(
     state, history = shared.trained(problem, search, jobs)
     progress(search.train.steps, history)
     return state, history
+
+
+def _tried_again(
+    run: PruneRun, problem: Problem, progress: Progress, say: Callable[[str], None]
+) -> tuple[list[Candidate], History]:
+    """One more job, and its metrics `[1, steps]`."""
+    jobs = [second_job(run)]
+    folder = run.directory / "training" / "again"
+    state, history = train_jobs(folder, problem, run.search, jobs, progress)
+    return candidates_of(problem, run.search, jobs, state, tell=say), history
 
 
 def _finite(value: float | None) -> float | None:

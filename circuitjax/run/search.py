@@ -19,7 +19,7 @@ from circuitjax.run.shared import Shared
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 
-__all__ = ["PruneRun", "gates_of", "is_trivial", "pool_digest"]
+__all__ = ["PruneRun", "asked_of", "gates_of", "is_trivial", "pool_digest"]
 
 
 def pool_digest(task: Task | ContrastTask) -> str | None:
@@ -27,6 +27,22 @@ def pool_digest(task: Task | ContrastTask) -> str | None:
     if not task.pool:
         return None
     return hashlib.sha256(json.dumps([list(item) for item in task.pool]).encode()).hexdigest()
+
+
+def asked_of(model: Model, task: Task | ContrastTask) -> dict[str, Any]:
+    """What a result is about, as every kind of work's record has it: a model and a task.
+
+    The network alone does not say what becomes of a text: the tokenizer does its part, and so do the
+    means, which closed parts hold.
+    """
+    return {
+        "model": model.name,
+        "model_hash": model.hash,
+        "tokenizer": model.tokenizer_hash,
+        "means": model.means_hash,
+        "task": task.name,
+        "pool": pool_digest(task),
+    }
 
 
 def gates_of(model: Model, search: Search, start: Circuit | None = None) -> int:
@@ -84,10 +100,7 @@ class PruneRun:
         if not self.steps:
             del search["train"]  # only training reads it
         return {
-            "model": self.model.name,
-            "model_hash": self.model.hash,
-            "task": self.task.name,
-            "pool": pool_digest(self.task),
+            **asked_of(self.model, self.task),
             "search": search,
             "start": None if self.start is None else self.start.content_hash,
             "jobs": [{"seed": job.seed, **job.hyper.to_dict()} for job in self.jobs],

@@ -82,7 +82,7 @@ class Shared:
             its target, or one whose training holds that value.
         """
         aim = dataclasses.replace(search.selection, value=1.0)
-        asked = (model.hash, task, dataclasses.replace(search, selection=aim))
+        asked = (model.identity, model.means_hash, task, dataclasses.replace(search, selection=aim))
         if not can_share(search) or self.keep("what", lambda: asked) != asked:
             raise ValueError(
                 f"the run of task {task.name!r} on model {model.name!r} cannot share with runs that "

@@ -39,9 +39,9 @@ from circuitjax.prune.find import prepare
 from circuitjax.prune.jobs import initial_state, train_gates
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.train import Job, finite_jobs
-from circuitjax.run.directory import STUDY, claim, holds
+from circuitjax.run.directory import STUDY, claim, holds, stay_in
 from circuitjax.run.observations import append_round, read_rounds
-from circuitjax.run.search import PruneRun, gates_of, is_trivial, pool_digest
+from circuitjax.run.search import PruneRun, asked_of, gates_of, is_trivial
 from circuitjax.run.training import train_in
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
@@ -131,10 +131,7 @@ class Study:
     def identity(self) -> dict[str, Any]:
         """What makes two studies the same study; more rounds go on with the same one."""
         return {
-            "model": self.model.name,
-            "model_hash": self.model.hash,
-            "task": self.task.name,
-            "pool": pool_digest(self.task),
+            **asked_of(self.model, self.task),
             "search": self.search.to_dict(),
             "jobs": self.jobs,
             "search_pairs": self.search_pairs,
@@ -188,6 +185,7 @@ def run_study(
         fewest = None if found is None else math.exp(found.output)
         told = functools.partial(progress, edges=fewest)
         rows = _run_round(study, problem, number, state.pending, told)
+        stay_in(STUDY, study.directory, study.identity())
         append_round(study.directory / "observations.jsonl", rows)
         state = carbs.tell(state, [_observation(row) for row in rows])
         shutil.rmtree(study.directory / "training", ignore_errors=True)

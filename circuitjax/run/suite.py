@@ -27,11 +27,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from circuitjax.core.files import read_object, write_json
+from circuitjax.core.files import cut, read_object, write_json
 from circuitjax.core.host import alone_in, disk_gave_out
 from circuitjax.core.records import Fields, open_sealed, seal
 from circuitjax.core.schema import from_json
-from circuitjax.run.directory import SUITE, claim, holds
+from circuitjax.run.directory import SUITE, claim, holds, stay_in
 
 __all__ = [
     "Cell",
@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 _CELL = "circuitjax-cell-2"
+_AGAIN = "remove it, and the same command does the cell again"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,10 +181,19 @@ def read_cell(path: pathlib.Path) -> Outcome:
 
 
 def outcome_of(suite: Suite, cell: Cell) -> Outcome:
-    """How a cell stands on disk."""
+    """How a cell stands on disk.
+
+    Raises:
+      ValueError: a record that was changed, or that is another cell's.
+    """
     folder = suite.directory / "cells" / cell.key
     if (folder / "cell.json").exists():
-        return read_cell(folder / "cell.json")
+        found = read_cell(folder / "cell.json")
+        if found.cell != cell:
+            raise ValueError(
+                f"{folder / 'cell.json'} is of another cell, {cut(found.cell.key)}: {_AGAIN}"
+            )
+        return found
     failed = folder / "failed.json"
     if failed.exists():
         return Outcome(cell, error=Fields(read_object(failed), str(failed)).text("error"))
@@ -282,6 +292,7 @@ def _run_one(
     started = time.perf_counter()
     try:
         record = dict(run_cell(cell, suite.run_directory(cell), shared))
+        stay_in(SUITE, suite.directory, suite.identity)
         seconds = round(time.perf_counter() - started, 2)
         asked = dataclasses.asdict(cell)
         held = {"format": _CELL, "cell": asked, "record": record, "seconds": seconds}

@@ -33,10 +33,18 @@ def train_in(
 
     Returns:
       The trained state and the filled history.
+
+    Raises:
+      ValueError: a checkpoint that was cut or changed; the line says what to remove.
     """
     done = checkpoints.latest_step(folder)
     if done is not None:
-        saved = checkpoints.load_step(folder, done, {"state": state, "history": history})
+        try:
+            saved = checkpoints.load_step(folder, done, {"state": state, "history": history})
+        except ValueError as error:
+            raise ValueError(
+                f"{error}: remove {folder}, and the same command trains anew"
+            ) from error
         state, history = jax.device_put(saved["state"]), saved["history"]
         last = slice(max(done - 1, 0), done)
         progress(done, {name: values[:, last] for name, values in history.items()})

@@ -15,7 +15,7 @@ from circuitjax.core.records import seal
 from circuitjax.core.schema import json_schema
 from circuitjax.prune.train import Job
 from circuitjax.report.study_report import plot_study, study_figures
-from circuitjax.run.directory import STUDY, holds, versions
+from circuitjax.run.directory import STUDY, holds, stay_in, versions
 from circuitjax.run.observations import read_rounds
 from circuitjax.run.prune import run_pruning
 from circuitjax.run.report import Report
@@ -112,6 +112,7 @@ def run_winner(study: Study, state: carbs.State, fresh_seeds: int) -> tuple[Tune
     jobs = [Job(job_seed(study, first + index), hyper) for index in range(fresh_seeds)]
     jobs += best_runs(study, rows, _AGAIN)
     report = run_pruning(study.run("winner", jobs), overwrite=True)
+    stay_in(STUDY, study.directory, study.identity())
     edges = [job.edges if job.reached else None for job in report.jobs]
     plot_study(study.directory / "progress.png", rows, f"{study.task.name} on {study.model.name}")
     tuned = Tuned(

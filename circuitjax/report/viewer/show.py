@@ -20,7 +20,7 @@ from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.named import find_task
 from circuitjax.zoo.load import load_model
 
-__all__ = ["Page", "circuit_page", "show"]
+__all__ = ["Page", "circuit_page", "require_own", "show"]
 
 _ITEMS = 64  # of each split: what a page measures and shows
 _HEIGHT = 760  # pixels
@@ -83,6 +83,27 @@ def _problem(
         return None, f"No prompts, effects and patterns: {error}."
 
 
+def require_own(circuit: Circuit, record: Any, what: str) -> None:
+    """Refuses a report or an audit of another circuit; those of earlier versions do not name theirs.
+
+    Raises:
+      ValueError: one line that begins with `what`.
+    """
+    fields = record if isinstance(record, Mapping) else {}
+    settings = fields.get("settings")
+    named = fields.get(
+        "circuit", settings.get("circuit") if isinstance(settings, Mapping) else None
+    )
+    sizes = {
+        "model_hash": circuit.model_hash,
+        "nodes": circuit.num_nodes,
+        "edges": circuit.num_edges,
+    }
+    differs = any(fields.get(name) not in (None, size) for name, size in sizes.items())
+    if differs or named not in (None, circuit.content_hash):
+        raise ValueError(f"{what} is of another circuit")
+
+
 def circuit_page(
     circuit: Circuit,
     model: Model | None = None,
@@ -111,11 +132,13 @@ def circuit_page(
 
     Raises:
       ValueError: an empty circuit, another model's, no such model, or a task that is unknown or
-        cannot be asked, or an `other` that cannot be compared.
+        cannot be asked, an `other` that cannot be compared, or another circuit's report or audit.
     """
     if not circuit.num_nodes:
         name = circuit.provenance.get("task")
         raise ValueError(f"the circuit of task {cut(name)} is empty: there is nothing to show")
+    for what, record in (("the report", report), ("the audit", audit)):
+        require_own(circuit, record, what)
     model = load_model(circuit.model_name) if model is None else model
     circuit.check_model(model)
     problem, note = _problem(circuit, model, task)
