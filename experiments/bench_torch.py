@@ -35,15 +35,8 @@ from experiments.bench_workloads import (
     draw,
     reference_gradient,
 )
-from experiments.command import exit_on_bad_input, run_main
+from experiments.command import exit_on_bad_input, parse_flags, run_main
 from experiments.progress import LINES, tell_next
-
-try:
-    import torch
-    import torch.nn.functional as F
-except ImportError:
-    print("error: this comparison needs PyTorch: pip install torch", file=sys.stderr)
-    sys.exit(2)
 
 flags.adopt_module_key_flags(bench_timing)
 flags.adopt_module_key_flags(bench_workloads)
@@ -54,6 +47,19 @@ _ONEDNN = flags.DEFINE_bool(
     "onednn", False, "Matrix products by oneDNN instead of MKL, which is slow on some processors."
 )
 _CHECK = flags.DEFINE_bool("check", False, "Compare loss and mask gradient with circuitjax's.")
+
+
+def _without_torch(argv: list[str]) -> None:
+    parse_flags(_without_torch, argv)  # shows the help that was asked for
+    print("error: this comparison needs PyTorch: pip install torch", file=sys.stderr)
+    sys.exit(2)
+
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    _without_torch(sys.argv)
 
 K_COEF_TIMES_NODES, PROBES, STEPS = 18.0, 12, 16
 

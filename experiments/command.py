@@ -58,6 +58,7 @@ _WORDS = {  # how other libraries tell of a disk that gave out
     "Disk quota exceeded": errno.EDQUOT,
     "Read-only file system": errno.EROFS,
     "Permission denied": errno.EACCES,
+    "Too many open files": errno.EMFILE,
 }
 
 
@@ -78,6 +79,9 @@ def explain(error: BaseException) -> tuple[int, str] | None:
         return code, f"stopped by {by}: what was finished is kept, and the same command goes on"
     if isinstance(error, NoDeviceError):
         return 2, str(error)
+    for words, number in _WORDS.items():
+        if words in str(error) and not isinstance(error, OSError):
+            return _of_system(number, f"{_place()} ({_line(error)[:200]})")
     if isinstance(error, MemoryError) or _device_memory(error):
         what = "on the host" if isinstance(error, MemoryError) else "on the device"
         return 1, (
@@ -86,9 +90,6 @@ def explain(error: BaseException) -> tuple[int, str] | None:
         )
     if isinstance(error, RecursionError):
         return 2, "the input is nested too deep: no file of ours, and no task, is"
-    for words, number in _WORDS.items():
-        if words in str(error) and not isinstance(error, OSError):
-            return _of_system(number, f"a file ({_line(error)[:200]})")
     if isinstance(error, flags.Error):
         return 2, _of_flags(error)
     if isinstance(error, UnicodeError):
@@ -99,11 +100,17 @@ def explain(error: BaseException) -> tuple[int, str] | None:
         return 1, _line(error)
     if isinstance(error, OSError):
         names = [name for name in (error.filename, error.filename2) if name is not None]
-        where = os.fsdecode(names[0]) if names and not isinstance(names[0], int) else "a file"
+        where = os.fsdecode(names[0]) if names and not isinstance(names[0], int) else _place()
         if error.errno in _REFUSED:
             return _of_system(error.errno, where)
         return 1, f"the system refused {where}: {_line(error)}"
     return None
+
+
+def _place() -> str:
+    """Where a binary writes, as far as its flags say: what the system refused names no file."""
+    flag = flags.FLAGS.get("out", None)
+    return f"--out={flag.value}" if flag is not None and flag.value else "a file"
 
 
 def _of_system(number: int, where: str) -> tuple[int, str]:
@@ -206,7 +213,7 @@ def parse_flags(main: Callable[[list[str]], None], argv: Sequence[str]) -> list[
     if asked is not None:
         _any_alphabet()
         module = main.__module__
-        name = argv[0] if argv[0].startswith("circuitjax ") else os.path.basename(argv[0])
+        name = f"circuitjax {os.path.basename(argv[0]).removesuffix('.py').split(' ')[-1]}"
         doc = sys.modules[module].__doc__ or ""
         print(help_text(name, doc, own_flags(module), full=asked == "full"))
         sys.exit(CODES["done"])

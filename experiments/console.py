@@ -64,6 +64,12 @@ def _cut(text: str, most: int) -> str:
 def _cache(arguments: Sequence[str]) -> int:
     from circuitjax.core.host import cache_directory, cache_size, clear_cache
 
+    if set(arguments) & {"-h", "--help", "--helpfull"}:
+        print(
+            "circuitjax cache           says where compiled programs are kept, and how large they are"
+        )
+        print("circuitjax cache --clear   removes them; they are made again when they are needed")
+        return 0
     if unknown := [argument for argument in arguments if argument != "--clear"]:
         print(f"error: circuitjax cache knows --clear alone, not {unknown[0]!r}", file=sys.stderr)
         return 2

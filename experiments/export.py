@@ -6,6 +6,8 @@ In --out: graph.json (its schema is circuitjax/circuit/schema/circuit.schema.jso
 graph.dot, benchmark.json; for the viewer of openai/circuit_sparsity viz/ and models/.
 """
 
+import pathlib
+
 from absl import flags
 
 from circuitjax.circuit.circuit import Circuit, load_circuit
@@ -16,6 +18,7 @@ from circuitjax.model.record import Model
 from circuitjax.prune.config import Choices
 from circuitjax.prune.problem import Problem, make_problem
 from circuitjax.prune.provenance import data_of
+from circuitjax.run.directory import AUDIT, RUN, STUDY, SUITE
 from experiments.command import exit_on_bad_input, run_main
 from experiments.progress import tell_next
 from experiments.task_names import model_of, task_for, task_of
@@ -43,6 +46,12 @@ def _problem(circuit: Circuit, model: Model) -> Problem:
 def main(argv: list[str]) -> None:
     del argv
     require_place(_OUT.value, folder=True)
+    for kind in (RUN, AUDIT, STUDY, SUITE):
+        if (pathlib.Path(_OUT.value) / kind.record).exists():
+            raise ValueError(
+                f"--out={_OUT.value} is the directory of a {kind.what}, with files of its own: choose "
+                "another"
+            )
     circuit = load_circuit(_CIRCUIT.value)
     model = model_of(circuit, _MODEL.value)
     check_formats(_FORMAT.value, circuit, model)

@@ -6,8 +6,8 @@ With --quiet it says none of this. Results, warnings and errors are always shown
 import contextlib
 import sys
 import time
-from collections.abc import Iterator
-from typing import TextIO
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
 
 from absl import flags
 from tqdm import tqdm
@@ -20,6 +20,7 @@ LINES = (
     "compare two versions by running them alternately, three times each, on a machine left alone"
 )
 
+_EVERY = 60.0  # seconds between two lines
 _QUIET = flags.DEFINE_bool("quiet", False, "Show the result and errors alone: no progress.")
 
 
@@ -44,17 +45,49 @@ def tell_next(*commands: str, file: TextIO | None = None) -> None:
             print(f"  next: {line}", file=file)
 
 
+class _Lines:
+    """What stands for a bar where nobody sees one move: a line a minute, in a log."""
+
+    def __init__(self, total: int, unit: str) -> None:
+        self.n, self._total, self._unit, self._told = 0, total, unit, ""
+        self._began = self._last = time.monotonic()
+        self._first: int | None = None  # of what an earlier process had done, which is told at once
+
+    def update(self, more: int = 1) -> None:
+        """So many are done."""
+        self.n, now = self.n + more, time.monotonic()
+        if self._first is None:
+            at_once = now - self._began < _EVERY
+            self._first, self._began = (self.n, now) if at_once else (0, self._began)
+        if now - self._last < _EVERY or self.n >= self._total or self.n == self._first:
+            return
+        self._last = now
+        left = (now - self._began) / (self.n - self._first) * (self._total - self.n)
+        told = f"  ({self._told})" if self._told else ""
+        say(f"{self._unit} {self.n} of {self._total}, about {_duration(left)} left{told}")
+
+    def set_postfix_str(self, text: str, refresh: bool = True) -> None:
+        """What to say besides."""
+        self._told = text
+
+    def set_postfix(self, told: Mapping[str, Any], refresh: bool = True) -> None:
+        """Likewise."""
+        self._told = " ".join(f"{name} {value}" for name, value in told.items())
+
+
 @contextlib.contextmanager
-def bar(total: int, unit: str, *, leave: bool = False) -> Iterator[tqdm]:
-    """A bar with the time left, on a terminal.
+def bar(total: int, unit: str, *, leave: bool = False) -> Iterator["tqdm | _Lines"]:
+    """A bar with the time left, on a terminal; elsewhere a line a minute.
 
     Args:
       total: of units.
       unit: its name.
       leave: whether the bar stays when it is full.
     """
-    hidden = _QUIET.value or not sys.stderr.isatty()
-    with tqdm(total=total, unit=unit, disable=hidden, mininterval=1, leave=leave) as shown:
+    if not sys.stderr.isatty():
+        yield _Lines(total, unit)
+        return
+    with tqdm(total=total, unit=unit, disable=_QUIET.value, mininterval=1, leave=leave) as shown:
         yield shown
 
 

@@ -168,6 +168,8 @@ def require_place(path: str | os.PathLike[str], *, folder: bool = False) -> None
         raise ValueError(f"{path} is a {found}: choose another --out, a {wanted}")
     above = target if folder else target.parent
     while not above.exists():
+        if above.is_symlink():
+            raise ValueError(f"{path}: {above} is a link to nothing: choose another --out")
         above = above.parent
     if not above.is_dir():
         raise ValueError(f"{path} lies below a file, {above}: choose another --out")
@@ -178,9 +180,10 @@ def require_place(path: str | os.PathLike[str], *, folder: bool = False) -> None
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EMFILE):
             raise
-        reason = os.strerror(error.errno or errno.EACCES)
+        known = {errno.EROFS: "its disk is read only", errno.EACCES: "this user may not"}
+        why = known.get(error.errno or errno.EACCES, error.strerror)
         raise ValueError(
-            f"{cut(str(path))}: nothing can be written in {above} ({reason}): choose another --out"
+            f"{cut(str(path))}: nothing can be written in {above} ({why}): choose another --out"
         ) from None
 
 

@@ -8,7 +8,7 @@ import platform
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import filelock
 import jax
@@ -150,11 +150,13 @@ def cache_compilations(directory: str | None = None) -> None:
 def alone_in(directory: pathlib.Path) -> Iterator[None]:
     """Holds a directory, made if missing, for this process; a process that dies lets go of it.
 
-    Files that a killed process was writing there under temporary names are removed.
+    Files that a killed process was writing there under temporary names are removed. A directory that
+    was made for nothing, since the work was refused, is removed again.
 
     Raises:
       ValueError: another process holds it.
     """
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
     directory.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(directory / ".lock")
     try:
@@ -167,4 +169,9 @@ def alone_in(directory: pathlib.Path) -> Iterator[None]:
         clean_leftovers(directory)
         yield
     finally:
+        with suppress(OSError):
+            if missing and [path.name for path in directory.iterdir()] == [".lock"]:
+                (directory / ".lock").unlink()
+                for path in missing:
+                    path.rmdir()
         lock.release()

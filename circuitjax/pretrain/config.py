@@ -10,6 +10,9 @@ from circuitjax.model.record import read_config
 
 __all__ = ["PretrainConfig"]
 
+_MOST_STEPS = 10**9  # they are counted in 32 bits
+_MOST_ROWS = 2**20  # all of them are made room for at once
+
 
 @dataclasses.dataclass(frozen=True)
 class PretrainConfig:
@@ -59,10 +62,16 @@ class PretrainConfig:
     def __post_init__(self) -> None:
         own = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         check_types(type(self), own, "the pretraining config")
-        every = ("eval_every", "checkpoint_every", "eval_rows")
-        for name in ("steps", "batch_size", "length", *every):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        steps, rows = (
+            ("steps", "eval_every", "checkpoint_every"),
+            ("batch_size", "length", "eval_rows"),
+        )
+        for names, most in ((steps, _MOST_STEPS), (rows, _MOST_ROWS)):
+            for name in names:
+                if not 1 <= getattr(self, name) <= most:
+                    raise ValueError(
+                        f"{name} is {cut(getattr(self, name))}; it must be from 1 to {most}"
+                    )
         if not 0 < self.density <= 1:
             raise ValueError(f"density is {self.density}; it must be in (0, 1]")
         for name in ("b1", "b2"):

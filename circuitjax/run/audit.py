@@ -7,7 +7,6 @@ polished/       the circuit without what it does not need
 audit.json      every figure; written last, so its presence means "finished"
 """
 
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Callable
@@ -95,18 +94,13 @@ def run_audit(
             found = None
         if found is not None:
             return found
-    with contextlib.ExitStack() as stack:
-        if directory.exists():
-            stack.enter_context(alone_in(directory))
+    with alone_in(directory):
         audit = audit_circuit(
             model, task, circuit, config, search=search, hyper=hyper, start=start, say=say
         )
         asked = {"circuit": circuit.content_hash, "asked": digest}
         settings = {**audit.figures.settings, **asked, "versions": versions()}
         figures = dataclasses.replace(audit.figures, settings=settings)
-        # Only what can be audited is written about.
-        if not directory.exists():
-            stack.enter_context(alone_in(directory))
         holds(AUDIT, directory, identity, overwrite=overwrite)
         claim(AUDIT, directory, identity)
         if audit.polished is not None:

@@ -135,7 +135,7 @@ def _held(kind: Kind, directory: pathlib.Path) -> dict[str, Any] | None:
 
 def _lost_its_record(kind: Kind, directory: pathlib.Path, names: Sequence[str]) -> bool:
     """Whether what stands there is ours, though the record is gone or cannot be read."""
-    return kind.record in names or any(_is_marked(directory / name) for name in names)
+    return _LOCK in names or any(_is_marked(directory / name) for name in names)
 
 
 def _is_marked(path: pathlib.Path) -> bool:
@@ -144,8 +144,9 @@ def _is_marked(path: pathlib.Path) -> bool:
         marks = ("files.json", "circuit.json", "cell.json", "failed.json")
         return any(next(path.rglob(name), None) for name in marks)
     try:
-        return str(read_object(path).get("format", "")).startswith("circuitjax-")
-    except ValueError:
+        with path.open("rb") as file:  # it may have been cut
+            return b'"format": "circuitjax-' in file.read(100)
+    except OSError:
         return False
 
 
@@ -228,15 +229,20 @@ def claim(kind: Kind, directory: pathlib.Path, identity: Mapping[str, Any]) -> N
 
 
 def stay_in(kind: Kind, directory: pathlib.Path, identity: Mapping[str, Any]) -> None:
-    """Writes the record of a directory again if it is gone, before something is written there.
+    """Before something is written in a directory that was claimed: it may have been moved or removed.
 
-    A long piece of work outlives the directory it began in, which was moved away or removed, perhaps;
-    what is written then must still say what it is for.
+    What is written whole at the end is written in its place, with the record of what it is for; what
+    adds to things that are gone stops.
 
     Raises:
-      ValueError: something else stands there by now.
+      ValueError: something else stands there by now, or nothing of what is added to.
     """
     if not (directory / kind.record).exists():
+        if not kind.replaced:
+            raise ValueError(
+                f"{directory} was moved or removed while its {kind.what} ran: put it back, and the same "
+                "command goes on"
+            )
         write_json(directory / kind.record, _record(kind, identity))
     holds(kind, directory, identity)
 

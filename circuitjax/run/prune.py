@@ -116,14 +116,9 @@ def run_pruning(
     if report is not None:
         return report
     seconds: dict[str, float] = {}
-    with contextlib.ExitStack() as stack:
-        if run.directory.exists():
-            stack.enter_context(alone_in(run.directory))
+    with alone_in(run.directory):
         with _timed(seconds, "data"):
             problem = run.problem()
-        # Only now: a task that cannot be asked leaves nothing behind.
-        if not run.directory.exists():
-            stack.enter_context(alone_in(run.directory))
         resumed, report = _is_finished(run, overwrite)
         if report is not None:
             return report

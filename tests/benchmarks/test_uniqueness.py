@@ -20,7 +20,7 @@ SETS = [frozenset("abcde"), frozenset("fghij"), frozenset("abxyz"), frozenset("v
 
 
 def problem_of(name, grain, seed=0):
-    search = planted_search(grain, "interchange" if grain == "edges" else "mean")
+    search = planted_search(grain, "mean")
     selection = dataclasses.replace(search.selection, eliminate=True)
     search = dataclasses.replace(search, selection=selection)
     return planted_problem(BUILD[name](seed)[0], search), search

@@ -62,6 +62,26 @@ def test_it_answers_as_it_did(grain, model):
     np.testing.assert_allclose(found, answered[grain], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("grain", GRAINS)
+def test_it_says_that_no_hash_covers_it(grain, caplog):
+    load_circuit(ROOT / grain)
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "was written by an earlier version: no hash covers its config, calibration" in line
+
+
+@pytest.mark.parametrize("grain", GRAINS)
+def test_a_config_that_is_not_the_models_is_refused(grain, model, tmp_path):
+    shutil.copytree(ROOT / grain, tmp_path / "circuit")
+    path = tmp_path / "circuit" / "circuit.json"
+    record = json.loads(path.read_text())
+    config = record["config"] | {"norm_eps": 0.5}
+    path.write_text(json.dumps(record | {"config": config}))
+    with pytest.raises(
+        ValueError, match=r"record says norm_eps 0\.5, and its model .* was changed"
+    ):
+        load_circuit(tmp_path / "circuit").check_model(model)
+
+
 @pytest.fixture(params=GRAINS)
 def copy(request, tmp_path):
     shutil.copytree(ROOT / request.param, tmp_path / "circuit")

@@ -1,6 +1,8 @@
 """Every binary: help that fits a screen, --quiet, and a last line that says what to do next."""
 
+import importlib
 import importlib.util
+import io
 import pathlib
 import re
 
@@ -68,3 +70,25 @@ def test_quiet_leaves_the_result_alone(tmp_path):
     assert loud[1].splitlines()[1:] == quiet[1].splitlines()
     assert "  next: " in loud[2]
     assert quiet[2] == ""
+
+
+class _Log(io.StringIO):
+    def isatty(self):
+        return False
+
+
+def test_where_no_bar_moves_a_line_a_minute_says_the_time_left(monkeypatch, capsys):
+    progress = importlib.import_module("experiments.progress")
+    clock = iter(range(0, 10_000, 20))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(progress.sys, "stderr", _Log())
+    monkeypatch.setattr(progress, "say", print)
+    with progress.bar(100, "step") as shown:
+        shown.update(10)  # of an earlier process
+        for _ in range(9):
+            shown.set_postfix_str("loss 0.5")
+            shown.update(10)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "step 30 of 100, about 2 min left  (loss 0.5)"
+    assert all(line.startswith("step ") for line in lines)
+    assert not any("100 of 100" in line for line in lines)

@@ -1,6 +1,7 @@
 """The cells of a suite of pruning runs: which run each is, what it shares, what it starts from."""
 
 import json
+import shutil
 import types
 
 import pytest
@@ -12,6 +13,8 @@ from experiments import suite_cells
 from experiments.suite_cells import Plan, Tuning
 from tests.audit.planted_audit import circuit_of
 from tests.prune.planted import LETTERS, PLANTED, planted_model
+
+CIRCUIT = circuit_of(PLANTED, planted_model(), ablation="mean").content_hash
 
 
 class Runs:
@@ -32,7 +35,7 @@ class Runs:
         )  # fmt: skip
         report["status"] = "not_reached" if run.task.name in self.missed else "reached"
         return types.SimpleNamespace(
-            **report, loss_without_random=[0.1], seconds={}, necessity=None
+            **report, loss_without_random=[0.1], circuit=CIRCUIT, seconds={}, necessity=None
         )
 
 
@@ -154,6 +157,24 @@ def test_tuned_cells_are_units_of_their_own(names, tmp_path):
         "search_pairs": 256,
         "centre": "published",
     }
+
+
+def test_a_finished_cell_that_lost_its_circuit_is_told(names, tmp_path, monkeypatch):
+    monkeypatch.setattr(suite_cells, "run_pruning", Runs())
+    asked = {"grains": ["nodes"], "rankings": ["learned"], "from_nodes": False}
+    plan = plan_of(names, tmp_path / "s", **asked)
+    plan.check_finished()
+    run_suite(plan.suite, plan.run_cell)
+    plan.check_finished()
+    place = plan.circuit(plan.suite.cells[0])
+    circuit_of(PLANTED[1:], planted_model(), ablation="mean").save(place, planted_model())
+    with pytest.raises(ValueError, match=r"is not the one its cell\.json names: remove"):
+        plan.check_finished()
+    shutil.rmtree(place)
+    with pytest.raises(ValueError, match=r"has lost its circuit .*: remove"):
+        plan.check_finished()
+    with pytest.raises(ValueError, match="holds a suite with another"):
+        plan_of(names, tmp_path / "s", **asked, seeds=[5]).check_finished()
 
 
 def test_what_tells_two_suites_apart(names, tmp_path):

@@ -1,7 +1,5 @@
 """The uniqueness binary: bad input is one line; a planted model is counted, and shown again."""
 
-import json
-
 import pytest
 
 from circuitjax.core.records import open_sealed
@@ -42,7 +40,18 @@ def test_a_planted_model_is_counted_once(tmp_path):
     assert (first[0], again[0], changed[0]) == (0, 0, 2)
     assert "Mutually different circuits found: **2**" in first[1]
     assert "already finished" in again[1]
-    assert "is of other settings" in changed[2]
-    record = open_sealed(tmp_path / "out" / "uniqueness.json", "circuitjax-uniqueness-1")
-    assert record["count"] == 2
-    assert json.loads((tmp_path / "out" / "uniqueness.json").read_text())["target"] == 0.1
+    assert "holds a comparison of circuits with another num_circuits" in changed[2]
+    path = tmp_path / "out" / "uniqueness.json"
+    record = open_sealed(path, "circuitjax-uniqueness-2")
+    assert (record["count"], record["target"]) == (2, 0.1)
+    text = tmp_path / "out" / "uniqueness.md"
+    written = text.read_text()
+    text.write_text(written.replace("**2**", "**7**"))
+    (third,) = drive("uniqueness", [asked], tmp_path)
+    assert "found: **2**" in third[1]
+    assert text.read_text() == written
+    path.write_text(path.read_text().replace('"count": 2', '"count": 3'))
+    (damaged,) = drive("uniqueness", [asked], tmp_path)
+    assert damaged[0] == 2
+    assert "was changed after it was written" in damaged[2]
+    assert "--overwrite finds them anew" in damaged[2]

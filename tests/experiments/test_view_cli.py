@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import shutil
 import typing
 
 import pytest
@@ -33,6 +34,10 @@ BAD = {
     "out is in a file": (["--out=%s/file/page.html"], "lies below a file"),
     "out is a directory": (["--out=%s/model"], "is a directory: choose another --out, a file"),
     "an argument": (["extra"], "unexpected argument 'extra'"),
+    "a report of another circuit": (
+        ["--run=%s/copied"],
+        "copied/report.json is of another circuit",
+    ),
     "a report that is a directory": (["--run=%s/folder"], "cannot read"),
     "compared with nothing": (
         ["--compare=%s/nowhere"],
@@ -56,6 +61,9 @@ def whole_report() -> dict:
         return found
 
     fields = filled(report.Report, REPORT | {"format": report.FORMAT, "checks": AUDIT["checks"]})
+    circuit = planted_circuit()
+    fields["circuit"], fields["model_hash"] = circuit.content_hash, circuit.model_hash
+    fields["nodes"], fields["edges"] = circuit.num_nodes, circuit.num_edges
     fields["loss_without_random"] = [0.4, 0.5]
     fields["calibration"] = {"mode": "inside", "scale": 1.0, "shift": 0.0}
     fields["jobs"] = [filled(report.JobReport, job) for job in REPORT["jobs"]]
@@ -84,6 +92,8 @@ def folder(tmp_path_factory):
     planted_circuit(()).save(root / "empty", model)
     (root / "run" / "report.json").write_text(json.dumps(seal(whole_report())))
     (root / "broken" / "report.json").write_text("{")
+    planted_circuit(PLANTED).save(root / "copied" / "circuit", model)
+    shutil.copy(root / "run" / "report.json", root / "copied" / "report.json")
     for name in ("begun", "damaged"):
         (root / name).mkdir()
     (root / "begun" / "run.json").write_text("{}")

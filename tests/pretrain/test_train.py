@@ -13,6 +13,7 @@ from circuitjax.model.bigram import bigram_table, count_bigrams
 from circuitjax.model.config import TransformerConfig
 from circuitjax.pretrain import train as loop
 from circuitjax.pretrain.config import PretrainConfig
+from circuitjax.pretrain.directory import read_recipe, require_corpus
 from circuitjax.pretrain.packing import VOCABULARY, Corpus
 from circuitjax.pretrain.sparsify import is_sparse
 from tests.pretrain.synthetic import write_corpus
@@ -72,6 +73,35 @@ def test_events_are_written_beside_the_lines(whole):
 def test_another_run_is_refused(corpus, whole):
     with pytest.raises(ValueError, match="holds another run"):
         loop.train(dataclasses.replace(CONFIG, seed=1), corpus, whole[1])
+
+
+def test_another_corpus_is_refused(corpus, whole, tmp_path):
+    """Also for packing: means and fixed tables are counted on it."""
+    other = write_corpus(tmp_path / "other")
+    tokens = np.load(other / "code_train.npy")
+    tokens[1] = (tokens[1] + 1) % 100
+    np.save(other / "code_train.npy", tokens)
+    changed = Corpus.open(other)
+    assert changed.manifest == corpus.manifest
+    with pytest.raises(ValueError, match="was begun with another corpus than"):
+        loop.train(CONFIG, changed, whole[1])
+    with pytest.raises(ValueError, match="was begun with another corpus than"):
+        require_corpus(whole[1], changed)
+    require_corpus(whole[1], corpus)
+    assert read_recipe(whole[1]) == CONFIG
+
+
+def test_a_run_of_the_version_before_goes_on(corpus, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG.to_dict()))
+    require_corpus(tmp_path, corpus)
+    assert read_recipe(tmp_path) == CONFIG
+    loop.train(CONFIG, corpus, tmp_path, stop_after=1)
+
+
+@pytest.mark.parametrize(("name", "value"), [("steps", 10**15), ("eval_rows", 10**12)])
+def test_sizes_out_of_all_bounds_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}; it must be from 1 to"):
+        PretrainConfig.from_dict(CONFIG.to_dict() | {name: value})
 
 
 def test_a_damaged_config_is_refused(corpus, tmp_path):

@@ -122,12 +122,13 @@ def test_what_is_kept_of_a_report():
     known = row("easy", 3)
     report = types.SimpleNamespace(
         **known,
+        circuit="its hash",
         loss_without_random=[0.3, 0.1, 0.7, 0.2],
         seconds={"training": 1.5},
         necessity=types.SimpleNamespace(p=0.02),
     )
     record = record_of(report)
-    assert record["edges"] == 3
+    assert (record["edges"], record["circuit"]) == (3, "its hash")
     assert record["loss_validation"] == known["loss_validation"]
     assert record["random"] == [0.1, 0.2, 0.3, 0.7]
     assert (record["random_low"], record["random_median"], record["random_high"]) == (

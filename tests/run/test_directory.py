@@ -4,9 +4,20 @@ import json
 
 import pytest
 
-from circuitjax.run.directory import AUDIT, RUN, STUDY, SUITE, claim, digest_of, holds
+from circuitjax.run.directory import (
+    AUDIT,
+    RANKINGS,
+    RUN,
+    STUDY,
+    SUITE,
+    UNIQUENESS,
+    claim,
+    digest_of,
+    holds,
+    stay_in,
+)
 
-KINDS = (RUN, AUDIT, STUDY, SUITE)
+KINDS = (RUN, AUDIT, STUDY, SUITE, UNIQUENESS, RANKINGS)
 ONE, TWO = {"model": "m", "seed": 0}, {"model": "m", "seed": 1}
 
 
@@ -42,7 +53,7 @@ def test_where_nothing_can_be_written_is_refused_before_the_work(kind, tmp_path,
         raise PermissionError(13, "denied", dir)
 
     monkeypatch.setattr("tempfile.TemporaryFile", refused)
-    with pytest.raises(ValueError, match=r"nothing can be written in .* \(Permission denied\)"):
+    with pytest.raises(ValueError, match=r"nothing can be written in .* \(this user may not\)"):
         holds(kind, tmp_path / "a" / "b", ONE)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -104,12 +115,58 @@ def test_nor_beside_a_run_of_ours(tmp_path):
         holds(RUN, tmp_path / "thesis.txt", ONE)
 
 
-def test_a_changed_record_is_no_run_of_ours(tmp_path):
-    claim(RUN, tmp_path, ONE)
-    held = json.loads((tmp_path / "run.json").read_text())
-    (tmp_path / "run.json").write_text(json.dumps({**held, "seed": 1}))
-    with pytest.raises(ValueError, match="no run of ours"):
-        holds(RUN, tmp_path, TWO)
+DAMAGES = {
+    "changed": lambda text: text.replace('"seed": 0', '"seed": 1'),
+    "cut": lambda text: text[: len(text) // 2],
+    "a list": lambda text: "[]",
+    "an object": lambda text: "{}",
+    "empty": lambda text: "",
+    "gone": None,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)
+def test_what_lost_its_record_is_named_and_can_be_done_anew(kind, damage, tmp_path):
+    """A directory is known as ours by its lock, or by what lies there, not by the record alone."""
+    claim(kind, tmp_path, ONE)
+    (tmp_path / ".lock").touch()
+    record = tmp_path / kind.record
+    change = DAMAGES[damage]
+    record.unlink() if change is None else record.write_text(change(record.read_text()))
+    below = tmp_path / kind.files[0]
+    below.write_text('{"format": "circuitjax-')
+    mend = "--overwrite does it anew" if kind.replaced else "remove the directory"
+    with pytest.raises(ValueError, match=f"whose {kind.record} is gone, or was changed: {mend}"):
+        holds(kind, tmp_path, ONE)
+    if kind.replaced:
+        assert not holds(kind, tmp_path, ONE, overwrite=True)
+        claim(kind, tmp_path, ONE)
+        assert holds(kind, tmp_path, ONE)
+        assert not below.exists()
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.what)
+def test_work_that_outlives_its_directory_says_again_what_it_is_for(kind, tmp_path):
+    at = tmp_path / "out"
+    claim(kind, at, ONE)
+    stay_in(kind, at, ONE)
+    at.rename(tmp_path / "elsewhere")
+    if kind.replaced:
+        stay_in(kind, at, ONE)
+        assert holds(kind, at, ONE)
+    else:  # it would add to what is gone
+        with pytest.raises(ValueError, match=r"was moved or removed while its .* ran: put it back"):
+            stay_in(kind, at, ONE)
+    claim(kind, tmp_path / "another", TWO)
+    with pytest.raises(ValueError, match="with another seed"):
+        stay_in(kind, tmp_path / "another", ONE)
+
+
+def test_a_link_to_nothing_is_refused_before_the_work(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "absent")
+    with pytest.raises(ValueError, match="link is a link to nothing"):
+        holds(RUN, tmp_path / "link" / "run", ONE)
 
 
 def test_versions_before_and_after(tmp_path):
