@@ -120,7 +120,7 @@ def default_search(
       grain: where gates sit.
       paired: whether the task is a binary one, whose sizes are in pairs.
       config: of the network, where it is known: of residual edges of large ones, whose every example
-        costs a second and more, the sets are smaller.
+        costs a second and more, sets and batches are smaller.
       **given: fields of the four parts by name, as far as they are not left to the defaults;
         `target_loss`, `target_kl`, `target_edges`, `target_nodes` and `threshold="match_soft"` say
         what the cut aims at.
@@ -159,7 +159,7 @@ def default_search(
         "control": control,
         "owners": edges and gate == "hard_concrete" and single,
         "steps": 100 if grain == "nodes" and control == "count" else 300,
-        "batch_size": 16 if grain == "nodes" else 32 // share if edges else 32,
+        "batch_size": 16 if grain == "nodes" else 32,
     }
     if target.get("target", "loss") in ("loss", "kl") and (grain, control) != ("nodes", "count"):
         # Every gate of several conditions' circuits is dear to try: only elimination then.
@@ -167,6 +167,7 @@ def default_search(
     if edges:
         share *= 1 if config is None else AT_ONCE // at_once(config)
         own |= {"train": 4096 // share, "validation": 512 // share, "test": 512 // share}
+        own |= {"batch_size": max(32 // share, 1)}
     if not paired:
         own["calibrate"] = "off"
     values = own | target | given

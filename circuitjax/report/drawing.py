@@ -9,13 +9,14 @@ A circuit with more than 120 nodes, or 300 lines, is drawn as a summary by layer
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 
 from circuitjax.circuit.circuit import Circuit
@@ -41,6 +42,16 @@ _COLUMN = {
 _TITLES = ("attn\nread", "q k v", "attn\nwrite", "mlp\nread", "gate up", "neuron", "mlp\nwrite")
 _MARKER = {"attn.q": "^", "attn.k": "v", "attn.v": "D", "mlp.post_act": "s", "mlp": "s"}
 _MARKER |= {"mlp.gate": "<", "mlp.up": ">"}
+# What markers stand for, in the legend.
+_NAMED = {
+    "^": "q",
+    "v": "k",
+    "D": "v",
+    "<": "gate",
+    ">": "up",
+    "s": "MLP",
+    "o": "read, write, head",
+}
 _POSITIVE, _NEGATIVE = "#0072B2", "#D55E00"
 _READERS = {"q": "#009E73", "k": "#CC79A7", "v": "#56B4E9"}
 _OTHER_READER = "#7F7F7F"
@@ -159,7 +170,36 @@ def circuit_figure(model: Model, circuit: Circuit, title: str = "") -> Figure:
     for side in ("left", "right", "top"):
         axes.spines[side].set_visible(False)
     axes.set_title(title, fontsize=9)
+    _explain(axes, height, places.values(), described["edges"])
     return figure
+
+
+def _explain(axes: Axes, height: float, places: Iterable[_Place], edges: Sequence[Mapping]) -> None:
+    """A legend of the markers and the lines that there are, below axes of a height in inches."""
+    lines = {
+        "weight above 0": (
+            _POSITIVE,
+            any(e["kind"] == "weight" and e["weight"] > 0 for e in edges),
+        ),
+        "weight below 0": (
+            _NEGATIVE,
+            any(e["kind"] == "weight" and e["weight"] < 0 for e in edges),
+        ),
+        "residual stream": ("0.75", any(e["kind"] == "residual" for e in edges)),
+    }
+    read = {e.get("reader", "") for e in edges if e["kind"] == "residual_edge"}
+    lines |= {f"read as {name}": (colour, name in read) for name, colour in _READERS.items()}
+    lines["read by another"] = (_OTHER_READER, bool(read - set(_READERS)))
+    shown = [Line2D([], [], color=c, label=name) for name, (c, there) in lines.items() if there]
+    markers = {place.marker for place in places}
+    shown += [
+        Line2D([], [], color="black", marker=marker, linestyle="", markersize=4, label=name)
+        for marker, name in _NAMED.items()
+        if marker in markers
+    ]
+    if shown:
+        below: Any = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.55 / height)}
+        axes.legend(handles=shown, ncols=5, fontsize=6, frameon=False, **below)
 
 
 def _draw_lines(axes: Axes, at: Mapping[str, tuple[int, float]], edges: Sequence[Mapping]) -> None:
