@@ -7,6 +7,7 @@ recipe alone.
 
 import pathlib
 
+from circuitjax.core.checkpoints import latest_step
 from circuitjax.core.files import read_object, write_json
 from circuitjax.core.records import canonical, open_sealed, seal
 from circuitjax.pretrain.config import PretrainConfig
@@ -64,5 +65,9 @@ def claim(root: pathlib.Path, config: PretrainConfig, corpus: Corpus) -> None:
             raise ValueError(f"{root} holds another run: choose another directory or remove it")
         require_corpus(root, corpus)
         return
+    if latest_step(root / "checkpoints") is not None:
+        raise ValueError(
+            f"{root} holds checkpoints without their {_FILE}: put it back, or choose another directory"
+        )
     record = {"format": _FORMAT, "recipe": config.to_dict(), "corpus": corpus.digest}
     write_json(root / _FILE, seal(record))

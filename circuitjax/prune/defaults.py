@@ -165,9 +165,11 @@ def default_search(
         # Every gate of several conditions' circuits is dear to try: only elimination then.
         own |= {"eliminate": True, "certify": learned and not given.get("hold_under")}
     if edges:
-        share *= 1 if config is None else AT_ONCE // at_once(config)
+        dear = 1 if config is None else AT_ONCE // at_once(config)
+        share *= dear
         own |= {"train": 4096 // share, "validation": 512 // share, "test": 512 // share}
-        own |= {"batch_size": max(32 // share, 1)}
+        # Ctrl-C waits for a chunk.
+        own |= {"batch_size": max(32 // share, 1), "chunk": max(25 // dear, 1)}
     if not paired:
         own["calibrate"] = "off"
     values = own | target | given

@@ -98,6 +98,15 @@ def test_a_run_of_the_version_before_goes_on(corpus, tmp_path):
     loop.train(CONFIG, corpus, tmp_path, stop_after=1)
 
 
+def test_checkpoints_of_nobody_are_not_gone_on_from(corpus, tmp_path):
+    loop.train(CONFIG, corpus, tmp_path, stop_after=2)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(
+        ValueError, match=r"holds checkpoints without their config\.json: put it back"
+    ):
+        loop.train(CONFIG, corpus, tmp_path)
+
+
 @pytest.mark.parametrize(("name", "value"), [("steps", 10**15), ("eval_rows", 10**12)])
 def test_sizes_out_of_all_bounds_are_refused(name, value):
     with pytest.raises(ValueError, match=f"{name} is {value}; it must be from 1 to"):
