@@ -12,12 +12,13 @@ import numpy as np
 from circuitjax.core.files import cut
 from circuitjax.model.config import TransformerConfig
 
-__all__ = ["MOST_LAYERS", "MOST_WIDTH", "check_sizes", "check_tokens"]
+__all__ = ["MOST_LAYERS", "MOST_WIDTH", "check_parameters", "check_sizes", "check_tokens"]
 
 #: Some ten times what has ever been trained.
 MOST_LAYERS = 2**11
 #: Of any other axis: channels, heads, neurons, tokens, positions.
 MOST_WIDTH = 2**24
+_MOST_PARAMETERS = 10**13
 
 
 def check_sizes(where: str, fields: Mapping[str, Any], layers: str = "num_layers") -> None:
@@ -35,6 +36,21 @@ def check_sizes(where: str, fields: Mapping[str, Any], layers: str = "num_layers
         most = MOST_LAYERS if name == layers else MOST_WIDTH
         if type(value) is int and value > most:
             raise ValueError(f"{where}: {name} is {cut(value)}; it must be at most {most}")
+
+
+def check_parameters(where: str, config: TransformerConfig) -> None:
+    """Refuses a config whose every size may be, but not all of them together.
+
+    Raises:
+      ValueError: one line that says about how many parameters it asks for.
+    """
+    heads = config.num_heads * config.d_head
+    layer = 4 * config.d_model * heads + 3 * config.d_model * config.d_mlp
+    count = config.num_layers * layer + 2 * config.vocab_size * config.d_model
+    if count > _MOST_PARAMETERS:
+        raise ValueError(
+            f"{where}: sizes make up to {count:.1e} parameters; at most {_MOST_PARAMETERS:.0e} may be"
+        )
 
 
 def check_tokens(

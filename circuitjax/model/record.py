@@ -27,7 +27,7 @@ import numpy as np
 from circuitjax.core.checkpoints import load_arrays, save_arrays
 from circuitjax.core.files import clean_leftovers, cut, read_text, write_bytes, write_json
 from circuitjax.core.records import check_types, open_sealed, seal
-from circuitjax.model.bounds import check_sizes
+from circuitjax.model.bounds import check_parameters, check_sizes
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.sites import shapes
 from circuitjax.model.transformer import init_params
@@ -51,9 +51,11 @@ def read_config(where: str, fields: Mapping[str, Any]) -> TransformerConfig:
     check_types(TransformerConfig, fields, where)
     check_sizes(where, fields)
     try:
-        return TransformerConfig.from_dict(dict(fields))
+        config = TransformerConfig.from_dict(dict(fields))
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
+    check_parameters(where, config)
+    return config
 
 
 def content_hash(config: TransformerConfig, params: Mapping[str, Any]) -> str:

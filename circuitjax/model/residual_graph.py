@@ -157,12 +157,16 @@ def first_count(config: TransformerConfig) -> int:
     return 2 if config.position == "learned" else 1
 
 
+_MOST_EDGES = 2**27  # some three times what a network of 80 layers of 64 heads has
+
+
 @functools.lru_cache(maxsize=64)
 def residual_graph(config: TransformerConfig) -> Graph:
     """Writers, readers and edges of a model.
 
     Raises:
-      ValueError: an architecture whose residual stream is no sum of its writers, naming the field.
+      ValueError: an architecture whose residual stream is no sum of its writers, naming the field; or
+        more heads than any network has.
     """
     if config.residual_activation != "identity":
         raise ValueError(
@@ -175,6 +179,12 @@ def residual_graph(config: TransformerConfig) -> Graph:
                 f"abs_top_k_sites include {site!r}, which mixes the heads' writes: residual edges "
                 "need a model without AbsTopK there"
             )
+    owners = config.num_layers * (config.num_heads + 1)
+    if owners**2 > _MOST_EDGES:  # each has up to three readers, of half of the writers
+        raise ValueError(
+            f"the network has {config.num_layers} layers of {config.num_heads} heads, and about "
+            f"{3 * owners**2 // 2:,} residual edges: more than are listed; choose another grain"
+        )
     writers = ["embed", "pos"][: first_count(config)]
     readers: list[str] = []
     edges: list[tuple[int, int]] = []

@@ -41,7 +41,7 @@ def asked_of(model: Model, task: Task | ContrastTask) -> dict[str, Any]:
         "tokenizer": model.tokenizer_hash,
         "means": model.means_hash,
         "task": task.name,
-        "pool": pool_digest(task),
+        "task_file": pool_digest(task),
     }
 
 

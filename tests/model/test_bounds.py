@@ -7,6 +7,7 @@ import pytest
 
 import circuitjax as cj
 from circuitjax.circuit.circuit import Circuit
+from circuitjax.model.record import read_config
 from tests.audit.planted_audit import circuit_of, mask_of
 from tests.prune.planted import PLANTED, planted_model
 
@@ -50,6 +51,14 @@ def test_so_are_corrupted_prompts_and_positions():
         circuit.logits(MODEL, TOKENS, positions=np.full((2, 1), 3))
     with pytest.raises(ValueError, match="the tokens are float32; they must be whole numbers"):
         cj.apply(MODEL.config, MODEL.params, TOKENS.astype(np.float32))
+
+
+def test_sizes_that_are_too_large_together_are_refused_before_anything_is_made():
+    fields = MODEL.config.to_dict()
+    wide = {"d_model": 2**24, "d_mlp": 2**24, "num_layers": 2048, "d_position": 0}
+    with pytest.raises(ValueError, match=r"it: sizes make up to .* parameters; at most 1e\+13"):
+        read_config("it", fields | wide)
+    assert read_config("it", fields) == MODEL.config
 
 
 def test_a_function_that_is_compiled_sees_shapes_alone():

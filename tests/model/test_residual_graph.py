@@ -198,3 +198,13 @@ def test_gates_of_another_shape_are_refused():
     _, replacement = run_writers(config, params, TOKENS[1], POSITIONS)
     with pytest.raises(ValueError, match="shaped"):
         apply_graph(config, params, TOKENS[0], jnp.ones(3), replacement, POSITIONS)
+
+
+def test_more_heads_than_any_network_has_are_refused_at_once():
+    """A record of a circuit may say anything: nothing loops over it."""
+    config = dataclasses.replace(BASE, num_layers=2048, num_heads=2**24)
+    with pytest.raises(
+        ValueError, match=r"2048 layers of 16777216 heads, and about .* residual edges"
+    ):
+        residual_graph(config)
+    residual_graph(dataclasses.replace(BASE, num_layers=8, num_heads=64))

@@ -81,7 +81,7 @@ def test_a_contrast_task_of_any_grain(grain, tmp_path):
     report = run_pruning(run)
     assert report.status == "reached"
     assert (report.calibration.scale, report.calibration.shift) == (1.0, 0.0)
-    assert report.config["pool"] is not None
+    assert report.config["task_file"] is not None
     assert report.correlation_within is None
 
 

@@ -192,7 +192,7 @@ def test_another_run_is_refused_or_replaced(tmp_path, monkeypatch):
         ("search", {"search": changed(steps=40)}),
         ("jobs", {"jobs": JOBS[:1]}),
         ("task", {"task": Task("other", "the same", samplers=TASK.samplers)}),
-        ("pool", {"task": Task(TASK.name, "given", pool=(Pair("A-ab", "B-ab", "x", "y"),))}),
+        ("task_file", {"task": Task(TASK.name, "given", pool=(Pair("A-ab", "B-ab", "x", "y"),))}),
     ):
         other = run_in(first.directory, **changes)
         with pytest.raises(ValueError, match=f"holds a run with another {name}: choose another"):
@@ -212,7 +212,7 @@ def test_two_files_of_one_name_are_two_runs(tmp_path):
         for some in (pairs, pairs[:2])
     )
     assert one["task"] == two["task"]
-    assert one["pool"] != two["pool"]
+    assert one["task_file"] != two["task_file"]
 
 
 def test_a_directory_is_held_while_a_run_is_in_it(tmp_path, monkeypatch):
