@@ -40,7 +40,7 @@ from circuitjax.zoo.planted.redundant import redundant_models
 from experiments import pruning_flags
 from experiments.command import exit_on_bad_input, run_main
 from experiments.limits import check_seed
-from experiments.progress import say, tell_next
+from experiments.progress import counted, say, tell_next
 from experiments.task_names import load_task
 
 _PLANTED_MODELS = {build.__name__: build for build in redundant_models()}
@@ -212,7 +212,7 @@ def main(argv: list[str]) -> None:
                 _COUNT.value,
                 seed=first,
                 polished=_POLISH.value,
-                say=say,
+                say=counted(2 * _COUNT.value),  # at most: it ends where a circuit misses
             )
             holds(UNIQUENESS, out, identity, overwrite=_OVERWRITE.value)
             claim(UNIQUENESS, out, identity)
