@@ -48,18 +48,13 @@ _ONEDNN = flags.DEFINE_bool(
 )
 _CHECK = flags.DEFINE_bool("check", False, "Compare loss and mask gradient with circuitjax's.")
 
-
-def _without_torch(argv: list[str]) -> None:
-    parse_flags(_without_torch, argv)  # shows the help that was asked for
-    print("error: this comparison needs PyTorch: pip install torch", file=sys.stderr)
-    sys.exit(2)
-
-
 try:
     import torch
     import torch.nn.functional as F
 except ImportError:
-    _without_torch(sys.argv)
+    parse_flags(lambda argv: None, sys.argv)  # shows the help, if it was asked for
+    print("error: this comparison needs PyTorch: pip install torch", file=sys.stderr)
+    sys.exit(2)
 
 K_COEF_TIMES_NODES, PROBES, STEPS = 18.0, 12, 16
 

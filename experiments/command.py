@@ -108,9 +108,9 @@ def explain(error: BaseException) -> tuple[int, str] | None:
 
 
 def _place() -> str:
-    """Where a binary writes, as far as its flags say: what the system refused names no file."""
-    flag = flags.FLAGS.get("out", None)
-    return f"--out={flag.value}" if flag is not None and flag.value else "a file"
+    """What was being written, as far as flags say: what the system refused names no file."""
+    given = flags.FLAGS["out"].value if "out" in flags.FLAGS else None
+    return f"a file, of --out={given} perhaps" if given else "a file"
 
 
 def _of_system(number: int, where: str) -> tuple[int, str]:
