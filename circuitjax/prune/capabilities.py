@@ -315,6 +315,8 @@ def refuse_unused(choices: Choices, given: Iterable[str]) -> None:
         if choices.ranking != "learned" and (name in hypers or name in _TRAINING):
             raise ValueError(f"{name} has no meaning with ranking={choices.ranking}: leave it out")
         question, readers = READ_BY.get(name, ("", ()))
+        if name in ("sign", "attribute_to") and choices.warm_start != "none":
+            continue
         if question and getattr(choices, question) not in readers:
             raise ValueError(
                 f"{name} has no meaning with {question}={getattr(choices, question)}: leave it out, "

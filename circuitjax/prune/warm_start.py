@@ -12,14 +12,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import jax.numpy as jnp
-import numpy as np
 from scipy.special import ndtri
 
 from circuitjax.prune import opening
-from circuitjax.prune.attribution import gains
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.problem import Problem
-from circuitjax.prune.rank import Baseline, rank_scores
+from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
 from circuitjax.prune.train import MaskState
 
 __all__ = ["warmed"]
@@ -38,8 +36,12 @@ def warmed(problem: Problem, search: Search, state: MaskState) -> MaskState:
     """
     choices = search.choices
     within = dataclasses.replace(problem, whole=problem.trained)
-    examples = within.train.first(Baseline("attribution").items)
-    found = np.abs(gains(within, examples, choices.warm_start, loss=choices.loss))
+    baseline = Baseline(
+        choices.warm_start,  # type: ignore[arg-type]
+        sign=choices.sign,
+        attribute_to=choices.attribute_to,
+    )
+    found = scores_without_training(within, baseline, 0, choices.loss)
     ranks = rank_scores(within, found, 0).ranks
     places = ndtri(1 - (ranks + 0.5) / len(ranks))
     spread = _SPREAD[choices.gate]
