@@ -23,12 +23,11 @@ from circuitjax.run.prune import run_pruning
 from circuitjax.run.search import PruneRun
 from circuitjax.tasks import suite
 from circuitjax.tasks.english import suite as english
-from circuitjax.zoo.load import BUILT_IN
 from experiments import pruning_flags
 from experiments.command import command, exit_on_bad_input, run_main
 from experiments.devices import laid_out
 from experiments.progress import bar, say, tell_next
-from experiments.task_names import is_file, load_task
+from experiments.task_names import load_task, said_again
 
 __doc__ = f"{__doc__}\n{table_text()}"  # so that --helpfull shows the table, too
 
@@ -83,11 +82,7 @@ def main(argv: list[str]) -> None:
     print(summary_lines(report))
     print(f"  written to {run.directory}")
     if report.nodes:
-        # What a circuit's record names by a word may be a file.
-        own = {
-            "task": _TASK.value if is_file(str(_TASK.value)) else None,
-            "model": _MODEL.value if _MODEL.value not in BUILT_IN else None,
-        }
+        own = said_again(_TASK.value, _MODEL.value)
         tell_next(
             command("view", run=run.directory, **own),
             command("audit", circuit=run.directory, **own),

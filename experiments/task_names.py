@@ -12,9 +12,9 @@ from circuitjax.tasks.chat import FRAMES, framed
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.named import find_task, parts
 from circuitjax.tasks.tokenizer import Tokenizer
-from circuitjax.zoo.load import load_model
+from circuitjax.zoo.load import BUILT_IN, load_model
 
-__all__ = ["is_file", "load_task", "model_of", "task_for", "task_of"]
+__all__ = ["is_file", "load_task", "model_of", "said_again", "task_for", "task_of"]
 
 
 def is_file(name: str) -> bool:
@@ -56,6 +56,21 @@ def load_task(
             f"one: --task={name}+<form>, of {', '.join(FRAMES)}"
         )
     return loaded, task_for(f"{name}+{form}" if chat else name, loaded)
+
+
+def said_again(task: str | None, model: str) -> dict[str, str | None]:
+    """Flags that a later command on a run needs: what a circuit names by a word may be a file.
+
+    Args:
+      task, model: as they were given.
+
+    Returns:
+      {flag: value}; None where the circuit's own record suffices.
+    """
+    return {
+        "task": task if task is not None and is_file(task) else None,
+        "model": model if model not in BUILT_IN else None,
+    }
 
 
 def task_of(circuit: Circuit, given: str | None) -> str:

@@ -25,7 +25,7 @@ from experiments.command import command, exit_on_bad_input, run_main
 from experiments.devices import laid_out
 from experiments.limits import MOST_JOBS, check_numbers, check_seed
 from experiments.progress import bar, say, tell_next
-from experiments.task_names import load_task
+from experiments.task_names import load_task, said_again
 
 flags.adopt_module_key_flags(pruning_flags)
 _MODEL = flags.DEFINE_string(
@@ -104,7 +104,9 @@ def main(argv: list[str]) -> None:
     print(f"  the circuit                {report.edges} edges, test loss {report.loss_circuit:.4f}")
     print(f"  written to {study.directory}")
     if report.nodes:
-        tell_next(command("view", run=study.directory / "winner"))
+        own = said_again(_TASK.value, _MODEL.value)
+        winner = study.directory / "winner"
+        tell_next(command("view", run=winner, **own), command("audit", circuit=winner, **own))
 
 
 if __name__ == "__main__":
