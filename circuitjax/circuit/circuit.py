@@ -201,8 +201,9 @@ class Circuit:
             prompts without them.
         """
         view = self.view(model)
-        for given in (tokens, tokens if corrupted is None else corrupted):
-            check_tokens(self.config, given, positions)
+        check_tokens(self.config, tokens, positions)
+        if corrupted is not None:
+            check_tokens(self.config, corrupted)
         tokens = jnp.asarray(tokens, jnp.int32)
         if replacement.needs_corrupted(self.ablation) and corrupted is None:
             raise ValueError(f"the circuit's ablation is {self.ablation}: give corrupted prompts")

@@ -157,7 +157,7 @@ def first_count(config: TransformerConfig) -> int:
     return 2 if config.position == "learned" else 1
 
 
-_MOST_EDGES = 2**27  # some three times what a network of 80 layers of 64 heads has
+_MOST_PAIRS = 2**27  # of heads and MLPs; a network of 80 layers of 64 heads has a fifth of it
 
 
 @functools.lru_cache(maxsize=64)
@@ -180,7 +180,7 @@ def residual_graph(config: TransformerConfig) -> Graph:
                 "need a model without AbsTopK there"
             )
     owners = config.num_layers * (config.num_heads + 1)
-    if owners**2 > _MOST_EDGES:  # each has up to three readers, of half of the writers
+    if owners**2 > _MOST_PAIRS:  # each has up to three readers, of half of the writers
         raise ValueError(
             f"the network has {config.num_layers} layers of {config.num_heads} heads, and about "
             f"{3 * owners**2 // 2:,} residual edges: more than are listed; choose another grain"

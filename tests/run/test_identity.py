@@ -14,6 +14,7 @@ from circuitjax.prune.config import Hyper
 from circuitjax.prune.train import Job
 from circuitjax.run import audit as audit_module
 from circuitjax.run import prune as prune_module
+from circuitjax.run import search as search_module
 from circuitjax.run.audit import run_audit
 from circuitjax.run.prune import finished_report, run_pruning
 from circuitjax.run.search import asked_of
@@ -110,7 +111,7 @@ def test_a_directory_that_was_moved_away_holds_the_whole_run_in_the_end(tmp_path
     report = run_pruning(run)
     monkeypatch.setattr(prune_module, "evidence", found)
     assert finished_report(run) == report
-    monkeypatch.setattr(prune_module, "prepare", forbidden, raising=False)
+    monkeypatch.setattr(search_module, "prepare", forbidden)
     assert run_pruning(run) == report
 
 
