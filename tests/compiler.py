@@ -1,7 +1,6 @@
 """How tests have XLA compile: as fast as it can, since their programs run for milliseconds."""
 
 import importlib.metadata
-import pathlib
 
 __all__ = ["XLA_FLAGS", "forget_programs"]
 
@@ -18,15 +17,9 @@ if importlib.metadata.version("jaxlib").startswith("0.10."):
 
 XLA_FLAGS = " ".join(_FLAGS)
 
-_MAPS = pathlib.Path("/proc/self/maps")
-_MOST_MAPS = (
-    30_000  # of the 65,530 that Linux lets a process have: a compiled program takes several
-)
-
 
 def forget_programs() -> None:
     """Lets go of compiled programs where a process holds so many that the compiler would run out."""
-    import jax  # not before the flags are set
+    from circuitjax.core import host  # not before the flags are set
 
-    if _MAPS.exists() and len(_MAPS.read_bytes().splitlines()) > _MOST_MAPS:
-        jax.clear_caches()
+    host.forget_programs()

@@ -26,6 +26,7 @@ __all__ = [
     "check_settings",
     "clear_cache",
     "disk_gave_out",
+    "forget_programs",
     "keep_freed_memory",
 ]
 
@@ -111,6 +112,33 @@ def available_memory() -> int | None:
         return int(found) * 1024
     except (OSError, StopIteration, IndexError, ValueError):
         return None
+
+
+_MAPS = pathlib.Path("/proc/self/maps")
+_MOST_MAPS = pathlib.Path("/proc/sys/vm/max_map_count")
+
+
+def forget_programs(share: float = 0.5) -> bool:
+    """Lets go of compiled programs where they hold so many of the mappings that Linux lets a process have.
+
+    A compiled program takes several; without any left the compiler ends the process. To be called
+    between pieces of work: what is needed again is compiled again, or read from `cache_directory()`.
+
+    Args:
+      share: of the mappings that may be held before anything is let go.
+
+    Returns:
+      Whether programs were let go.
+    """
+    try:
+        most = int(_MOST_MAPS.read_text(encoding="ascii"))
+        held = _MAPS.read_bytes().count(b"\n")
+    except (OSError, ValueError):  # not Linux, or nobody says
+        return False
+    if held <= share * most:
+        return False
+    jax.clear_caches()
+    return True
 
 
 def cache_directory() -> pathlib.Path:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
+from circuitjax.core.host import forget_programs
 from circuitjax.gated.protocol import Part
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.certify import Certificate, certify
@@ -136,6 +137,7 @@ def candidates_of(
     tell: Tell = lambda line: None,
 ) -> list[Candidate]:
     """Ranks, cuts and cleans every job; see `rank_jobs`, and `cut.choose` for memory and brief."""
+    forget_programs()  # of searches before
     ranked = rank_jobs(problem, search, jobs, state, tell)
     loss = search.choices.loss
     choices = choose(problem, search.selection, ranked, memory, loss=loss, brief=brief)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from circuitjax.circuit.circuit import Circuit
-from circuitjax.core.host import available_memory
+from circuitjax.core.host import available_memory, forget_programs
 from circuitjax.core.mesh import placed_params
 from circuitjax.gated.conditions import condition_named, refills
 from circuitjax.gated.edges import EdgeGates, bytes_of_slope, fixed_writers
@@ -360,6 +360,7 @@ def assembled(
     model: Model, choices: Choices, sets: Mapping[str, Examples], start: Circuit | None = None
 ) -> Problem:
     """A model and drawn sets as a problem, with the conditions of training and of the cut."""
+    forget_programs()
     names, held = [name for name, _ in trained_under(choices)], held_under(choices)
     wanted = dict.fromkeys([*held, *names])
     folds = not any(refills(name, choices.ablation) for name in wanted)
