@@ -119,7 +119,7 @@ _MOST_MAPS = pathlib.Path("/proc/sys/vm/max_map_count")
 
 
 def forget_programs(share: float = 0.5) -> bool:
-    """Lets go of compiled programs where they hold so many of the mappings that Linux lets a process have.
+    """Lets go of compiled programs once a process holds many of the mappings that Linux grants it.
 
     A compiled program takes several; without any left the compiler ends the process. To be called
     between pieces of work: what is needed again is compiled again, or read from `cache_directory()`.
