@@ -111,16 +111,17 @@ def run_stretch(
     outer, inner, heads = _inner_gates(config, stretch, edges)
     acc = pull(outer, blocks)
     layered = (dict(params["layers"]), layer_traits(config))
-    own = jax.tree.map(lambda leaf: leaf[start:stop], layered)
     replaced = tuple(jnp.stack(of[start:stop]) for of in (replacement.heads, replacement.mlp))
-    everything = (*own, inner, heads, *replaced, jnp.arange(stop - start) * readers)
+    everything = (jnp.arange(stop - start), inner, heads, *replaced)
 
     def step(
         carry: tuple[jax.Array, jax.Array], this: Any
     ) -> tuple[tuple[jax.Array, jax.Array], jax.Array]:
         acc, base = carry
-        layer, traits, push, to_mlp, replaced_heads, replaced_mlp, place = this
-        rows = jax.lax.dynamic_slice_in_dim(acc, place, readers)
+        index, push, to_mlp, replaced_heads, replaced_mlp = this
+        # A layer's weights are taken where they lie: a stretch's own would be copied first.
+        layer, traits = jax.tree.map(lambda leaf: leaf[start + index], layered)
+        rows = jax.lax.dynamic_slice_in_dim(acc, index * readers, readers)
         seen = rows[-1:]
         extra = extra_channels(config, params, layer, "attn", length)
         reads = read(config, layer, "attn", base + rows[:-1], extra)
