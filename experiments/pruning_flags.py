@@ -138,6 +138,12 @@ _SETTINGS = {
         "Edges: take the best-ranked first (top, the default), or from the logits backwards, so "
         "that what is taken is connected.",
     ),
+    "eliminate": flags.DEFINE_bool(
+        "eliminate",
+        None,
+        "Rank what training left open anew by backward elimination before the cut. Default: where the "
+        "target is a loss or a KL, but not of large networks' edges.",
+    ),
     "tie_qk": flags.DEFINE_bool("tie_qk", None, "One gate for a q channel and its k channel."),
     "node_gates": flags.DEFINE_bool(
         "node_gates",

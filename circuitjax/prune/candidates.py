@@ -14,7 +14,7 @@ from circuitjax.prune.cut import Choice, Point, choose, scouts
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.eliminate import eliminate, enough, open_first
 from circuitjax.prune.evaluate import answers
-from circuitjax.prune.figures import calibrates, compares, figures
+from circuitjax.prune.figures import compares, figures, loss_kind
 from circuitjax.prune.jobs import objective_of
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked, connected, learned_ranking, rank_scores
@@ -58,15 +58,6 @@ class Candidate:
         return self.part.edges
 
 
-def _loss_kind(problem: Problem, search: Search) -> str:
-    """Which loss elimination looks at: that of the cut."""
-    if search.selection.target == "kl":
-        return "kl"
-    inside = search.selection.calibrate == "inside"
-    fits = calibrates(problem, search.selection, search.choices.loss)
-    return "calibrated" if inside and fits else "task"
-
-
 def rank_jobs(
     problem: Problem,
     search: Search,
@@ -108,7 +99,8 @@ def _ranked(
     trial = None
     if search.selection.eliminate and search.selection.is_loss:
         some = scouts(problem, problem.train)
-        kind, share = _loss_kind(problem, search), search.selection.kl_share
+        kind = loss_kind(problem, search.selection, search.choices.loss)
+        share = search.selection.kl_share
         trial = GateTrial(problem, some, kind, search.choices.loss, kl_share=share)
     for number in range(len(jobs)):
         job = jax.tree.map(lambda leaf, i=number: leaf[i], state)

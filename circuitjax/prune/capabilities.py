@@ -45,10 +45,10 @@ def answers() -> dict[str, tuple[str, ...]]:
         "ablation": tuple(replacement.ABLATIONS),
         "minimise": ("task", "kl", "both"),
         "control": tuple(opening.CONTROLS),
-        "ranking": ("learned", *ATTRIBUTIONS, *SYNONYMS, "variance", "random"),
+        "ranking": ("learned", *ATTRIBUTIONS, *SYNONYMS, "fisher", "variance", "random"),
         "sign": ("absolute", "signed", "positive"),
         "attribute_to": ("loss", "odds"),
-        "warm_start": ("none", *ATTRIBUTIONS, *SYNONYMS),
+        "warm_start": ("none", *ATTRIBUTIONS, *SYNONYMS, "fisher"),
         "loss": ("binary", "vocabulary"),
         "units": UNITS,
         "coarse": ("none", *UNITS[1:]),
@@ -301,6 +301,7 @@ _TRAINING = (
     "minimise",
     "node_gates",
     "warm_start",
+    "eliminate",
 )
 
 

@@ -43,6 +43,7 @@ Ranking = Literal[
     "eap_ig_inputs",
     "eap_ig_activations",
     "gim",
+    "fisher",
     "variance",
     "random",
 ]
@@ -154,7 +155,8 @@ class SelectionConfig:
       value: see `target`.
       calibrate: `inside` takes the smallest k whose calibrated loss meets the target, `after`
         calibrates the circuit chosen without, `off` never does.
-      eliminate: whether the open gates are ranked by backward elimination before the cut.
+      eliminate: whether the gates that training left open are ranked anew by backward elimination
+        before the cut.
       certify: whether every gate of the chosen circuit is then tried by itself; see `certify.py`.
       order: how a ranking of residual edges is walked: `top`, the best first, or `greedy`, from the
         logits backwards, so that what is taken is connected.

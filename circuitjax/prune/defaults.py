@@ -31,6 +31,7 @@ SPARSITIES: Mapping[str, tuple[float, ...]] = MappingProxyType(
 
 # Of so many residual edges a step takes seconds: one setting is tried, and elimination does the rest.
 _MANY, _SPARSITY_OF_MANY = 20_000, 0.97
+_USUAL_EDGES = 2746  # of tiny-python, which the start of the coefficient suits
 
 #: The published methods and one of ours, as answers to the five questions and what else they pin.
 PRESETS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -133,6 +134,7 @@ def default_search(
       'interchange'
     """
     given = {name: value for name, value in given.items() if value is not None}
+    given = _of_large(grain, config, given) | given
     for under in ("train_under", "hold_under"):
         if given.get(under) and "ablation" in given:
             raise ValueError(
@@ -185,6 +187,24 @@ def default_search(
     if values:
         raise ValueError(f"there is no setting {cut(sorted(values)[0])}")
     return Search(**parts)
+
+
+def _of_large(
+    grain: str, config: TransformerConfig | None, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What else holds for learned residual edges of a network whose examples cost a second and more.
+
+    Gates that open and close by chance leave such a network nothing to learn from in a few hundred
+    steps, and there are too many to close one after another: training starts from a ranking's cut and
+    holds the target, and its scores are cut as they are.
+    """
+    if config is None or grain != "edges" or at_once(config) == AT_ONCE:
+        return {}
+    aims = [name for name in ("target_edges", "target_nodes", "threshold") if name in given]
+    if aims or {"gate", "control", "ranking"} & set(given):
+        return {}
+    warm = {"gate": "heaviside", "control": "hold", "warm_start": "fisher", "steps": 150}
+    return warm | {"eliminate": False, "certify": False}
 
 
 def _target(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -242,6 +262,10 @@ def default_hyper(search: Search, num_gates: int, **changes: float) -> Hyper:
         values["aim"] = 0.7
     if choices.control == "hold":
         centre = {"nodes": 0.3 / count, "weights": 3e-3, "edges": 1e-3}[choices.grain]
+        if choices.grain == "edges":
+            centre *= min(1.0, _USUAL_EDGES / count)
+            # What elimination would need room for is closed in training.
+            values |= {} if search.selection.eliminate else {"aim": 0.8}
     if choices.control == "hold" and search.selection.is_loss:
         values["held"] = search.selection.value
     if search.selection.kl is not None:  # each weighs by its own target

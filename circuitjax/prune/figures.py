@@ -17,7 +17,7 @@ from circuitjax.prune.config import SelectionConfig
 from circuitjax.prune.evaluate import Answers
 from circuitjax.prune.problem import Problem
 
-__all__ = ["Figures", "aims", "calibrates", "compares", "demanded", "figures"]
+__all__ = ["Figures", "aims", "calibrates", "compares", "demanded", "figures", "loss_kind"]
 
 
 class Figures(NamedTuple):
@@ -44,6 +44,14 @@ def calibrates(problem: Problem, selection: SelectionConfig, loss: str = "binary
     """Whether circuits get a scale and a shift: to the binary loss of pairs, if asked for."""
     asked = selection.calibrate != "off" and selection.target != "kl"
     return asked and problem.paired and loss == "binary"
+
+
+def loss_kind(problem: Problem, selection: SelectionConfig, loss: str = "binary") -> str:
+    """What a cut is about, as one loss: `kl`, `calibrated` or `task`."""
+    if selection.target == "kl":
+        return "kl"
+    fits = selection.calibrate == "inside" and calibrates(problem, selection, loss)
+    return "calibrated" if fits else "task"
 
 
 def compares(problem: Problem, selection: SelectionConfig) -> bool:

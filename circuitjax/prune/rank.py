@@ -3,6 +3,7 @@
     learned       the trained score, or the chance to be open; ties by attribution
     by gradients  attribution (on residual edges: EAP), integrated, eap_ig_inputs, eap_ig_activations,
                   gim: see `attribution.py`; absolute, signed or positive
+    fisher        what closing the gate alone adds to the KL, to second order: see `curvature.py`
     variance      variance of a node's activation over the tokens of the task's prompts
     random        a permutation
 
@@ -27,6 +28,7 @@ from circuitjax.prune import opening
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
 from circuitjax.prune.config import SYNONYMS, AttributeTo, Choices, Ranking, Sign
 from circuitjax.prune.connected import connected_order
+from circuitjax.prune.curvature import curvature
 from circuitjax.prune.evaluate import gate_slopes
 from circuitjax.prune.objective import Objective
 from circuitjax.prune.problem import Problem
@@ -44,8 +46,9 @@ __all__ = [
     "scores_without_training",
 ]
 
-RANKINGS: tuple[str, ...] = (*ATTRIBUTIONS, "variance", "random")
+RANKINGS: tuple[str, ...] = (*ATTRIBUTIONS, "fisher", "variance", "random")
 _BATCHES = 32  # of training items, at most, of a ranking: of large networks' edges each is dear
+_DRAWS = 128  # items of a curvature, at most: each is a slope of its own
 _AT_ONCE = 32  # pairs whose activations at every node are held at a time
 
 
@@ -161,6 +164,8 @@ def scores_without_training(
     whole = problem.whole
     if baseline.ranking == "random":
         return _shuffled(whole, seed, 0).astype(np.float64)
+    if baseline.ranking == "fisher":
+        return curvature(whole, problem.batches, problem.train.first(min(baseline.items, _DRAWS)))
     examples = problem.train.first(min(baseline.items, _BATCHES * whole.eval_items))
     if baseline.ranking == "variance":
         return _activation_variance(whole, examples)

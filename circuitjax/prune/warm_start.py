@@ -1,10 +1,15 @@
-"""Gates that start where an attribution ranking puts them, rather than all alike.
+"""Gates that start where a ranking without training puts them, rather than all alike.
 
     score of a gate at the start  =  as without  +  spread * n,   n the normal quantile of its rank
 
 so that the best-ranked gates start far open and the last ones near closing, whatever the scale of the
-attribution. Published as a sequential ensemble: attribution first, edge pruning from there (Mondorf et
+ranking. Published as a sequential ensemble: attribution first, edge pruning from there (Mondorf et
 al. 2025, arXiv 2510.06811).
+
+Where training holds a loss or a KL (`control=hold`), it begins at the ranking's own cut instead: those
+of the smallest k that meets the target on a few training items are open, and the others as far from
+opening as their ranks are from k. Training then spends its steps on what the ranking does not know:
+which of the gates near the cut can do without each other.
 """
 
 import dataclasses
@@ -12,18 +17,25 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 import jax.numpy as jnp
+import numpy as np
 from scipy.special import ndtri
 
 from circuitjax.prune import opening
+from circuitjax.prune.cut import scouts
 from circuitjax.prune.defaults import Search
+from circuitjax.prune.figures import loss_kind
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
+from circuitjax.prune.select import bisect
 from circuitjax.prune.train import MaskState
+from circuitjax.prune.trial import GateTrial
 
 __all__ = ["warmed"]
 
 #: Standard deviations of what is added to the scores: they are log odds, or lie in [-1, 1].
 _SPREAD: Mapping[str, float] = MappingProxyType({"hard_concrete": 2.0, "heaviside": 0.2})
+
+_GRID, _NEAR = 6, 1.1  # k of the first look; how near, as a factor, the cut is sought
 
 
 def warmed(problem: Problem, search: Search, state: MaskState) -> MaskState:
@@ -42,9 +54,35 @@ def warmed(problem: Problem, search: Search, state: MaskState) -> MaskState:
         attribute_to=choices.attribute_to,
     )
     found = scores_without_training(within, baseline, 0, choices.loss)
-    ranks = rank_scores(within, found, 0).ranks
-    places = ndtri(1 - (ranks + 0.5) / len(ranks))
-    spread = _SPREAD[choices.gate]
-    scores = state.tau["gates"] + spread * jnp.asarray(places, jnp.float32)[None]
-    scores = opening.GATES[choices.gate].project(scores)
+    ranks, gate = rank_scores(within, found, 0).ranks, opening.GATES[choices.gate]
+    start = state.tau["gates"]
+    places = _place(ranks, len(ranks))
+    if choices.control == "hold":
+        places = places - _place(_first_cut(within, search, ranks), len(ranks))
+        start = jnp.full_like(start, gate.closed_at)
+    scores = start + _SPREAD[choices.gate] * jnp.asarray(places, jnp.float32)[None]
+    scores = gate.project(scores)
     return dataclasses.replace(state, tau={**state.tau, "gates": scores})
+
+
+def _place(ranks: np.ndarray | int, count: int) -> np.ndarray:
+    """The normal quantile of ranks among so many gates, the first the largest."""
+    return np.asarray(ndtri(1 - (np.asarray(ranks) + 0.5) / count))
+
+
+def _first_cut(problem: Problem, search: Search, ranks: np.ndarray) -> int:
+    """About the smallest k that meets the target on a few training items; all where none does."""
+    selection, exists = search.selection, problem.whole.exists()
+    kind = loss_kind(problem, selection, search.choices.loss)
+    share = selection.kl_share
+    some = scouts(problem, problem.train)
+    trial = GateTrial(problem, some, kind, search.choices.loss, kl_share=share)
+    found = bisect(
+        lambda ks: np.array([trial.loss(exists & (ranks < k)) for k in ks]),
+        int(exists.sum()),
+        selection.value,
+        grid=_GRID,
+        refine=1,
+        close=_NEAR,
+    )
+    return found.k
