@@ -70,6 +70,7 @@ _OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/edge_rankings/
 
 
 FORMAT = "circuitjax-ranking-2"
+_UNSIGNED = ("random", "fisher")
 
 
 def _known(name: str) -> str:
@@ -79,7 +80,7 @@ def _known(name: str) -> str:
     if name.endswith(".json"):
         stem = pathlib.Path(name).name.removesuffix(".json")
         if (
-            stem == "random"
+            stem in _UNSIGNED
             or stem.startswith("learned")
             or SYNONYMS.get(stem, stem) in ATTRIBUTIONS
         ):
@@ -87,8 +88,8 @@ def _known(name: str) -> str:
                 f"--rankings holds {name!r}, which would be shown as our ranking {stem!r}: rename it"
             )
         return stem
-    if SYNONYMS.get(name, name) not in (*ATTRIBUTIONS, "random"):
-        known = ("learned", "random", *ATTRIBUTIONS, *SYNONYMS)
+    if SYNONYMS.get(name, name) not in (*ATTRIBUTIONS, *_UNSIGNED):
+        known = ("learned", *_UNSIGNED, *ATTRIBUTIONS, *SYNONYMS)
         raise ValueError(f"--rankings holds {name!r}; choose from {', '.join(known)}")
     return name
 
@@ -121,8 +122,8 @@ def _ranks(out: pathlib.Path, problem: Problem, search: Search, name: str) -> di
     """Ranks by the sign under which they are cut; one of no sign has none."""
     if name == "learned":
         return {"": _learned(problem, search)}
-    if name == "random":
-        scores = scores_without_training(problem, Baseline("random"), _SEED.value)
+    if name in _UNSIGNED:
+        scores = scores_without_training(problem, Baseline(name), _SEED.value)  # type: ignore[arg-type]
         return {"": rank_scores(problem, scores, _SEED.value).ranks}
     found = _gains(problem, name)
     graph = scores_graph(problem.model.config, found)

@@ -33,7 +33,16 @@ GROUPS = {
     "how it searches": (
         *("preset", "grain", "grains", "method", "methods", "ablation", "ablations", "ranking"),
         *("rankings", "gate", "minimise", "control", "loss", "units", "coarse", "train_under"),
-        *("warm_start", "sign", "attribute_to", "selection", "calibrate", "tie_qk", "node_gates"),
+        *(
+            "warm_start",
+            "sign",
+            "attribute_to",
+            "selection",
+            "eliminate",
+            "calibrate",
+            "tie_qk",
+            "node_gates",
+        ),
         *("points", "program_grains", "program_ablations", "centre", "polish", "polish_at"),
         *("search", "abs_top_k", "dtype", "device", "onednn", "check"),
     ),

@@ -316,7 +316,7 @@ def refuse_unused(choices: Choices, given: Iterable[str]) -> None:
         if choices.ranking != "learned" and (name in hypers or name in _TRAINING):
             raise ValueError(f"{name} has no meaning with ranking={choices.ranking}: leave it out")
         question, readers = READ_BY.get(name, ("", ()))
-        if name in ("sign", "attribute_to") and choices.warm_start != "none":
+        if name in ("sign", "attribute_to") and choices.warm_start in ATTRIBUTIONS:
             continue
         if question and getattr(choices, question) not in readers:
             raise ValueError(

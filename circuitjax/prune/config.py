@@ -67,7 +67,7 @@ class Choices:
       ranking: by what gates are ranked: learned scores, or a score without training.
       sign: of rankings by gradients: `absolute`, `signed`, or `positive` ones alone.
       attribute_to: what these gradients are of: the task `loss`, or the `odds` of the right answer.
-      warm_start: a ranking by gradients that learned gates start from, or `none`.
+      warm_start: a ranking without training that learned gates start from, or `none`.
       owners: gates on the owners of gates besides (writers of edges, ends of weights).
       coarse: gates on `head` or `block` units besides, which multiply those within, or `none`.
       tie_qk: one gate for a q channel and the k channel it is multiplied with.

@@ -62,8 +62,7 @@ def _signed(
 ) -> jax.Array:
     assert reference.full is not None
     chance = jax.nn.softmax(reference.full)
-    drawn = jnp.sqrt(chance) * jax.random.rademacher(key, chance.shape, chance.dtype)
-    along = drawn - chance * jnp.sum(drawn, axis=-1, keepdims=True)
+    along = _along(chance, jax.random.rademacher(key, chance.shape, chance.dtype))
 
     def moved(z: jax.Array) -> jax.Array:
         logits = logits_under(model, z, batch, reference)
@@ -72,3 +71,9 @@ def _signed(
 
     slope: jax.Array = jax.grad(moved)(gates)
     return slope
+
+
+def _along(chance: jax.Array, signs: jax.Array) -> jax.Array:
+    """c `[M, P, V]`: of random signs, E c c' = diag(p) - p p', the curvature of the KL by the logits."""
+    drawn = jnp.sqrt(chance) * signs
+    return drawn - chance * jnp.sum(drawn, axis=-1, keepdims=True)

@@ -200,11 +200,11 @@ def _of_large(
     """
     if config is None or grain != "edges" or at_once(config) == AT_ONCE:
         return {}
-    aims = [name for name in ("target_edges", "target_nodes", "threshold") if name in given]
-    if aims or {"gate", "control", "ranking"} & set(given):
-        return {}
-    warm = {"gate": "heaviside", "control": "hold", "warm_start": "fisher", "steps": 150}
-    return warm | {"eliminate": False, "certify": False}
+    found: dict[str, Any] = {"eliminate": False, "certify": False}
+    sizes = {"target_edges", "target_nodes", "threshold"}  # there is nothing to hold then
+    if not (sizes | {"gate", "control", "ranking"}) & set(given):
+        found |= {"gate": "heaviside", "control": "hold", "warm_start": "fisher", "steps": 150}
+    return found
 
 
 def _target(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

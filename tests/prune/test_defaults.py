@@ -137,6 +137,13 @@ def test_sets_and_jobs_of_large_networks_are_smaller():
     sizes = default_search("edges", config=large, paired=False).data
     assert (sizes.train, sizes.validation, sizes.test) == (1024, 128, 128)
     search = default_search("edges", config=large, target_kl=0.1)
+    choices, selection = search.choices, search.selection
+    assert (choices.gate, choices.control, choices.warm_start) == ("heaviside", "hold", "fisher")
+    assert (selection.eliminate, selection.certify) == (False, False)
+    assert default_hyper(search, 70_651).k_coef == pytest.approx(1e-3 * 2746 / 70_651)
+    assert default_hyper(search, 70_651).aim == 0.8
+    search = default_search("edges", config=large, target_kl=0.1, control="lagrangian")
+    assert (search.choices.warm_start, search.selection.eliminate) == ("none", False)
     edges = residual_graph(large).num_edges
     assert [job.hyper.target_sparsity for job in default_jobs(search, edges, [0])] == [0.97]
     assert len(default_jobs(search, 1000, [0])) == 2

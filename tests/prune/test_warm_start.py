@@ -7,9 +7,12 @@ import pytest
 
 from circuitjax.prune.attribution import gains
 from circuitjax.prune.config import Hyper
+from circuitjax.prune.cut import scouts
 from circuitjax.prune.jobs import initial_state
 from circuitjax.prune.opening import GATES
+from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
 from circuitjax.prune.train import Job
+from circuitjax.prune.trial import GateTrial
 from tests.prune.planted import SEARCH, planted_problem
 
 
@@ -32,3 +35,22 @@ def test_gates_start_in_the_order_of_the_ranking(gate, spread):
     assert moved.mean() == pytest.approx(0, abs=0.1 * spread)
     assert set(two.tau) == set(one.tau)
     np.testing.assert_array_equal(one.key, two.key)
+
+
+@pytest.mark.parametrize("ranking", ["attribution", "fisher"])
+def test_where_a_loss_is_held_training_begins_at_the_rankings_own_cut(ranking):
+    problem = planted_problem()
+    choices = dataclasses.replace(SEARCH.choices, control="hold", warm_start=ranking)
+    search = dataclasses.replace(SEARCH, choices=choices)
+    (scores,) = np.asarray(
+        initial_state(problem, search, [Job(0, Hyper(init_noise_bias=0.1))]).tau["gates"]
+    )
+    ranks = rank_scores(problem, scores_without_training(problem, Baseline(ranking), 0), 0).ranks
+    count = int((scores > 0).sum())
+    assert 5 <= count < len(scores) // 4  # about the seven planted ones
+    np.testing.assert_array_equal(scores > 0, ranks < count)
+    assert np.all(np.diff(scores[np.argsort(ranks)]) <= 0)
+    trial = GateTrial(problem, scouts(problem, problem.train), "calibrated")
+    target = search.selection.value
+    assert trial.loss(ranks < count) <= target
+    assert trial.loss(ranks < int(count / 1.2)) > target

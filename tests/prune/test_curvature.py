@@ -1,0 +1,85 @@
+"""The curvature of the KL by each gate: against sums over the vocabulary, and against the KL itself."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from circuitjax.gated.conditions import logits_under
+from circuitjax.gated.measures import kl_divergence
+from circuitjax.prune.curvature import _along, curvature
+from circuitjax.prune.evaluate import references
+from circuitjax.prune.rank import Baseline, scores_without_training
+from tests.prune.test_attribution import make
+
+
+def test_over_all_signs_the_directions_make_up_the_curvature_by_the_logits():
+    chance = np.array([0.5, 0.3, 0.15, 0.05], np.float32)
+    signs = np.array(list(itertools.product([-1, 1], repeat=4)), np.float32)
+    along = np.asarray(_along(jnp.broadcast_to(chance, signs.shape), jnp.asarray(signs)))
+    found = along.T @ along / len(along)
+    np.testing.assert_allclose(found, np.diag(chance) - np.outer(chance, chance), atol=1e-6)
+
+
+def exact(problem):
+    """A half of F `[G]` by a sum over the vocabulary, and the KL as a function of the gates."""
+    model = problem.whole
+    rows = [problem.batches.whole(problem.train)]
+    ((batch, reference),) = references(model, rows, full=True)
+    ones = jnp.ones(model.num_gates)
+
+    def log_chance(z):
+        return jax.nn.log_softmax(logits_under(model, z, batch, reference)[:, 0])
+
+    slopes = jax.jacfwd(log_chance)(ones)  # [M, V, G]
+    chance = jnp.exp(log_chance(ones))
+    half = 0.5 * jnp.mean(jnp.einsum("mv,mvg->mg", chance, slopes**2), axis=0)
+
+    def kl(z):
+        return jnp.mean(kl_divergence(logits_under(model, z, batch, reference), reference.full))
+
+    return np.asarray(half), jax.jit(kl)
+
+
+@pytest.mark.parametrize(
+    ("grain", "ablation"), [("edges", "interchange"), ("edges", "mean"), ("nodes", "zero")]
+)
+def test_closing_a_gate_a_little_adds_what_the_curvature_says(grain, ablation):
+    problem = make(grain, ablation)
+    half, kl = exact(problem)
+    ones, step = np.ones(problem.whole.num_gates, np.float32), 0.1
+    for gate in np.argsort(-half)[:6]:
+        moved = []
+        for sign in (-1, 1):
+            gates = ones.copy()
+            gates[gate] += sign * step
+            moved.append(float(kl(gates)))
+        assert np.mean(moved) == pytest.approx(half[gate] * step**2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("grain", "ablation"), [("edges", "interchange"), ("edges", "resample"), ("nodes", "zero")]
+)
+def test_draws_add_up_to_the_sum_over_the_vocabulary(grain, ablation):
+    problem = make(grain, ablation)
+    mixes = ablation == "resample"  # two prompts are each other's donors, drawn anew for each draw
+    draws = 600
+    examples = problem.train.take(np.arange(draws) % 3)
+    found = curvature(problem.whole, problem.batches, examples)
+    assert found.shape == (problem.whole.num_gates,)
+    assert np.all(found >= 0)
+    if mixes:
+        assert found.sum() > 0
+        return
+    half, _ = exact(problem)
+    assert np.corrcoef(found, half)[0, 1] > 0.95
+    assert found.sum() == pytest.approx(half.sum(), rel=0.15)
+
+
+def test_the_ranking_is_the_curvature_over_training_items():
+    problem = make()
+    found = scores_without_training(problem, Baseline("fisher"), 3)
+    np.testing.assert_array_equal(found, curvature(problem.whole, problem.batches, problem.train))
+    assert Baseline("fisher").to_dict() == {"ranking": "fisher", "items": 512}
