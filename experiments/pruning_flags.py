@@ -56,7 +56,8 @@ _TEXTS = {
     "apart), a head or MLP, or a layer's whole attention or MLP. Default: channel.",
     "coarse": "Nodes and edges: gates on heads or blocks besides, learned together: a part is open "
     "where both gates are. Default: none.",
-    "warm_start": "A ranking that learned gates start from. Default: none; fisher for large networks' edges.",
+    "warm_start": "A ranking that learned gates start from. Default: none; of large networks' "
+    "edges fisher.",
 }
 _CHOICES = {
     name: flags.DEFINE_enum(name, None, list(CHOICES[name]), text) for name, text in _TEXTS.items()
