@@ -175,7 +175,9 @@ def _run(
         with _timed(seconds, "selection"):
             memory = None if shared is None else shared.memory
             candidates = candidates_of(problem, search, run.jobs, state, memory, tell=say)
-    trained = Trained.of(run, candidates, history, base) if history else []
+    # A size that was asked for is kept whatever training did: nothing was reached by it.
+    judged = history and search.selection.is_loss
+    trained = Trained.of(run, candidates, history, base) if judged else []
     if all_collapsed(trained):
         say("training closed nearly everything: once more, with the next seed and default settings")
         with _timed(seconds, "second try"):

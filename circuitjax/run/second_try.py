@@ -13,7 +13,7 @@ import numpy as np
 
 from circuitjax.audit.check import Check
 from circuitjax.prune.candidates import Candidate
-from circuitjax.prune.defaults import default_hyper
+from circuitjax.prune.defaults import default_hyper, default_jobs
 from circuitjax.prune.train import Job
 from circuitjax.run.search import PruneRun, gates_of
 
@@ -85,6 +85,8 @@ def second_job(run: PruneRun) -> Job:
     """The next seed, with the settings that suit the grain."""
     count = gates_of(run.model, run.search, run.start)
     seed = max(job.seed for job in run.jobs) + 1
+    if run.search.choices.control == "lagrangian":  # which closes what it is told to: the mildest
+        return default_jobs(run.search, count, [seed], started=run.start is not None)[0]
     return Job(seed, default_hyper(run.search, count))
 
 

@@ -18,7 +18,7 @@ from circuitjax.run import search as search_module
 from circuitjax.run.audit import run_audit
 from circuitjax.run.prune import finished_report, run_pruning
 from circuitjax.run.search import asked_of
-from circuitjax.run.second_try import Trained, all_collapsed, kept_first
+from circuitjax.run.second_try import Trained, all_collapsed, kept_first, second_job
 from circuitjax.run.study import Study, run_study
 from circuitjax.run.suite import Cell, Suite, outcome_of, run_suite
 from tests.audit.planted_audit import circuit_of
@@ -169,6 +169,21 @@ def test_a_collapse_of_training_gets_a_second_try(tmp_path):
     (line,) = [check for check in report.checks if check.group == "search"]
     assert line.passed
     assert finished_report(run) == report
+
+
+def test_a_size_that_was_asked_for_needs_no_second_try(tmp_path):
+    """It is kept whatever training did; seen at residual edges cut to what soft gates expect."""
+    bad = Job(0, Hyper(1000.0, lr=0.5, init_noise_scale=0.05))
+    search = changed(control="count", eliminate=False, target="edges", value=40)
+    report = run_pruning(run_in(tmp_path / "out", jobs=[bad], search=search))
+    assert [job.seed for job in report.jobs] == [0]
+    assert not [check for check in report.checks if check.group == "search"]
+
+
+def test_a_second_try_under_a_lagrangian_closes_gates(tmp_path):
+    search = changed(control="lagrangian", gate="hard_concrete")
+    job = second_job(run_in(tmp_path / "out", search=search))
+    assert (job.seed, job.hyper.target_sparsity) == (2, 0.9)
 
 
 def ended(loss, trained, started, reached=True):
