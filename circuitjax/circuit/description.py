@@ -19,6 +19,7 @@ from circuitjax.core.files import cut
 from circuitjax.gated.grains import grain_named
 from circuitjax.model.config import TransformerConfig
 from circuitjax.model.record import Model
+from circuitjax.model.residual_graph import residual_graph
 from circuitjax.model.sites import address, parse_address
 from circuitjax.tasks.tokenizer import Tokenizer
 
@@ -151,12 +152,21 @@ _COMPONENTS: Mapping[str, str] = {"embed": "embedding", "pos": "positions", "log
 
 
 def _components(circuit: Circuit) -> dict[str, Any]:
-    """Nodes and edges of a circuit of residual edges."""
+    """Nodes and edges of a circuit of residual edges.
+
+    An edge into keys or values that several query heads share is listed once for each of these heads.
+    """
+    graph = residual_graph(circuit.config)
+    fed = {
+        reader: [graph.writers[writer] for writer in feed] or [reader]
+        for reader, feed in zip(graph.readers, graph.feeds, strict=True)
+    }
     edges = []
     for source, reader, _ in circuit.edges():
-        target, _, port = reader.partition("<")
-        fields = {"source": source, "target": target, "kind": "residual_edge"}
-        edges.append(fields | ({"reader": port.rstrip(">")} if port else {}))
+        port = reader.partition("<")[2].rstrip(">")
+        for target in fed[reader]:
+            fields = {"source": source, "target": target, "kind": "residual_edge"}
+            edges.append(fields | ({"reader": port} if port else {}))
     return {"nodes": [_component(name) for name in circuit.nodes()], "edges": edges}
 
 

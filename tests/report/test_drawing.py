@@ -1,11 +1,14 @@
 """The picture of a circuit: labels keep clear of nodes, and a large circuit is a table of counts."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.circuit.description import describe
+from circuitjax.model.record import Model
 from circuitjax.model.residual_graph import residual_graph
 from circuitjax.report import drawing
 from circuitjax.report.circuit_summary import kept_table, stream_table
@@ -79,6 +82,30 @@ def test_a_summary_of_residual_edges_counts_each_once_and_at_both_ends():
     outside = stream.counts[0].sum() + stream.counts[:, -1].sum()
     assert kept_table(CONFIG, described).counts.sum() == 2 * circuit.num_edges - outside
     assert (np.tril(stream.counts[1:, :-1], -1) == 0).all()
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0])
+def test_an_edge_into_shared_keys_or_values_goes_to_each_of_their_query_heads(draw, share):
+    config = draw.config(num_kv_heads=1)
+    model = Model("shared", config, draw.params(config, np.random.default_rng(0)))
+    graph = residual_graph(config)
+    kept = np.random.default_rng(1).random(graph.num_edges) < share
+    circuit = Circuit.of(model, "edges", {"kept": kept}, ablation="interchange")
+    described = describe(circuit, model)
+    expected: Counter = Counter()
+    for name in np.array(graph.names)[circuit.opened["kept"]]:
+        source, reader = name.split("->")
+        part, _, port = reader.partition("<")
+        layer = part.partition(".")[0]
+        ends = [f"{layer}.h{h}" for h in range(config.num_heads)] if ".kv" in part else [part]
+        expected.update((source, end, port.rstrip(">")) for end in ends)
+    found = Counter((e["source"], e["target"], e.get("reader", "")) for e in described["edges"])
+    assert found == expected
+    names = {node["id"] for node in described["nodes"]}
+    assert {end for edge in found for end in edge[:2]} <= names
+    assert kept_table(config, described).counts.sum() > 0
+    assert stream_table(config, described).counts.sum() == len(described["edges"])
+    assert circuit_figure(model, circuit).axes
 
 
 @pytest.mark.parametrize("make", [random_circuit, edges_circuit])
