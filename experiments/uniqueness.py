@@ -2,7 +2,7 @@
 
     python -m experiments.uniqueness --task=single_double_quote --num_circuits=3
     python -m experiments.uniqueness --planted=two_ways
-    python -m experiments.uniqueness --task=ioi --grain=edges --model=models/smollm2 --target_kl=0.1
+    python -m experiments.uniqueness --task=ioi --grain=edges --model=models/smollm2 --target_kl=0.5
 
 Searches for a circuit, then for one without its gates, and so on, until the target is missed or
 --num_circuits are found; as many seeds of the plain search stand beside. Circuits are different where

@@ -208,3 +208,33 @@ def test_more_heads_than_any_network_has_are_refused_at_once():
     ):
         residual_graph(config)
     residual_graph(dataclasses.replace(BASE, num_layers=8, num_heads=64))
+
+
+@pytest.mark.slow
+def test_slopes_of_a_large_network_are_those_of_forward_mode():
+    """At sizes of real networks: XLA on CPU has been seen to get a transposed scan wrong there."""
+    config = TransformerConfig(
+        num_layers=10, d_model=256, num_heads=8, d_head=32, d_mlp=512, vocab_size=64,
+        context_length=32, num_kv_heads=4, gated_mlp=True, position="rotary",
+    )  # fmt: skip
+    params = init_params(jax.random.key(0), config)
+    tokens = np.random.default_rng(0).integers(0, 64, (2, 8, 24)).astype(np.int32)
+    positions = np.full((8, 1), 23, np.int32)
+    _, replacement = writers(config, params, tokens[1], positions)
+    graph = residual_graph(config)
+
+    @jax.jit
+    def value(gates):
+        logits = apply_graph(config, params, tokens[0], gates, replacement, positions)
+        return jnp.sum(jnp.sin(3.0 * logits))
+
+    rng = np.random.default_rng(1)
+    gates = jnp.asarray(rng.random(graph.num_edges), jnp.float32)
+    slope = np.asarray(jax.jit(jax.grad(value))(gates), np.float64)
+    along = jax.jit(lambda direction: jax.jvp(value, (gates,), (direction,))[1])
+    readers = np.array([graph.readers[reader].partition("<")[0] for reader in graph.targets])
+    for name in sorted(set(readers)):
+        direction = np.where(readers == name, rng.normal(size=graph.num_edges), 0)
+        expected = float(along(jnp.asarray(direction, jnp.float32)))
+        scale = np.linalg.norm(slope * direction)
+        assert slope @ direction == pytest.approx(expected, abs=1e-3 * scale, rel=1e-3), name
