@@ -196,6 +196,8 @@ def test_the_curve_and_the_figures_of_a_report():
     curve = curve_of({**aimed, "jobs": [row]}, None)
     assert curve["jobs"][0]["points"] == [[8, 0.1, 0.1]]
     assert (curve["target"], curve["unit"]) == (0.2, "edges kept")
+    assert curve["measure"] == "KL to the model"
+    assert curve_of(REPORT, None)["measure"] == "task loss"
     assert "0.2 nats of KL" in dict(figures_of(aimed))["Status"]
     assert curve_of({**REPORT, "jobs": []}, None) is None
 

@@ -59,7 +59,7 @@ def _aimed(report: Mapping[str, Any]) -> str:
 def curve_of(
     report: Mapping[str, Any] | None, chosen_job: Mapping[str, Any] | None
 ) -> dict[str, Any] | None:
-    """Loss against size, of every job of a report; None where it has none.
+    """Loss, or the KL that was aimed at, against size, of every job of a report; None where it has none.
 
     Args:
       report: its `jobs` have `seed`, `hyper`, `k` where the ranking was cut, and a `curve` of points
@@ -67,8 +67,8 @@ def curve_of(
       chosen_job: `seed` and hyperparameters of the job that became the circuit, from its provenance.
 
     Returns:
-      `unit`, `target` and `unpruned` (nats or None), `chosen` (index of the job that became the
-      circuit, or None), `jobs`: `label`, `k` (where it was cut, or None where gates were closed one by
+      `measure` (what the points are), `unit`, `target` and `unpruned` (nats or None), `chosen` (index
+      of the job that became the circuit, or None), `jobs`: `label`, `k` (where it was cut, or None where gates were closed one by
       one after it), `reached` (the target), `points` [size, loss, calibrated loss].
     """
     if report is None:
@@ -90,6 +90,7 @@ def curve_of(
     if not jobs:
         return None
     return {
+        "measure": "KL to the model" if by_kl else "task loss",
         "unit": f"{report['grain']} kept",
         "target": report["target_value"] if report["target"] in ("loss", "kl") else None,
         "unpruned": 0.0 if by_kl else report["loss_unpruned"],

@@ -22,7 +22,7 @@ viewer.overviewPanel = function () {
     viewer.section("This circuit", table),
     viewer.comparePanel(),
     viewer.groupsPanel(),
-    data.curve ? viewer.section(`Loss against ${data.curve.unit}`, ...viewer.curveChart(data.curve)) : null,
+    data.curve ? viewer.section(`The cut: ${data.curve.measure} against ${data.curve.unit}`, ...viewer.curveChart(data.curve)) : null,
     top.length ? viewer.section("Nodes of largest effect", viewer.headNodes(top)) : null,
     data.audit ? viewer.section(data.audit.title, viewer.auditTable(data.audit)) : null,
   ];
@@ -69,7 +69,7 @@ viewer.curveChart = function (curve) {
   const y = (loss) =>
     top + (1 - Math.log(clamp(loss) / low) / Math.log(high / low)) * (height - top - bottom);
   const svg = make("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img",
-    "aria-label": `Loss against ${curve.unit}` });
+    "aria-label": `${curve.measure} against ${curve.unit}` });
   const label = (text, tx, ty, anchor, kind) =>
     svg.append(make("text", { x: tx, y: ty, "text-anchor": anchor, class: kind || "tick" }, text));
   for (let power = 0; 10 ** power <= most; power++) {
@@ -85,7 +85,7 @@ viewer.curveChart = function (curve) {
     label(String(at), left - 5, y(at) + 3, "end");
   }
   label(curve.unit, (left + width - right) / 2, height - 4, "middle");
-  label("task loss, nats", 4, 10, "start");
+  label(`${curve.measure}, nats`, 4, 10, "start");
   const rule = (loss, kind, text) => {
     if (!(loss > 0)) return;
     svg.append(make("line", { x1: left, x2: width - right, y1: y(loss), y2: y(loss), class: kind }));
