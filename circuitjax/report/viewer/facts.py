@@ -68,8 +68,9 @@ def curve_of(
 
     Returns:
       `measure` (what the points are), `unit`, `target` and `unpruned` (nats or None), `chosen` (index
-      of the job that became the circuit, or None), `jobs`: `label`, `k` (where it was cut, or None where gates were closed one by
-      one after it), `reached` (the target), `points` [size, loss, calibrated loss].
+      of the job that became the circuit, or None), `jobs`: `label`, `k` (where it was cut, or None
+      where gates were closed one by one after it), `reached` (the target), `points`
+      [size, loss, calibrated loss].
     """
     if report is None:
         return None
