@@ -37,18 +37,20 @@ __all__ = [
 CHOICES = answers()
 _TEXTS = {
     "grain": "Where gates sit. Default: nodes.",
-    "gate": "How gates open. Default: heaviside; hard_concrete for edges.",
+    "gate": "How gates open. Default: heaviside; hard_concrete for edges, but of large networks.",
     "ablation": "What is closed holds: its mean, zero, what it held on another prompt of the "
     "batch, or on the corrupted prompt. Default: mean; interchange for edges.",
     "minimise": "What training minimises: the task loss, KL(model || circuit), or both, the KL "
     "times --kl_weight. Default: task; kl for edges.",
     "control": "What keeps gates closed: k_coef per open gate, a target sparsity, or a k_coef "
     "that adapts until the loss (or KL) is at a fraction of its target. Default: hold for nodes "
-    "and weights, count for Heaviside edges, lagrangian for hard-concrete ones.",
+    "and weights (and large networks' edges), count for Heaviside edges, lagrangian for hard-concrete "
+    "ones.",
     "loss": "Task loss between the completions, or over the whole vocabulary. Default: binary.",
     "ranking": "How gates are ranked before the smallest circuit is cut: by what was learned or, "
     "without training, by gradient attribution (eap is its name on edges), its integrated forms, "
-    "a corrected gradient (gim), variance of the activations (nodes), at random. Default: learned.",
+    "a corrected gradient (gim), the curvature of the KL (fisher), variance of the activations (nodes), "
+    "at random. Default: learned.",
     "sign": "Rankings by gradients: by size, as they are, or what helps alone. Default: absolute.",
     "attribute_to": "What these gradients are of: the task loss, or the log odds of the right "
     "answer (a difference of logits). Default: loss.",
@@ -74,7 +76,8 @@ _NUMBERS = {
 _WHOLE = {
     "target_edges": "Keep at most so many edges instead of reaching a loss.",
     "target_nodes": "Keep at most so many nodes instead.",
-    "steps": "Training steps. Default: 300; 100 for nodes with --control=count.",
+    "steps": "Training steps. Default: 300; 100 for nodes with --control=count; 150 for large "
+    "networks' edges.",
     "batch_size": "Pairs per step, two prompts each (default: 16; 32 for weights), or examples of "
     "a contrast task.",
     "train_pairs": "Training pairs, or examples of a contrast task. Default: 4096; 2048 for edges.",
@@ -102,7 +105,8 @@ _HYPER = {
     "target_warmup_frac": "Fraction of the steps over which the target sparsity rises. Default: "
     "0.7.",
     "multiplier_lr": "Step size of the Lagrange multipliers' ascent. Default: 0.3.",
-    "aim": "Fraction of the target at which hold keeps the loss, in (0, 1]. Default: 0.5; nodes 0.7.",
+    "aim": "Fraction of the target at which hold keeps the loss, in (0, 1]. Default: 0.5; nodes 0.7; "
+    "edges without elimination 0.8.",
     "kl_weight": "Weight of the KL with --minimise=both. Default: 1.",
 }
 _SETTINGS = {

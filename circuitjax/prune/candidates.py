@@ -14,13 +14,13 @@ from circuitjax.prune.cut import Choice, Point, choose, scouts
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.eliminate import eliminate, enough, open_first
 from circuitjax.prune.evaluate import answers
-from circuitjax.prune.figures import compares, figures, loss_kind
+from circuitjax.prune.figures import compares, figures
 from circuitjax.prune.jobs import objective_of
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked, connected, learned_ranking, rank_scores
 from circuitjax.prune.select import Selection
 from circuitjax.prune.train import Job, MaskState
-from circuitjax.prune.trial import GateTrial
+from circuitjax.prune.trial import trial_of_cut
 
 __all__ = ["Candidate", "candidates_of", "certified", "empty_candidate", "pick", "rank_jobs"]
 
@@ -98,10 +98,7 @@ def _ranked(
     found = []
     trial = None
     if search.selection.eliminate and search.selection.is_loss:
-        some = scouts(problem, problem.train)
-        kind = loss_kind(problem, search.selection, search.choices.loss)
-        share = search.selection.kl_share
-        trial = GateTrial(problem, some, kind, search.choices.loss, kl_share=share)
+        trial = trial_of_cut(problem, search)
     for number in range(len(jobs)):
         job = jax.tree.map(lambda leaf, i=number: leaf[i], state)
         ranked = learned_ranking(problem, objective, job, ties)

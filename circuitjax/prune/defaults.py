@@ -29,7 +29,7 @@ SPARSITIES: Mapping[str, tuple[float, ...]] = MappingProxyType(
     {"nodes": (0.9, 0.97, 0.99), "weights": (0.9,), "edges": (0.95, 0.99)}
 )
 
-# Of so many residual edges a step takes seconds: one setting is tried, and elimination does the rest.
+# Of so many residual edges a step takes seconds: one sparsity is tried.
 _MANY, _SPARSITY_OF_MANY = 20_000, 0.97
 _USUAL_EDGES = 2746  # of tiny-python, which the start of the coefficient suits
 

@@ -14,11 +14,14 @@ from circuitjax.gated.replacement import Reference
 from circuitjax.prune.adversary import attack
 from circuitjax.prune.calibrate import calibrated_losses
 from circuitjax.prune.conditions import Under
+from circuitjax.prune.cut import scouts
+from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Answers, Asked, answered, references, slopes
+from circuitjax.prune.figures import loss_kind
 from circuitjax.prune.prober import can_leave_out, is_small
 from circuitjax.prune.problem import Problem
 
-__all__ = ["GateTrial"]
+__all__ = ["GateTrial", "trial_of_cut"]
 
 _SLOPES = 32  # items of the estimate; the loss of a round is taken over all
 _ATTACK_STEPS = 4  # of an adversary, before each estimate
@@ -111,6 +114,13 @@ class GateTrial:
     def saves(self, opened: np.ndarray) -> np.ndarray:
         """`[G]`, edges that go with each gate."""
         return self._whole.saves(opened)
+
+
+def trial_of_cut(problem: Problem, search: Search) -> GateTrial:
+    """What the search cuts by, on a few training items."""
+    loss, selection = search.choices.loss, search.selection
+    some, kind = scouts(problem, problem.train), loss_kind(problem, selection, loss)
+    return GateTrial(problem, some, kind, loss, kl_share=selection.kl_share)
 
 
 class _Runner(NamedTuple):

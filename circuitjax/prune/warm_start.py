@@ -21,14 +21,12 @@ import numpy as np
 from scipy.special import ndtri
 
 from circuitjax.prune import opening
-from circuitjax.prune.cut import scouts
 from circuitjax.prune.defaults import Search
-from circuitjax.prune.figures import loss_kind
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
 from circuitjax.prune.select import bisect
 from circuitjax.prune.train import MaskState
-from circuitjax.prune.trial import GateTrial
+from circuitjax.prune.trial import trial_of_cut
 
 __all__ = ["warmed"]
 
@@ -73,10 +71,7 @@ def _place(ranks: np.ndarray | int, count: int) -> np.ndarray:
 def _first_cut(problem: Problem, search: Search, ranks: np.ndarray) -> int:
     """About the smallest k that meets the target on a few training items; all where none does."""
     selection, exists = search.selection, problem.whole.exists()
-    kind = loss_kind(problem, selection, search.choices.loss)
-    share = selection.kl_share
-    some = scouts(problem, problem.train)
-    trial = GateTrial(problem, some, kind, search.choices.loss, kl_share=share)
+    trial = trial_of_cut(problem, search)
     found = bisect(
         lambda ks: np.array([trial.loss(exists & (ranks < k)) for k in ks]),
         int(exists.sum()),
