@@ -12,10 +12,17 @@ random sign s_y for each answer,
 
     g = d/dz sum_y c_y logit_y,   c_y = sqrt(p_y) s_y - p_y sum_y' sqrt(p_y') s_y',   has  E g^2 = F
 
-so that every slope of a few examples is one draw of F. A slope of the KL itself, at a circuit that
-differs from the model, tells less: it holds the token embedding's edge into the first MLP of a language
-model to be harmful, without which nothing is left.
+so that every slope of a few examples is one draw of F. At a circuit that differs from the model, the KL
+has a slope too, and closing a gate adds to the KL
+
+    max(-d KL / d z_g, 0)  +  1/2 F_g      with F of the circuit's own answers (Gauss-Newton).
+
+A slope that promises a fall is not believed: it holds for small steps, and a gate closes by a large one.
+The slope alone holds the token embedding's edge into the first MLP of a language model to be harmful,
+without which nothing is left.
 """
+
+from collections.abc import Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +30,13 @@ import numpy as np
 
 from circuitjax.gated.conditions import logits_under
 from circuitjax.gated.examples import Batch, Examples
+from circuitjax.gated.measures import kl_divergence
 from circuitjax.gated.protocol import GatedModel
 from circuitjax.gated.replacement import ABLATIONS, Reference
 from circuitjax.gated.rows import Batches
 from circuitjax.prune.evaluate import references
 
-__all__ = ["curvature"]
+__all__ = ["curvature", "kl_rises", "one_at_a_time"]
 
 _SEED = 0  # of the signs
 
@@ -41,36 +49,66 @@ def curvature(model: GatedModel, batches: Batches, examples: Examples) -> np.nda
       batches: how examples are cut for it.
       examples: to measure on; every item is one draw.
     """
-    # One item at a time gives the most draws; a donor is another prompt of the batch.
-    size = 2 if ABLATIONS[model.ablation].mixes and examples.unit == 1 else 1
     gates = np.ones(model.num_gates, np.float32)
     total, number = np.zeros(model.num_gates), 0
-    for start in range(0, examples.items - size + 1, size):
-        rows = [batches.whole(examples.take(np.arange(start, start + size)))]
-        for batch, reference in references(model, rows, full=True):
-            key = jax.random.fold_in(jax.random.key(_SEED), number)
-            slope = np.asarray(_signed(model, gates, batch, reference, key), np.float64)
-            assert reference.full is not None
-            total += slope**2 / (2 * np.prod(reference.full.shape[:2]))
-            number += 1
+    for row in one_at_a_time(model, batches, examples):
+        ((batch, reference),) = references(model, [row], full=False)
+        total += _draw(model, gates, batch, reference, number)[0]
+        number += 1
     return total / number
 
 
+def one_at_a_time(model: GatedModel, batches: Batches, examples: Examples) -> Iterator[Batch]:
+    """Batches of one item each, which give the most draws; of two where one needs a donor."""
+    size = 2 if ABLATIONS[model.ablation].mixes and examples.unit == 1 else 1
+    for start in range(0, examples.items - size + 1, size):
+        yield batches.whole(examples.take(np.arange(start, start + size)))
+
+
+def kl_rises(
+    model: GatedModel, pairs: Sequence[tuple[Batch, Reference]], gates: np.ndarray
+) -> np.ndarray:
+    """What closing each gate of a circuit alone adds to the KL, to second order: float64 `[G]`, nats.
+
+    The second derivative is the Gauss-Newton one: the Fisher information of the circuit's own answers.
+
+    Args:
+      model: the whole network under gates.
+      pairs: batches with the whole model's answers; each is one draw of the second derivative.
+      gates: `[G]`, 1 where open.
+    """
+    total, fall = np.zeros(model.num_gates), np.zeros(model.num_gates)
+    for number, (batch, reference) in enumerate(pairs):
+        half, slope = _draw(model, gates, batch, reference, number)
+        total, fall = total + half, fall + slope
+    return (total + np.maximum(-fall, 0.0)) / len(pairs)
+
+
+def _draw(
+    model: GatedModel, gates: np.ndarray, batch: Batch, reference: Reference, number: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """One draw of a half of F, and the slope of the KL where the whole model's answers are there."""
+    key = jax.random.fold_in(jax.random.key(_SEED), number)
+    along, slope, answers = _slopes(model, gates.astype(np.float32), batch, reference, key)
+    return np.asarray(along, np.float64) ** 2 / (2 * int(answers)), np.asarray(slope, np.float64)
+
+
 @jax.jit
-def _signed(
+def _slopes(
     model: GatedModel, gates: jax.Array, batch: Batch, reference: Reference, key: jax.Array
-) -> jax.Array:
-    assert reference.full is not None
-    chance = jax.nn.softmax(reference.full)
+) -> tuple[jax.Array, jax.Array, int]:
+    """A slope along random signs `[G]`, the KL's (0 without it), and of how many answers they are."""
+    logits, pull = jax.vjp(lambda z: logits_under(model, z, batch, reference), gates)
+    chance = jax.nn.softmax(logits)
     along = _along(chance, jax.random.rademacher(key, chance.shape, chance.dtype))
-
-    def moved(z: jax.Array) -> jax.Array:
-        logits = logits_under(model, z, batch, reference)
-        # An impossible token (-inf) has no weight and no slope.
-        return jnp.sum(jnp.where(chance > 0, along * logits, 0.0))
-
-    slope: jax.Array = jax.grad(moved)(gates)
-    return slope
+    # An impossible token (-inf) has no weight and no slope.
+    (drawn,) = pull(jnp.where(chance > 0, along, 0.0))
+    slope = jnp.zeros_like(drawn)
+    full = reference.full
+    if full is not None:
+        away = jax.grad(lambda x: jnp.mean(kl_divergence(x, full)))(logits)
+        (slope,) = pull(jnp.where(chance > 0, away, 0.0))
+    return drawn, slope, logits.shape[0] * logits.shape[1]
 
 
 def _along(chance: jax.Array, signs: jax.Array) -> jax.Array:

@@ -31,6 +31,9 @@ _NEAR = 1.05  # the first search ends this near to the crossing, as a factor; th
 _HOPELESS = 1.5  # times the target on a few items: only all gates are tried on all items then
 _ELIMINATED = (0.6, 0.75, 0.9, 1.0)  # of the gates that elimination ranked: a first look
 _CLOSE = 1.02  # how near a brief search comes to the smallest k
+_AT_ONCE = (
+    16  # items: a network of which fewer fit is large, and each look at it takes half a minute
+)
 _FINALISTS = 2  # of many rankings: those whose k is chosen on all validation items
 
 
@@ -149,8 +152,9 @@ def choose(
       memory: of answers under the same model and replacements, for searches with other targets; the
         choices are the same without it.
       loss: kind of task loss.
-      brief: for a search over many runs: the smallest k to 2%, no k for the other order of calibration,
-        and, where candidates follow one another, no losses of k far above the crossing.
+      brief: for a search over many runs, and always of large networks: the smallest k to 2%, no k for
+        the other order of calibration, and, where candidates follow one another, no losses of k far
+        above the crossing.
     """
     prober = Prober(
         problem,
@@ -163,8 +167,10 @@ def choose(
     cutter = _Cutter(problem, selection, prober, loss)
     every = range(len(ranked))
 
+    large = problem.whole.eval_items < _AT_ONCE
+
     def cut(index: int, rough: bool) -> Choice:
-        return _cut(cutter, ranked[index], index, brief=brief or rough, rough=rough)
+        return _cut(cutter, ranked[index], index, brief=brief or large or rough, rough=rough)
 
     eliminated = any(one.eliminated for one in ranked)
     if brief or eliminated or len(ranked) <= _FINALISTS or not selection.is_loss:

@@ -195,8 +195,9 @@ def _of_large(
     """What else holds for learned residual edges of a network whose examples cost a second and more.
 
     Gates that open and close by chance leave such a network nothing to learn from in a few hundred
-    steps, and there are too many to close one after another: training starts from a ranking's cut and
-    holds the target, and its scores are cut as they are.
+    steps: training starts from a ranking's cut and holds the target. What it leaves open is eliminated
+    by the curvature of the KL, as first slopes hold vital edges to be harmful; any other search's scores
+    are cut as they are.
     """
     if config is None or grain != "edges" or at_once(config) == AT_ONCE:
         return {}
@@ -204,6 +205,8 @@ def _of_large(
     sizes = {"target_edges", "target_nodes", "threshold"}  # there is nothing to hold then
     if not (sizes | {"gate", "control", "ranking"}) & set(given):
         found |= {"gate": "heaviside", "control": "hold", "warm_start": "fisher", "steps": 150}
+        by_curvature = given.get("warm_start", "fisher") == "fisher" and "target_kl" in given
+        found |= {"eliminate": by_curvature}
     return found
 
 
@@ -264,8 +267,9 @@ def default_hyper(search: Search, num_gates: int, **changes: float) -> Hyper:
         centre = {"nodes": 0.3 / count, "weights": 3e-3, "edges": 1e-3}[choices.grain]
         if choices.grain == "edges":
             centre *= min(1.0, _USUAL_EDGES / count)
-            # What elimination would need room for is closed in training.
-            values |= {} if search.selection.eliminate else {"aim": 0.8}
+            # Training closes what elimination would need room for, where that is none or dear.
+            slow = not search.selection.eliminate or choices.warm_start == "fisher"
+            values |= {"aim": 0.8} if slow else {}
     if choices.control == "hold" and search.selection.is_loss:
         values["held"] = search.selection.value
     if search.selection.kl is not None:  # each weighs by its own target

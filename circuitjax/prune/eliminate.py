@@ -24,6 +24,7 @@ __all__ = ["Trial", "eliminate", "enough", "open_first"]
 _SHARE = 0.07  # of the open gates, closed in one round
 _FIRST_SHARE = 0.25  # while the loss is below a third of the target: most gates are far from needed
 _STEP = 0.02  # nats that a round may add; below a third of the target it may add more
+_STEP_SHARE = 0.13  # of the target: likewise, where that is more
 _ROOM = 0.8  # times the target: the loss to start elimination from, if a few more gates give it
 _MORE = 2  # times as many gates as meet the target: no more are opened for the sake of room
 _STEPS = (1.0, 1.1, 1.3, 1.6, 2.0)  # of the gates that training left open: where enough are sought
@@ -109,6 +110,7 @@ def eliminate(
     now = trial.alive(opened)
     closed = [np.flatnonzero(opened & ~now)]
     share, loss, end = _FIRST_SHARE, trial.loss(now), _BEYOND * target
+    step = max(_STEP, _STEP_SHARE * target)
     estimate, needed, failures = _prices(trial, now), np.zeros(len(now), bool), 0
     told = np.inf
     while loss <= end and now.sum() > 1 and failures < _PATIENCE:
@@ -132,7 +134,7 @@ def eliminate(
         else:
             cheapest = cheapest[:count]
             fewer, after = _without(trial, now, cheapest)
-        if count > 1 and after > max(loss + _STEP, target / 3):
+        if count > 1 and after > max(loss + step, target / 3):
             share /= 2
             continue
         if after > end:

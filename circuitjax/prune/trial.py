@@ -1,5 +1,7 @@
 """What closing gates costs on some training examples, for backward elimination at every grain."""
 
+import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +16,7 @@ from circuitjax.gated.replacement import Reference
 from circuitjax.prune.adversary import attack
 from circuitjax.prune.calibrate import calibrated_losses
 from circuitjax.prune.conditions import Under
+from circuitjax.prune.curvature import kl_rises, one_at_a_time
 from circuitjax.prune.cut import scouts
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Answers, Asked, answered, references, slopes
@@ -46,6 +49,7 @@ class GateTrial:
         loss: str = "binary",
         *,
         kl_share: float = 0.0,
+        curved: bool = False,
     ) -> None:
         """Takes the model and the examples.
 
@@ -55,6 +59,8 @@ class GateTrial:
           kind: `task`, `calibrated` or `kl`.
           loss: kind of task loss.
           kl_share: what a nat of KL counts beside a nat of loss, where both are demanded.
+          curved: whether the rise of the KL is estimated to second order; for kind `kl`, under one
+            condition that leaves nothing in.
         """
         self._whole = problem.whole
         self._kind, self._loss, self._kl_share = kind, loss, kl_share
@@ -62,6 +68,7 @@ class GateTrial:
         # Training items are of no template that training never sees.
         asked = [u for u in problem.conditions if not condition_named(u.name).apart]
         self._asked = [_Asked(under, examples, full) for under in asked or problem.conditions]
+        self._draws = _Draws(problem.conditions[0], examples) if curved else None
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
         """The open gates on a path from input to output."""
@@ -86,11 +93,13 @@ class GateTrial:
         return np.stack([losses, beside]).astype(np.float64)
 
     def rises(self, opened: np.ndarray) -> np.ndarray:
-        """`[G]`, to first order, on the first examples; 0 for gates that are on no path.
+        """`[G]`, to first or second order, on the first examples; 0 for gates that are on no path.
 
         Of several conditions those near the worst count.
         """
         opened = self.alive(opened)
+        if self._draws is not None:
+            return np.where(opened, kl_rises(self._whole, self._draws.pairs, opened), 0.0)
         total = np.zeros(len(opened))
         weights, by_kl = np.ones(1), np.zeros(1, bool)
         if len(self._asked) > 1 or self._kl_share:
@@ -120,7 +129,23 @@ def trial_of_cut(problem: Problem, search: Search) -> GateTrial:
     """What the search cuts by, on a few training items."""
     loss, selection = search.choices.loss, search.selection
     some, kind = scouts(problem, problem.train), loss_kind(problem, selection, loss)
-    return GateTrial(problem, some, kind, loss, kl_share=selection.kl_share)
+    # What starts from the curvature is eliminated by it.
+    curved = search.choices.warm_start == "fisher" and kind == "kl" and len(problem.conditions) == 1
+    return GateTrial(problem, some, kind, loss, kl_share=selection.kl_share, curved=curved)
+
+
+@dataclasses.dataclass(eq=False)
+class _Draws:
+    """Single items of a condition with the whole model's answers, made when first asked for."""
+
+    under: Under
+    examples: Examples
+
+    @functools.cached_property
+    def pairs(self) -> list[tuple[Batch, Reference]]:
+        under = self.under
+        rows = list(one_at_a_time(under.whole, under.batches, self.examples))
+        return references(under.whole, rows, full=True, condition=under.name)
 
 
 class _Runner(NamedTuple):

@@ -1,6 +1,7 @@
-"""Binary tasks on Python code: pairs of prompts that differ in little and go on differently."""
+"""Tasks: pairs of Python prompts that go on differently, and English prompts with corrupted ones."""
 
 from circuitjax.tasks.jsonl import load as load_jsonl
-from circuitjax.tasks.suite import TASKS, get, names
+from circuitjax.tasks.named import find_task as get
+from circuitjax.tasks.suite import TASKS, names
 
 __all__ = ["TASKS", "get", "load_jsonl", "names"]

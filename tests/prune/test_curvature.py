@@ -9,9 +9,12 @@ import pytest
 
 from circuitjax.gated.conditions import logits_under
 from circuitjax.gated.measures import kl_divergence
-from circuitjax.prune.curvature import _along, curvature
+from circuitjax.prune.curvature import _along, curvature, kl_rises, one_at_a_time
+from circuitjax.prune.cut import scouts
+from circuitjax.prune.defaults import default_search
 from circuitjax.prune.evaluate import references
 from circuitjax.prune.rank import Baseline, scores_without_training
+from circuitjax.prune.trial import trial_of_cut
 from tests.prune.test_attribution import make
 
 
@@ -23,18 +26,18 @@ def test_over_all_signs_the_directions_make_up_the_curvature_by_the_logits():
     np.testing.assert_allclose(found, np.diag(chance) - np.outer(chance, chance), atol=1e-6)
 
 
-def exact(problem):
-    """A half of F `[G]` by a sum over the vocabulary, and the KL as a function of the gates."""
+def exact(problem, at=1.0):
+    """A half of F `[G]` at some gates by a sum over the vocabulary, and the KL by the gates."""
     model = problem.whole
     rows = [problem.batches.whole(problem.train)]
     ((batch, reference),) = references(model, rows, full=True)
-    ones = jnp.ones(model.num_gates)
+    gates = at * jnp.ones(model.num_gates)
 
     def log_chance(z):
         return jax.nn.log_softmax(logits_under(model, z, batch, reference)[:, 0])
 
-    slopes = jax.jacfwd(log_chance)(ones)  # [M, V, G]
-    chance = jnp.exp(log_chance(ones))
+    slopes = jax.jacfwd(log_chance)(gates)  # [M, V, G]
+    chance = jnp.exp(log_chance(gates))
     half = 0.5 * jnp.mean(jnp.einsum("mv,mvg->mg", chance, slopes**2), axis=0)
 
     def kl(z):
@@ -76,6 +79,39 @@ def test_draws_add_up_to_the_sum_over_the_vocabulary(grain, ablation):
     half, _ = exact(problem)
     assert np.corrcoef(found, half)[0, 1] > 0.95
     assert found.sum() == pytest.approx(half.sum(), rel=0.15)
+
+
+def some_closed(problem):
+    """A circuit that differs from the model, and still answers much as it does."""
+    opened = np.random.default_rng(0).random(problem.whole.num_gates) < 0.8
+    return problem.whole.alive(opened & problem.whole.exists())
+
+
+def test_the_rise_of_a_circuits_kl_is_its_slope_and_the_curvature_of_its_own_answers():
+    problem = make("edges", "interchange")
+    opened = some_closed(problem)
+    half, kl = exact(problem, opened)
+    slope = np.asarray(jax.grad(kl)(opened.astype(np.float32)))
+    examples = problem.train.take(np.arange(600) % 3)
+    rows = list(one_at_a_time(problem.whole, problem.batches, examples))
+    found = kl_rises(problem.whole, references(problem.whole, rows, full=True), opened)
+    assert np.min(-slope) < -0.005 < 0.005 < np.max(-slope)
+    first = np.maximum(-slope, 0.0)  # a promised fall is not believed
+    np.testing.assert_allclose(found, half + first, atol=0.2 * np.max(half))
+    assert np.corrcoef(found - first, half)[0, 1] > 0.95
+    assert (found - first).sum() == pytest.approx(half.sum(), rel=0.15)
+
+
+def test_what_starts_from_the_curvature_is_eliminated_by_it():
+    problem = make("edges", "interchange")
+    search = default_search("edges", warm_start="fisher", target_kl=0.1)
+    opened = some_closed(problem)
+    rows = list(one_at_a_time(problem.whole, problem.batches, scouts(problem, problem.train)))
+    expected = kl_rises(problem.whole, references(problem.whole, rows, full=True), opened)
+    found = trial_of_cut(problem, search).rises(opened)
+    np.testing.assert_allclose(found, np.where(opened, expected, 0.0), rtol=1e-6)
+    plain = trial_of_cut(problem, default_search("edges", target_kl=0.1)).rises(opened)
+    assert not np.allclose(plain, found)
 
 
 def test_the_ranking_is_the_curvature_over_training_items():

@@ -139,9 +139,11 @@ def test_sets_and_jobs_of_large_networks_are_smaller():
     search = default_search("edges", config=large, target_kl=0.1)
     choices, selection = search.choices, search.selection
     assert (choices.gate, choices.control, choices.warm_start) == ("heaviside", "hold", "fisher")
-    assert (selection.eliminate, selection.certify) == (False, False)
+    assert (selection.eliminate, selection.certify) == (True, False)
     assert default_hyper(search, 70_651).k_coef == pytest.approx(1e-3 * 2746 / 70_651)
     assert default_hyper(search, 70_651).aim == 0.8
+    for other in ({"target_kl": 0.1, "warm_start": "gim"}, {"target_loss": 0.1}):
+        assert not default_search("edges", config=large, **other).selection.eliminate
     search = default_search("edges", config=large, target_kl=0.1, control="lagrangian")
     assert (search.choices.warm_start, search.selection.eliminate) == ("none", False)
     edges = residual_graph(large).num_edges
