@@ -8,12 +8,16 @@ Each ranking is kept in --out and not done again; the table and the figure are o
 ranking a command gives each its own peak memory. Rankings by gradients are cut both ways, by size of
 the score (absolute) and as it is (signed). Faithfulness is of the mean logit difference on test
 examples under interchange; CPR and CMD are the benchmark's areas (`circuitjax.benchmarks.faithfulness`).
-Seconds are CPU seconds, compilation included. Scores by gradients are kept as graphs in the benchmark's
+`eliminated` closes edges from the whole model on, the least needed first, by slope and curvature of the
+KL; `learned` trains gates to hold a KL (--target_kl) and eliminates what they leave open, or with
+--target_sparsity by the published method and by scores alone. Seconds are CPU seconds, compilation
+included. Scores by gradients are kept as graphs in the benchmark's
 format too, in graphs/, and a ranking may be such a file of anyone's: --rankings=scores.json.
 """
 
 import dataclasses
 import hashlib
+import math
 import pathlib
 import resource
 import time
@@ -32,11 +36,12 @@ from circuitjax.model.config import TransformerConfig
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
 from circuitjax.prune.candidates import rank_jobs
 from circuitjax.prune.config import SYNONYMS
-from circuitjax.prune.defaults import Search, default_jobs, default_search
+from circuitjax.prune.defaults import Search, default_hyper, default_search
 from circuitjax.prune.find import prepare, refuse_search
 from circuitjax.prune.jobs import initial_state, train_gates
 from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Baseline, rank_scores, scores_without_training
+from circuitjax.prune.train import Job
 from circuitjax.report.rankings import draw_curves, rankings_table
 from circuitjax.run.directory import RANKINGS, claim, digest_of, holds
 from circuitjax.run.search import asked_of
@@ -53,7 +58,7 @@ _MODEL = flags.DEFINE_string(
 _TASK = flags.DEFINE_string("task", None, "Name of a task, or a .jsonl file.")
 _RANKINGS = flags.DEFINE_list(
     "rankings",
-    ["random", "eap", "eap_ig_inputs", "gim", "learned"],
+    ["random", "eap", "eap_ig_inputs", "gim", "eliminated", "learned"],
     "Rankings to add; a name that ends in .json is a file of scores.",
 )
 _ABLATION = flags.DEFINE_string("ablation", "interchange", "What closed edges carry.")
@@ -63,20 +68,27 @@ _POINTS = flags.DEFINE_integer("points", 5, "Places on the path of an integrated
 _OF = flags.DEFINE_enum("attribute_to", "odds", ["odds", "loss"], "What gradients are of.")
 _STEPS = flags.DEFINE_integer("steps", 300, "Training steps of learned edges.")
 _BATCH = flags.DEFINE_integer("batch_size", 8, "Examples of a step.")
-_SPARSITY = flags.DEFINE_float("target_sparsity", 0.99, "Fraction of edges to close in training.")
-_WARM = flags.DEFINE_string("warm_start", "none", "A ranking that learned gates start from.")
+_KL = flags.DEFINE_float("target_kl", 0.1, "KL in nats that learned gates hold.")
+_SPARSITY = flags.DEFINE_float(
+    "target_sparsity", None, "Fraction of edges to close, by the published method instead of a KL."
+)
+_WARM = flags.DEFINE_string(
+    "warm_start", None, "Ranking that learned gates start from. Default: fisher; by sparsity none."
+)
 _SEED = flags.DEFINE_integer("seed", 0, "Of gates, batches and ties.")
 _OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/edge_rankings/<model>/<task>.")
 
 
 FORMAT = "circuitjax-ranking-2"
-_UNSIGNED = ("random", "fisher")
+_UNSIGNED = ("random", "fisher", "eliminated")
+_TO_THE_END = 1.0  # nats: the KL around which an order by elimination ends, far above any use
 
 
 def _known(name: str) -> str:
     """The name of a ranking under which it is kept."""
     if name == "learned":
-        return name if _WARM.value == "none" else f"learned_from_{_WARM.value}"
+        named = name if _SPARSITY.value is None else "learned_by_sparsity"
+        return named if _WARM.value is None else f"{named}_from_{_WARM.value}"
     if name.endswith(".json"):
         stem = pathlib.Path(name).name.removesuffix(".json")
         if (
@@ -96,9 +108,28 @@ def _known(name: str) -> str:
 
 def _learned(problem: Problem, search: Search) -> np.ndarray:
     count = int(problem.whole.exists().sum())
-    jobs = default_jobs(search, count, [_SEED.value], target_sparsity=_SPARSITY.value)
+    given = {} if _SPARSITY.value is None else {"target_sparsity": _SPARSITY.value}
+    jobs = [Job(_SEED.value, default_hyper(search, count, **given))]
     state = train_gates(problem, search, initial_state(problem, search, jobs))
-    return rank_jobs(problem, search, jobs, state)[0].ranks
+    return rank_jobs(problem, _ranking_all(search), jobs, state, say)[0].ranks
+
+
+def _eliminated(problem: Problem, search: Search) -> np.ndarray:
+    """Ranks by backward elimination from the whole model."""
+    choices = dataclasses.replace(search.choices, ranking="fisher", warm_start="none")
+    selection = dataclasses.replace(search.selection, eliminate=True)
+    whole = dataclasses.replace(search, choices=choices, selection=selection)
+    baseline = Baseline.of(choices)
+    scores = scores_without_training(problem, baseline, _SEED.value)
+    jobs = [Job(_SEED.value, baseline)]
+    return rank_jobs(problem, _ranking_all(whole), jobs, scores[None], say)[0].ranks
+
+
+def _ranking_all(search: Search) -> Search:
+    """The search with an elimination that goes on until hardly anything is left."""
+    return dataclasses.replace(
+        search, selection=dataclasses.replace(search.selection, value=_TO_THE_END)
+    )
 
 
 def _scores(name: str, config: TransformerConfig) -> np.ndarray:
@@ -122,6 +153,8 @@ def _ranks(out: pathlib.Path, problem: Problem, search: Search, name: str) -> di
     """Ranks by the sign under which they are cut; one of no sign has none."""
     if name == "learned":
         return {"": _learned(problem, search)}
+    if name == "eliminated":
+        return {"": _eliminated(problem, search)}
     if name in _UNSIGNED:
         scores = scores_without_training(problem, Baseline(name), _SEED.value)  # type: ignore[arg-type]
         return {"": rank_scores(problem, scores, _SEED.value).ranks}
@@ -199,17 +232,24 @@ def main(argv: list[str]) -> None:
     check_numbers(_TRAIN, _TEST, _STEPS, _BATCH)
     check_numbers(_POINTS, most=MOST_JOBS)
     check_seed(_SEED)
-    check_numbers(_SPARSITY, least=0, most=1)
+    if _SPARSITY.value is not None:
+        check_numbers(_SPARSITY, least=0, most=1)
+    if not 0 < _KL.value < math.inf:
+        raise ValueError(f"--target_kl={_KL.value:g} must be above 0")
     model, task = load_task(_TASK.value, _MODEL.value)
     place = f"runs/edge_rankings/{pathlib.Path(model.name).name}/{task.name}"
     out = pathlib.Path(_OUT.value or place)
+    by_sparsity = _SPARSITY.value is not None
     search = default_search(
         "edges",
         paired=isinstance(task, Task),
+        config=model.config,
         ablation=_ABLATION.value,
-        warm_start=_WARM.value,
-        target_kl=0.1,
-        eliminate=False,
+        gate="hard_concrete" if by_sparsity else "heaviside",
+        control="lagrangian" if by_sparsity else "hold",
+        warm_start=_WARM.value or ("none" if by_sparsity else "fisher"),
+        target_kl=_KL.value,
+        eliminate=not by_sparsity,
         train=_TRAIN.value,
         validation=16,
         test=_TEST.value,
@@ -219,7 +259,7 @@ def main(argv: list[str]) -> None:
     identity = {
         **asked_of(model, task),
         **{flag.name: flag.value for flag in (_ABLATION, _TRAIN, _TEST, _POINTS, _OF)},
-        **{flag.name: flag.value for flag in (_STEPS, _BATCH, _SPARSITY, _SEED)},
+        **{flag.name: flag.value for flag in (_STEPS, _BATCH, _KL, _SPARSITY, _SEED)},
     }
     holds(RANKINGS, out, identity)  # refuses, before any work
     asked = digest_of(RANKINGS, identity)
@@ -227,7 +267,7 @@ def main(argv: list[str]) -> None:
         if name.endswith(".json"):
             _scores(name, model.config)
             continue
-        ranking = "learned" if name == "learned" else SYNONYMS.get(name, name)
+        ranking = "fisher" if name == "eliminated" else SYNONYMS.get(name, name)
         choices = dataclasses.replace(search.choices, ranking=ranking)  # type: ignore[arg-type]
         refuse_search(model, task, dataclasses.replace(search, choices=choices))
     left = _left(names, out, asked)

@@ -20,7 +20,7 @@ from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked, connected, learned_ranking, rank_scores
 from circuitjax.prune.select import Selection
 from circuitjax.prune.train import Job, MaskState
-from circuitjax.prune.trial import trial_of_cut
+from circuitjax.prune.trial import GateTrial, trial_of_cut
 
 __all__ = ["Candidate", "candidates_of", "certified", "empty_candidate", "pick", "rank_jobs"]
 
@@ -67,6 +67,8 @@ def rank_jobs(
 ) -> list[Ranked]:
     """Ranks every job's gates, the open ones by backward elimination where the search says so.
 
+    Of rankings without training the curvature alone is eliminated, from the whole model.
+
     Args:
       problem: model, task, data.
       search: the method.
@@ -90,29 +92,37 @@ def _ranked(
     state: MaskState | np.ndarray,
     tell: Tell,
 ) -> list[Ranked]:
+    aimed = search.selection.eliminate and search.selection.is_loss
     if not isinstance(state, MaskState):
-        return [rank_scores(problem, row, job.seed) for job, row in zip(jobs, state, strict=True)]
+        found = [rank_scores(problem, row, job.seed) for job, row in zip(jobs, state, strict=True)]
+        if not (aimed and search.choices.ranking == "fisher"):
+            return found
+        trial, exists = trial_of_cut(problem, search), problem.whole.exists()
+        return [_eliminated(trial, one, exists, search, tell) for one in found]
     objective, ties = objective_of(problem, search), scouts(problem, problem.judged)
     if search.selection.eliminate:  # it ranks what is open anew
         ties = problem.validation.first(_FEW_TIES)
     found = []
-    trial = None
-    if search.selection.eliminate and search.selection.is_loss:
-        trial = trial_of_cut(problem, search)
+    trained = trial_of_cut(problem, search) if aimed else None
     for number in range(len(jobs)):
         job = jax.tree.map(lambda leaf, i=number: leaf[i], state)
         ranked = learned_ranking(problem, objective, job, ties)
-        if trial is not None:
-            opened = enough(trial, ranked.ranks, ranked.opened, search.selection.value)
-            order = eliminate(trial, opened, search.selection.value, tell)
-            ranked = dataclasses.replace(
-                ranked,
-                ranks=open_first(ranked.ranks, order),
-                trained=len(order),
-                eliminated=True,
-            )
+        if trained is not None:
+            ranked = _eliminated(trained, ranked, ranked.opened, search, tell)
         found.append(ranked)
     return found
+
+
+def _eliminated(
+    trial: GateTrial, ranked: Ranked, opened: np.ndarray, search: Search, tell: Tell
+) -> Ranked:
+    """The ranking with open gates ranked anew; more are opened if these miss the target."""
+    target = search.selection.value
+    opened = enough(trial, ranked.ranks, opened, target)
+    order = eliminate(trial, opened, target, tell)
+    ranks = open_first(ranked.ranks, order.gates)
+    trained = len(order.gates) if ranked.opened.any() else order.met
+    return dataclasses.replace(ranked, ranks=ranks, trained=trained, eliminated=True)
 
 
 def candidates_of(

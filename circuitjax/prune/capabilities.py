@@ -288,6 +288,7 @@ READ_BY: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "kl_weight": ("minimise", ("both",)),
         "sign": ("ranking", tuple(ATTRIBUTIONS)),
         "attribute_to": ("ranking", tuple(ATTRIBUTIONS)),
+        "eliminate": ("ranking", ("learned", "fisher")),
     }
 )
 #: What only training reads, beside all hyperparameters.
@@ -301,7 +302,6 @@ _TRAINING = (
     "minimise",
     "node_gates",
     "warm_start",
-    "eliminate",
 )
 
 

@@ -30,6 +30,7 @@ __all__ = ["Choice", "Point", "choose", "scouts"]
 _NEAR = 1.05  # the first search ends this near to the crossing, as a factor; the second looks wider
 _HOPELESS = 1.5  # times the target on a few items: only all gates are tried on all items then
 _ELIMINATED = (0.6, 0.75, 0.9, 1.0)  # of the gates that elimination ranked: a first look
+_FROM_ALL = (1.0, 1.3, 1.7, 2.2)  # of those that met the target, where it began from all: likewise
 _CLOSE = 1.02  # how near a brief search comes to the smallest k
 _AT_ONCE = (
     16  # items: a network of which fewer fit is large, and each look at it takes half a minute
@@ -204,10 +205,11 @@ def _cut(cutter: _Cutter, ranked: Ranked, index: int, *, brief: bool, rough: boo
         return _cut_to_size(cutter, ranked, index, cache, total)
     # Where candidates are evaluated one after another, halving takes the fewest of them.
     in_turn = not side_by_side()
+    parts = _ELIMINATED if ranked.opened.any() else _FROM_ALL
     plain, fitted = "plain_aim", "aim"
 
     def search(name: str, size: int, rough_only: bool = False) -> Selection:
-        begin = [round(ranked.trained * part) for part in _ELIMINATED if ranked.eliminated]
+        begin = [round(ranked.trained * part) for part in parts if ranked.eliminated]
         options: dict[str, Any] = {
             "grid": 2 if begin else settings.grid,
             "extra": (ranked.trained,),
@@ -238,7 +240,8 @@ def _cut(cutter: _Cutter, ranked: Ranked, index: int, *, brief: bool, rough: boo
         )
 
     within = settings.calibrate == "inside"
-    sizes = (ranked.trained, total) if ranked.eliminated and ranked.trained else (total,)
+    some = ranked.eliminated and ranked.trained and ranked.opened.any()
+    sizes = (ranked.trained, total) if some else (total,)
     for size in sizes:
         chosen = search(fitted if within else plain, max(size, 1))
         if chosen.reached:

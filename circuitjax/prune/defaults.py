@@ -165,7 +165,9 @@ def default_search(
     }
     if target.get("target", "loss") in ("loss", "kl") and (grain, control) != ("nodes", "count"):
         # Every gate of several conditions' circuits is dear to try: only elimination then.
-        own |= {"eliminate": True, "certify": learned and not given.get("hold_under")}
+        # The curvature is one of the KL.
+        own["eliminate"] = given.get("ranking") != "fisher" or "kl" in target.values()
+        own["certify"] = learned and not given.get("hold_under")
     if edges:
         dear = 1 if config is None else AT_ONCE // at_once(config)
         share *= dear
@@ -201,13 +203,12 @@ def _of_large(
     """
     if config is None or grain != "edges" or at_once(config) == AT_ONCE:
         return {}
-    found: dict[str, Any] = {"eliminate": False, "certify": False}
+    found: dict[str, Any] = {"certify": False}
     sizes = {"target_edges", "target_nodes", "threshold"}  # there is nothing to hold then
     if not (sizes | {"gate", "control", "ranking"}) & set(given):
         found |= {"gate": "heaviside", "control": "hold", "warm_start": "fisher", "steps": 150}
-        by_curvature = given.get("warm_start", "fisher") == "fisher" and "target_kl" in given
-        found |= {"eliminate": by_curvature}
-    return found
+    begun = given.get("warm_start", found.get("warm_start")), given.get("ranking")
+    return found | {"eliminate": "fisher" in begun and "target_kl" in given}
 
 
 def _target(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

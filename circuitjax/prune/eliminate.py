@@ -13,13 +13,13 @@ then starts from as many gates, by their scores, as meet the target.
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from circuitjax.prune.select import bisect
 
-__all__ = ["Trial", "eliminate", "enough", "open_first"]
+__all__ = ["Order", "Trial", "eliminate", "enough", "open_first"]
 
 _SHARE = 0.07  # of the open gates, closed in one round
 _FIRST_SHARE = 0.25  # while the loss is below a third of the target: most gates are far from needed
@@ -49,6 +49,19 @@ class Trial(Protocol):
 
     def saves(self, opened: np.ndarray) -> np.ndarray:
         """`[E]`, how many edges closing each gate saves."""
+
+
+class Order(NamedTuple):
+    """What backward elimination finds.
+
+    Attributes:
+      gates: int `[sum(opened)]`, numbers of the open gates, the most needed first. What was left at the
+        end comes first, in the order of its own estimate.
+      met: so many were open when the loss was last within the target; all of them if it never was.
+    """
+
+    gates: np.ndarray
+    met: int
 
 
 def enough(trial: Trial, ranks: np.ndarray, opened: np.ndarray, target: float) -> np.ndarray:
@@ -94,8 +107,8 @@ def eliminate(
     opened: np.ndarray,
     target: float,
     tell: Callable[[str], None] = lambda line: None,
-) -> np.ndarray:
-    """Numbers of the open gates, the most needed first.
+) -> Order:
+    """Closes open gates, the least needed first.
 
     Args:
       trial: what closing costs.
@@ -104,15 +117,14 @@ def eliminate(
       tell: told of the progress, now and then.
 
     Returns:
-      int `[sum(opened)]`. What is left at the end comes first, in the order of its own estimate; if
-      the loss is above the end at the start, that is all there is.
+      The order; if the loss is above the end at the start, it is the estimate's.
     """
     now = trial.alive(opened)
     closed = [np.flatnonzero(opened & ~now)]
     share, loss, end = _FIRST_SHARE, trial.loss(now), _BEYOND * target
     step = max(_STEP, _STEP_SHARE * target)
     estimate, needed, failures = _prices(trial, now), np.zeros(len(now), bool), 0
-    told = np.inf
+    told, met = np.inf, int(now.sum())
     while loss <= end and now.sum() > 1 and failures < _PATIENCE:
         places = np.flatnonzero(now & ~needed)
         if not len(places):
@@ -146,10 +158,11 @@ def eliminate(
         closed += [dead, cheapest]
         most = _FIRST_SHARE if after <= target / 3 else _SHARE
         now, loss, share, failures = fewer, after, min(most, 1.3 * share), 0
+        met = int(now.sum()) if loss <= target else met
         estimate = _prices(trial, now)
     places = np.flatnonzero(now)
     left = places[np.argsort(estimate[places], kind="stable")]
-    return np.concatenate([*closed, left])[::-1]
+    return Order(np.concatenate([*closed, left])[::-1], met)
 
 
 def _prices(trial: Trial, opened: np.ndarray) -> np.ndarray:

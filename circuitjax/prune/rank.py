@@ -60,8 +60,9 @@ class Ranked:
       ranks: int `[G]`, 0 is the most important gate; those that cannot matter come last.
       opened: bool `[G]`, open after training.
       soft: how many are expected to be open.
-      trained: a k to look at besides: how many are open, or are ranked by elimination.
-      eliminated: whether the first `trained` are ranked by elimination.
+      trained: a k to look at besides: how many are open, or are ranked by elimination; where that began
+        from all gates, how many of them met the target on training items.
+      eliminated: whether gates are ranked by elimination.
     """
 
     ranks: np.ndarray

@@ -130,7 +130,8 @@ def trial_of_cut(problem: Problem, search: Search) -> GateTrial:
     loss, selection = search.choices.loss, search.selection
     some, kind = scouts(problem, problem.train), loss_kind(problem, selection, loss)
     # What starts from the curvature is eliminated by it.
-    curved = search.choices.warm_start == "fisher" and kind == "kl" and len(problem.conditions) == 1
+    begun = "fisher" in (search.choices.warm_start, search.choices.ranking)
+    curved = begun and kind == "kl" and len(problem.conditions) == 1
     return GateTrial(problem, some, kind, loss, kl_share=selection.kl_share, curved=curved)
 
 

@@ -42,13 +42,14 @@ def test_bad_input_is_one_line(tmp_path):
     # Flags stay as the call before left them: each names all that others change.
     plain = {
         "task": "while_return_true", "out": str(tmp_path / "out"), "rankings": "random", "points": 5,
-        "ablation": "interchange", "warm_start": "none",
+        "ablation": "interchange", "warm_start": "none", "target_kl": 0.1,
     }  # fmt: skip
     cases = [
         ({"rankings": "magic"}, "--rankings holds 'magic'; choose from learned, random"),
         ({"rankings": "absent.json"}, "there is no file absent.json"),
         ({"points": 0}, "--points=0 must be at least 1"),
         ({"task": "nothing"}, "there is no task 'nothing'"),
+        ({"target_kl": 0}, "--target_kl=0 must be above 0"),
         (
             {"rankings": "learned", "warm_start": "eap_ig_inputs", "ablation": "mean"},
             "ranking (or warm_start)=eap_ig_inputs without",

@@ -35,7 +35,7 @@ class Additive:
 def test_the_order_is_that_of_what_gates_are_worth():
     worth = np.random.default_rng(0).permutation(np.linspace(1e-4, 0.02, 60))
     trial = Additive(worth)
-    order = eliminate(trial, np.ones(60, bool), 0.3)
+    order = eliminate(trial, np.ones(60, bool), 0.3).gates
     assert sorted(order) == list(range(60))
     # What is left at the end is in order too: all of it is.
     np.testing.assert_array_equal(order, np.argsort(worth)[::-1])
@@ -43,7 +43,7 @@ def test_the_order_is_that_of_what_gates_are_worth():
 
 def test_what_saves_more_edges_goes_first():
     edges = np.tile([1, 10], 30)
-    order = eliminate(Additive(np.full(60, 0.002), edges=edges), np.ones(60, bool), 0.05)
+    order = eliminate(Additive(np.full(60, 0.002), edges=edges), np.ones(60, bool), 0.05).gates
     # The target leaves room for 40 gates, and those of ten edges are closed before any other.
     assert set(order[:30]) == set(np.flatnonzero(edges == 1))
 
@@ -51,7 +51,7 @@ def test_what_saves_more_edges_goes_first():
 def test_a_prefix_is_the_smallest_that_meets_the_target():
     rng = np.random.default_rng(1)
     worth = np.r_[rng.uniform(0.01, 0.2, 8), np.zeros(4)]
-    order = eliminate(Additive(worth), np.ones(12, bool), 0.3)
+    order = eliminate(Additive(worth), np.ones(12, bool), 0.3).gates
     sizes = [k for k in range(13) if worth[order[k:]].sum() <= 0.3]
     best = min(
         len(some)
@@ -67,7 +67,7 @@ def test_dead_gates_go_with_those_they_hang_on_and_closed_ones_are_left_out():
     opened = np.ones(23, bool)
     opened[:5] = False
     trial = Additive(worth, chain=(20, 21, 22))
-    order = eliminate(trial, opened, 0.5)
+    order = eliminate(trial, opened, 0.5).gates
     assert sorted(order) == list(range(5, 23))
     # A gate of hardly any worth of its own would take the whole chain along, which the loss shows.
     assert {20, 21, 22} <= set(order[:7])
@@ -75,7 +75,7 @@ def test_dead_gates_go_with_those_they_hang_on_and_closed_ones_are_left_out():
 
 def test_what_dies_with_a_gate_is_closed_with_it():
     trial = Additive(np.full(40, 1e-3), chain=tuple(range(10, 40)))
-    order = eliminate(trial, np.ones(40, bool), 0.005)
+    order = eliminate(trial, np.ones(40, bool), 0.005).gates
     assert sorted(order) == list(range(40))
     assert set(order[-30:]) == set(range(10, 40)) or set(order[:30]) == set(range(10, 40))
 
@@ -85,8 +85,8 @@ def test_it_ends_where_nothing_or_everything_may_close(target):
     trial = Additive(np.full(40, 0.1))
     opened = np.ones(40, bool)
     opened[3] = False
-    assert sorted(eliminate(trial, opened, target)) == [i for i in range(40) if i != 3]
-    assert eliminate(trial, np.zeros(40, bool), target).size == 0
+    assert sorted(eliminate(trial, opened, target).gates) == [i for i in range(40) if i != 3]
+    assert eliminate(trial, np.zeros(40, bool), target).gates.size == 0
 
 
 def test_a_round_that_costs_too_much_is_taken_back():
@@ -98,7 +98,7 @@ def test_a_round_that_costs_too_much_is_taken_back():
 
     worth = np.zeros(200)
     worth[:14] = 0.5  # the first that a round of 14 would close
-    order = eliminate(Misled(worth), np.ones(200, bool), 0.15)
+    order = eliminate(Misled(worth), np.ones(200, bool), 0.15).gates
     assert len(order) == 200
 
 
@@ -110,7 +110,7 @@ def test_the_loss_decides_among_the_last_gates():
             return np.where(opened, self.worth.max() - self.worth, 0.0)
 
     worth = np.random.default_rng(2).permutation(np.linspace(0.01, 0.1, 8))
-    order = eliminate(Misled(worth), np.ones(8, bool), 10.0)
+    order = eliminate(Misled(worth), np.ones(8, bool), 10.0).gates
     np.testing.assert_array_equal(order[1:], np.argsort(worth)[::-1][1:])
 
 
