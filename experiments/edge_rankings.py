@@ -116,10 +116,8 @@ def _learned(problem: Problem, search: Search) -> np.ndarray:
 
 def _eliminated(problem: Problem, search: Search) -> np.ndarray:
     """Ranks by backward elimination from the whole model."""
-    choices = dataclasses.replace(search.choices, ranking="fisher", warm_start="none")
-    selection = dataclasses.replace(search.selection, eliminate=True)
-    whole = dataclasses.replace(search, choices=choices, selection=selection)
-    baseline = Baseline.of(choices)
+    choices = dataclasses.replace(search.choices, ranking="eliminated", warm_start="none")
+    whole, baseline = dataclasses.replace(search, choices=choices), Baseline.of(choices)
     scores = scores_without_training(problem, baseline, _SEED.value)
     jobs = [Job(_SEED.value, baseline)]
     return rank_jobs(problem, _ranking_all(whole), jobs, scores[None], say)[0].ranks
@@ -267,7 +265,7 @@ def main(argv: list[str]) -> None:
         if name.endswith(".json"):
             _scores(name, model.config)
             continue
-        ranking = "fisher" if name == "eliminated" else SYNONYMS.get(name, name)
+        ranking = SYNONYMS.get(name, name)
         choices = dataclasses.replace(search.choices, ranking=ranking)  # type: ignore[arg-type]
         refuse_search(model, task, dataclasses.replace(search, choices=choices))
     left = _left(names, out, asked)

@@ -49,8 +49,9 @@ _TEXTS = {
     "loss": "Task loss between the completions, or over the whole vocabulary. Default: binary.",
     "ranking": "How gates are ranked before the smallest circuit is cut: by what was learned or, "
     "without training, by gradient attribution (eap is its name on edges), its integrated forms, "
-    "a corrected gradient (gim), the curvature of the KL (fisher), variance of the activations (nodes), "
-    "at random. Default: learned.",
+    "a corrected gradient (gim), the curvature of the KL (fisher), elimination from the whole model on "
+    "by what closing adds to the KL (eliminated), variance of the activations (nodes), at random. "
+    "Default: learned; eliminated for a KL of large networks' edges.",
     "sign": "Rankings by gradients: by size, as they are, or what helps alone. Default: absolute.",
     "attribute_to": "What these gradients are of: the task loss, or the log odds of the right "
     "answer (a difference of logits). Default: loss.",

@@ -26,6 +26,7 @@ __all__ = ["Candidate", "candidates_of", "certified", "empty_candidate", "pick",
 
 Tell = Callable[[str], None]  # told of progress, a line at a time
 
+_FAR = 1.0  # nats: the KL up to which gates are eliminated where a size is the target
 _FEW_TIES = 32  # items that gates of one score are told apart on, where elimination follows
 
 
@@ -67,7 +68,7 @@ def rank_jobs(
 ) -> list[Ranked]:
     """Ranks every job's gates, the open ones by backward elimination where the search says so.
 
-    Of rankings without training the curvature alone is eliminated, from the whole model.
+    The ranking `eliminated` is nothing else, from the whole model on.
 
     Args:
       problem: model, task, data.
@@ -92,32 +93,33 @@ def _ranked(
     state: MaskState | np.ndarray,
     tell: Tell,
 ) -> list[Ranked]:
-    aimed = search.selection.eliminate and search.selection.is_loss
+    selection = search.selection
     if not isinstance(state, MaskState):
         found = [rank_scores(problem, row, job.seed) for job, row in zip(jobs, state, strict=True)]
-        if not (aimed and search.choices.ranking == "fisher"):
+        if search.choices.ranking != "eliminated":
             return found
         trial, exists = trial_of_cut(problem, search), problem.whole.exists()
-        return [_eliminated(trial, one, exists, search, tell) for one in found]
+        target = selection.value if selection.is_loss else _FAR
+        return [_eliminated(trial, one, exists, target, tell) for one in found]
     objective, ties = objective_of(problem, search), scouts(problem, problem.judged)
     if search.selection.eliminate:  # it ranks what is open anew
         ties = problem.validation.first(_FEW_TIES)
     found = []
+    aimed = selection.eliminate and selection.is_loss
     trained = trial_of_cut(problem, search) if aimed else None
     for number in range(len(jobs)):
         job = jax.tree.map(lambda leaf, i=number: leaf[i], state)
         ranked = learned_ranking(problem, objective, job, ties)
         if trained is not None:
-            ranked = _eliminated(trained, ranked, ranked.opened, search, tell)
+            ranked = _eliminated(trained, ranked, ranked.opened, selection.value, tell)
         found.append(ranked)
     return found
 
 
 def _eliminated(
-    trial: GateTrial, ranked: Ranked, opened: np.ndarray, search: Search, tell: Tell
+    trial: GateTrial, ranked: Ranked, opened: np.ndarray, target: float, tell: Tell
 ) -> Ranked:
     """The ranking with open gates ranked anew; more are opened if these miss the target."""
-    target = search.selection.value
     opened = enough(trial, ranked.ranks, opened, target)
     order = eliminate(trial, opened, target, tell)
     ranks = open_first(ranked.ranks, order.gates)

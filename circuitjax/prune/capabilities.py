@@ -19,7 +19,7 @@ from circuitjax.model.residual_graph import residual_graph
 from circuitjax.prune import opening
 from circuitjax.prune.attribution import ATTRIBUTIONS
 from circuitjax.prune.conditions import held_under, shares, trained_under
-from circuitjax.prune.config import SYNONYMS, Choices, Hyper, SelectionConfig
+from circuitjax.prune.config import SYNONYMS, UNTRAINED, Choices, Hyper, SelectionConfig
 from circuitjax.tasks.base import Task
 from circuitjax.tasks.contrast import ContrastTask
 from circuitjax.tasks.templates import templates_of
@@ -45,7 +45,7 @@ def answers() -> dict[str, tuple[str, ...]]:
         "ablation": tuple(replacement.ABLATIONS),
         "minimise": ("task", "kl", "both"),
         "control": tuple(opening.CONTROLS),
-        "ranking": ("learned", *ATTRIBUTIONS, *SYNONYMS, "fisher", "variance", "random"),
+        "ranking": ("learned", *ATTRIBUTIONS, *SYNONYMS, *UNTRAINED),
         "sign": ("absolute", "signed", "positive"),
         "attribute_to": ("loss", "odds"),
         "warm_start": ("none", *ATTRIBUTIONS, *SYNONYMS, "fisher"),
@@ -198,6 +198,15 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
+        "ranking=eliminated without a KL or a size as target, or under several conditions",
+        "gates go by what closing them adds to one KL: choose target_kl, target_edges or target_nodes, "
+        "and leave hold_under out",
+        lambda c: (
+            c.choices.ranking == "eliminated"
+            and (c.selection.target == "loss" or len(held_under(c.choices)) > 1)
+        ),
+    ),
+    Rule(
         "selection=greedy without residual edges",
         "only they are walked from the logits backwards: choose grain=edges or selection=top",
         lambda c: c.selection.order == "greedy" and c.choices.grain != "edges",
@@ -288,7 +297,6 @@ READ_BY: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
         "kl_weight": ("minimise", ("both",)),
         "sign": ("ranking", tuple(ATTRIBUTIONS)),
         "attribute_to": ("ranking", tuple(ATTRIBUTIONS)),
-        "eliminate": ("ranking", ("learned", "fisher")),
     }
 )
 #: What only training reads, beside all hyperparameters.
@@ -302,6 +310,7 @@ _TRAINING = (
     "minimise",
     "node_gates",
     "warm_start",
+    "eliminate",
 )
 
 

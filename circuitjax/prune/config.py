@@ -22,6 +22,7 @@ from circuitjax.core.statistics import require_share
 __all__ = [
     "LIMITS",
     "SYNONYMS",
+    "UNTRAINED",
     "AttributeTo",
     "Choices",
     "DataConfig",
@@ -44,6 +45,7 @@ Ranking = Literal[
     "eap_ig_activations",
     "gim",
     "fisher",
+    "eliminated",
     "variance",
     "random",
 ]
@@ -51,6 +53,8 @@ Sign = Literal["absolute", "signed", "positive"]
 AttributeTo = Literal["loss", "odds"]
 #: The literature's names of rankings that have another one here.
 SYNONYMS: Mapping[str, Any] = MappingProxyType({"eap": "attribution"})
+#: Rankings without training beside those by gradients (`attribution.ATTRIBUTIONS`).
+UNTRAINED: tuple[str, ...] = ("fisher", "eliminated", "variance", "random")
 Target = Literal["loss", "kl", "edges", "nodes", "match_soft"]
 
 

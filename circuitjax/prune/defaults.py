@@ -31,6 +31,11 @@ SPARSITIES: Mapping[str, tuple[float, ...]] = MappingProxyType(
 
 # Of so many residual edges a step takes seconds: one sparsity is tried.
 _MANY, _SPARSITY_OF_MANY = 20_000, 0.97
+# Whoever gives one of these asks for training.
+_OF_TRAINING = (
+    *("steps", "batch_size", "gate", "control", "minimise", "owners"),
+    *("coarse", "warm_start", "train_under", "eliminate"),
+)
 _USUAL_EDGES = 2746  # of tiny-python, which the start of the coefficient suits
 
 #: The published methods and one of ours, as answers to the five questions and what else they pin.
@@ -165,9 +170,7 @@ def default_search(
     }
     if target.get("target", "loss") in ("loss", "kl") and (grain, control) != ("nodes", "count"):
         # Every gate of several conditions' circuits is dear to try: only elimination then.
-        # The curvature is one of the KL.
-        own["eliminate"] = given.get("ranking") != "fisher" or "kl" in target.values()
-        own["certify"] = learned and not given.get("hold_under")
+        own |= {"eliminate": True, "certify": learned and not given.get("hold_under")}
     if edges:
         dear = 1 if config is None else AT_ONCE // at_once(config)
         share *= dear
@@ -194,21 +197,24 @@ def default_search(
 def _of_large(
     grain: str, config: TransformerConfig | None, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """What else holds for learned residual edges of a network whose examples cost a second and more.
+    """What else holds for residual edges of a network whose examples cost a second and more.
 
-    Gates that open and close by chance leave such a network nothing to learn from in a few hundred
-    steps: training starts from a ranking's cut and holds the target. What it leaves open is eliminated
-    by the curvature of the KL, as first slopes hold vital edges to be harmful; any other search's scores
-    are cut as they are.
+    A KL is met by elimination from the whole model, without training: it finds smaller circuits in less
+    time. Where training is asked for, or a loss is the target, it starts from a ranking's cut and holds
+    the target: gates that open and close by chance leave such a network nothing to learn from in a few
+    hundred steps. What is left open is eliminated by the curvature of the KL, as first slopes hold vital
+    edges to be harmful; any other search's scores are cut as they are.
     """
     if config is None or grain != "edges" or at_once(config) == AT_ONCE:
         return {}
-    found: dict[str, Any] = {"certify": False}
+    found: dict[str, Any] = {"eliminate": False, "certify": False}
+    if "target_kl" in given and not {"ranking", "hold_under", *_OF_TRAINING} & set(given):
+        return found | {"ranking": "eliminated"}
     sizes = {"target_edges", "target_nodes", "threshold"}  # there is nothing to hold then
     if not (sizes | {"gate", "control", "ranking"}) & set(given):
         found |= {"gate": "heaviside", "control": "hold", "warm_start": "fisher", "steps": 150}
-    begun = given.get("warm_start", found.get("warm_start")), given.get("ranking")
-    return found | {"eliminate": "fisher" in begun and "target_kl" in given}
+    begun = given.get("warm_start", found.get("warm_start"))
+    return found | {"eliminate": begun == "fisher" and "target_kl" in given}
 
 
 def _target(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -4,6 +4,8 @@
     by gradients  attribution (on residual edges: EAP), integrated, eap_ig_inputs, eap_ig_activations,
                   gim: see `attribution.py`; absolute, signed or positive
     fisher        what closing the gate alone adds to the KL, to second order: see `curvature.py`
+    eliminated    the order in which backward elimination closes gates, from the whole model on, by what
+                  that adds to the KL: see `eliminate.py` and `candidates.py`; no scores come before it
     variance      variance of a node's activation over the tokens of the task's prompts
     random        a permutation
 
@@ -26,7 +28,7 @@ from circuitjax.model.config import TransformerConfig
 from circuitjax.model.transformer import Params, apply
 from circuitjax.prune import opening
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
-from circuitjax.prune.config import SYNONYMS, AttributeTo, Choices, Ranking, Sign
+from circuitjax.prune.config import SYNONYMS, UNTRAINED, AttributeTo, Choices, Ranking, Sign
 from circuitjax.prune.connected import connected_order
 from circuitjax.prune.curvature import curvature
 from circuitjax.prune.evaluate import gate_slopes
@@ -46,7 +48,7 @@ __all__ = [
     "scores_without_training",
 ]
 
-RANKINGS: tuple[str, ...] = (*ATTRIBUTIONS, "fisher", "variance", "random")
+RANKINGS: tuple[str, ...] = (*ATTRIBUTIONS, *UNTRAINED)
 _BATCHES = 32  # of training items, at most, of a ranking: of large networks' edges each is dear
 _DRAWS = 128  # items of a curvature, at most: each is a slope of its own
 _AT_ONCE = 32  # pairs whose activations at every node are held at a time
@@ -146,7 +148,7 @@ class Baseline:
                 del fields[name]
         if own is None or own.points == 1:
             del fields["points"]
-        if self.ranking == "random":
+        if self.ranking in ("random", "eliminated"):
             del fields["items"]
         return fields
 
@@ -163,6 +165,8 @@ def scores_without_training(
       loss: kind of task loss that gradients are of.
     """
     whole = problem.whole
+    if baseline.ranking == "eliminated":
+        return np.zeros(whole.num_gates)
     if baseline.ranking == "random":
         return _shuffled(whole, seed, 0).astype(np.float64)
     if baseline.ranking == "fisher":

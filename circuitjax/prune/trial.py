@@ -129,8 +129,10 @@ def trial_of_cut(problem: Problem, search: Search) -> GateTrial:
     """What the search cuts by, on a few training items."""
     loss, selection = search.choices.loss, search.selection
     some, kind = scouts(problem, problem.train), loss_kind(problem, selection, loss)
+    whole = search.choices.ranking == "eliminated"
+    kind = "kl" if whole else kind
     # What starts from the curvature is eliminated by it.
-    begun = "fisher" in (search.choices.warm_start, search.choices.ranking)
+    begun = whole or search.choices.warm_start == "fisher"
     curved = begun and kind == "kl" and len(problem.conditions) == 1
     return GateTrial(problem, some, kind, loss, kl_share=selection.kl_share, curved=curved)
 

@@ -158,6 +158,8 @@ def test_every_answer_can_be_chosen(grain, task, tmp_path):
             continue
         for answer in known:
             more = {"calibrate": "off"} if answer == "vocabulary" else {}
+            if answer == "eliminated":
+                more["target_kl"] = 0.1
             if name in ("sign", "attribute_to"):
                 more["ranking"] = "attribution"
             asked = {"grain": grain, name: answer, **more}

@@ -281,6 +281,7 @@ REFUSED = {
     ),
     "ranking (or warm_start)=eap_ig_activations": case(warm_start="eap_ig_activations"),
     "ranking (or warm_start)=gim": case(grain="weights", ranking="gim"),
+    "ranking=eliminated": case(ranking="eliminated"),
     "selection=greedy": case(SelectionConfig(order="greedy")),
     "threshold=match_soft": case(SelectionConfig("match_soft")),
     "control=hold": case(SelectionConfig("edges", 3), control="hold"),

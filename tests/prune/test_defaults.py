@@ -136,14 +136,17 @@ def test_sets_and_jobs_of_large_networks_are_smaller():
     assert default_search("nodes", config=large) == default_search("nodes")
     sizes = default_search("edges", config=large, paired=False).data
     assert (sizes.train, sizes.validation, sizes.test) == (1024, 128, 128)
-    search = default_search("edges", config=large, target_kl=0.1)
+    assert default_search("edges", config=large, target_kl=0.1).choices.ranking == "eliminated"
+    search = default_search("edges", config=large, target_kl=0.1, steps=150)
     choices, selection = search.choices, search.selection
-    assert (choices.gate, choices.control, choices.warm_start) == ("heaviside", "hold", "fisher")
+    assert (choices.ranking, choices.gate) == ("learned", "heaviside")
+    assert (choices.control, choices.warm_start) == ("hold", "fisher")
     assert (selection.eliminate, selection.certify) == (True, False)
     assert default_hyper(search, 70_651).k_coef == pytest.approx(1e-3 * 2746 / 70_651)
     assert default_hyper(search, 70_651).aim == 0.8
     for other in ({"target_kl": 0.1, "warm_start": "gim"}, {"target_loss": 0.1}):
-        assert not default_search("edges", config=large, **other).selection.eliminate
+        found = default_search("edges", config=large, **other)
+        assert (found.choices.ranking, found.selection.eliminate) == ("learned", False)
     search = default_search("edges", config=large, target_kl=0.1, control="lagrangian")
     assert (search.choices.warm_start, search.selection.eliminate) == ("none", False)
     edges = residual_graph(large).num_edges

@@ -95,6 +95,18 @@ def test_every_gate_control_and_objective_finds_it(grain, minimise, control, gat
     assert is_the_planted_one(circuit), found_parts(circuit)
 
 
+@pytest.mark.parametrize("grain", ["nodes", "weights", "edges"])
+def test_elimination_from_the_whole_model_finds_it_without_training(grain):
+    told = []
+    search = default_search(
+        grain, ranking="eliminated", ablation="interchange", target_kl=0.1, **SIZES
+    )
+    circuit = find_circuit(planted_model(), TASK, search=search, on_chunk=told.append)
+    assert not told
+    assert circuit.provenance["reached"]
+    assert is_the_planted_one(circuit), found_parts(circuit)
+
+
 def test_nodes_by_interchange_keep_all_seven_where_nothing_is_calibrated():
     """Uncalibrated, one neuron alone misses the target: the circuit is the planted one, node by node."""
     circuit = find_circuit(
