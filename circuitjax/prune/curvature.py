@@ -22,8 +22,6 @@ The slope alone holds the token embedding's edge into the first MLP of a languag
 without which nothing is left.
 """
 
-from collections.abc import Iterator, Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,9 +34,11 @@ from circuitjax.gated.replacement import ABLATIONS, Reference
 from circuitjax.gated.rows import Batches
 from circuitjax.prune.evaluate import references
 
-__all__ = ["curvature", "kl_rises", "one_at_a_time"]
+__all__ = ["KlRises", "curvature"]
 
 _SEED = 0  # of the signs
+_FRESH = 16  # items of a call
+_FADING = 0.75  # what a call before counts beside the next: some seven calls tell in all
 
 
 def curvature(model: GatedModel, batches: Batches, examples: Examples) -> np.ndarray:
@@ -49,39 +49,47 @@ def curvature(model: GatedModel, batches: Batches, examples: Examples) -> np.nda
       batches: how examples are cut for it.
       examples: to measure on; every item is one draw.
     """
-    gates = np.ones(model.num_gates, np.float32)
-    total, number = np.zeros(model.num_gates), 0
-    for row in one_at_a_time(model, batches, examples):
+    gates, size = np.ones(model.num_gates, np.float32), _together(model, examples)
+    total, draws = np.zeros(model.num_gates), examples.items // size
+    for number in range(draws):
+        row = batches.whole(examples.take(np.arange(number * size, (number + 1) * size)))
         ((batch, reference),) = references(model, [row], full=False)
         total += _draw(model, gates, batch, reference, number)[0]
-        number += 1
-    return total / number
+    return total / draws
 
 
-def one_at_a_time(model: GatedModel, batches: Batches, examples: Examples) -> Iterator[Batch]:
-    """Batches of one item each, which give the most draws; of two where one needs a donor."""
-    size = 2 if ABLATIONS[model.ablation].mixes and examples.unit == 1 else 1
-    for start in range(0, examples.items - size + 1, size):
-        yield batches.whole(examples.take(np.arange(start, start + size)))
+def _together(model: GatedModel, examples: Examples) -> int:
+    """One item at a time gives the most draws; two where one needs a donor."""
+    return 2 if ABLATIONS[model.ablation].mixes and examples.unit == 1 else 1
 
 
-def kl_rises(
-    model: GatedModel, pairs: Sequence[tuple[Batch, Reference]], gates: np.ndarray
-) -> np.ndarray:
-    """What closing each gate of a circuit alone adds to the KL, to second order: float64 `[G]`, nats.
+class KlRises:
+    """What closing each gate of a circuit alone adds to the KL; the circuit shrinks from call to call.
 
-    The second derivative is the Gauss-Newton one: the Fisher information of the circuit's own answers.
-
-    Args:
-      model: the whole network under gates.
-      pairs: batches with the whole model's answers; each is one draw of the second derivative.
-      gates: `[G]`, 1 where open.
+    Every call measures on the next few items, and counts what calls before it found with a weight that
+    falls: the circuit hardly changes between two calls, and an order that follows the same few items
+    from the whole model down to a circuit is fitted to these.
     """
-    total, fall = np.zeros(model.num_gates), np.zeros(model.num_gates)
-    for number, (batch, reference) in enumerate(pairs):
-        half, slope = _draw(model, gates, batch, reference, number)
-        total, fall = total + half, fall + slope
-    return (total + np.maximum(-fall, 0.0)) / len(pairs)
+
+    def __init__(self, model: GatedModel, batches: Batches, examples: Examples) -> None:
+        """Takes the whole network under gates, and how examples are cut for it."""
+        self._model, self._batches, self._examples = model, batches, examples
+        self._number, self._size = 0, _together(model, examples)
+        self._half, self._slope = np.zeros(model.num_gates), np.zeros(model.num_gates)
+        self._weight = 0.0
+
+    def __call__(self, gates: np.ndarray) -> np.ndarray:
+        """float64 `[G]`, in nats, of a circuit's gates `[G]`, 1 where open."""
+        self._half, self._slope = _FADING * self._half, _FADING * self._slope
+        self._weight *= _FADING
+        for _ in range(max(min(_FRESH, self._examples.items) // self._size, 1)):
+            at = np.arange(self._number * self._size, (self._number + 1) * self._size)
+            row = self._batches.whole(self._examples.take(at % self._examples.items))
+            ((batch, reference),) = references(self._model, [row], full=True)
+            half, slope = _draw(self._model, gates, batch, reference, self._number)
+            self._half, self._slope = self._half + half, self._slope + slope
+            self._number, self._weight = self._number + 1, self._weight + 1
+        return (self._half + np.maximum(-self._slope, 0.0)) / self._weight
 
 
 def _draw(

@@ -1,7 +1,5 @@
 """What closing gates costs on some training examples, for backward elimination at every grain."""
 
-import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +14,7 @@ from circuitjax.gated.replacement import Reference
 from circuitjax.prune.adversary import attack
 from circuitjax.prune.calibrate import calibrated_losses
 from circuitjax.prune.conditions import Under
-from circuitjax.prune.curvature import kl_rises, one_at_a_time
+from circuitjax.prune.curvature import KlRises
 from circuitjax.prune.cut import scouts
 from circuitjax.prune.defaults import Search
 from circuitjax.prune.evaluate import Answers, Asked, answered, references, slopes
@@ -32,6 +30,7 @@ _WORST = 0.2  # of the worst condition's loss: how near to it another one counts
 _FAR = 0.4  # of the worst condition's loss: below it the next looks at a condition are left out
 _RESTS = 8  # so many
 _LIGHT = 0.05  # of the worst condition's weight in an estimate: below it a condition is left out
+_LEAST = 32  # items of a KL that is eliminated to second order
 _SHRINK = 3  # a reduced model is built anew once so many times fewer gates are open
 
 
@@ -59,8 +58,8 @@ class GateTrial:
           kind: `task`, `calibrated` or `kl`.
           loss: kind of task loss.
           kl_share: what a nat of KL counts beside a nat of loss, where both are demanded.
-          curved: whether the rise of the KL is estimated to second order; for kind `kl`, under one
-            condition that leaves nothing in.
+          curved: whether the rise of the KL is estimated to second order, on all training items in turn;
+            for kind `kl`, under one condition that leaves nothing in.
         """
         self._whole = problem.whole
         self._kind, self._loss, self._kl_share = kind, loss, kl_share
@@ -68,7 +67,10 @@ class GateTrial:
         # Training items are of no template that training never sees.
         asked = [u for u in problem.conditions if not condition_named(u.name).apart]
         self._asked = [_Asked(under, examples, full) for under in asked or problem.conditions]
-        self._draws = _Draws(problem.conditions[0], examples) if curved else None
+        self._curved: KlRises | None = None
+        if curved:
+            (under,) = problem.conditions
+            self._curved = KlRises(under.whole, under.batches, problem.train)
 
     def alive(self, opened: np.ndarray) -> np.ndarray:
         """The open gates on a path from input to output."""
@@ -98,8 +100,8 @@ class GateTrial:
         Of several conditions those near the worst count.
         """
         opened = self.alive(opened)
-        if self._draws is not None:
-            return np.where(opened, kl_rises(self._whole, self._draws.pairs, opened), 0.0)
+        if self._curved is not None:
+            return np.where(opened, self._curved(opened), 0.0)
         total = np.zeros(len(opened))
         weights, by_kl = np.ones(1), np.zeros(1, bool)
         if len(self._asked) > 1 or self._kl_share:
@@ -134,21 +136,9 @@ def trial_of_cut(problem: Problem, search: Search) -> GateTrial:
     # What starts from the curvature is eliminated by it.
     begun = whole or search.choices.warm_start == "fisher"
     curved = begun and kind == "kl" and len(problem.conditions) == 1
+    if curved:
+        some = problem.train.first(max(some.items, _LEAST))
     return GateTrial(problem, some, kind, loss, kl_share=selection.kl_share, curved=curved)
-
-
-@dataclasses.dataclass(eq=False)
-class _Draws:
-    """Single items of a condition with the whole model's answers, made when first asked for."""
-
-    under: Under
-    examples: Examples
-
-    @functools.cached_property
-    def pairs(self) -> list[tuple[Batch, Reference]]:
-        under = self.under
-        rows = list(one_at_a_time(under.whole, under.batches, self.examples))
-        return references(under.whole, rows, full=True, condition=under.name)
 
 
 class _Runner(NamedTuple):
