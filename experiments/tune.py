@@ -65,6 +65,8 @@ def _study() -> Study:
     # What is tuned is the published recipe at the grain of nodes: `hold` has no coefficient to find.
     said = [flags.FLAGS[name].value for name in ("grain", "control", "preset")]
     fixed = {"control": "count"} if said in ([None] * 3, ["nodes", None, None]) else {}
+    if flags.FLAGS["ranking"].value is None:
+        fixed["ranking"] = "learned"
     search, _ = pruning_flags.build_search(model, task, fixed)
     place = f"{pathlib.Path(model.name).name}/{task.name}"
     return Study(

@@ -91,7 +91,7 @@ def _asked() -> _Asked:
     if _PLANTED.value is not None:
         return _of_planted(_PLANTED.value)
     model, task = load_task(_TASK.value, _MODEL.value)
-    search, hypers = pruning_flags.build_search(model, task)
+    search, hypers = pruning_flags.build_search(model, task, {"ranking": "learned"})
     given: dict[str, Any] = dict(hypers)
     Hyper(**given).check()
     search = _eliminating(search)

@@ -199,8 +199,7 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "ranking=eliminated without a KL or a size as target, or under several conditions",
-        "gates go by what closing them adds to one KL: choose target_kl, target_edges or target_nodes, "
-        "and leave hold_under out",
+        "gates go by what that adds to one KL: choose target_kl or a size, and leave hold_under out",
         lambda c: (
             c.choices.ranking == "eliminated"
             and (c.selection.target == "loss" or len(held_under(c.choices)) > 1)
@@ -218,6 +217,11 @@ RULES: tuple[Rule, ...] = (
             c.selection.target == "match_soft"
             and (c.choices.gate != "hard_concrete" or c.choices.ranking != "learned")
         ),
+    ),
+    Rule(
+        "eliminate with a size as target",
+        "gates go until a loss or a KL is reached: choose target_loss or target_kl, or leave it out",
+        lambda c: c.selection.eliminate and not c.selection.is_loss,
     ),
     Rule(
         "control=hold without a loss or a KL to hold",
@@ -301,8 +305,7 @@ READ_BY: Mapping[str, tuple[str, tuple[str, ...]]] = MappingProxyType(
 )
 #: What only training reads, beside all hyperparameters.
 _TRAINING = (
-    "train_under",
-    "steps",
+    *("train_under", "steps"),
     "batch_size",
     "num_jobs",
     "gate",
@@ -388,7 +391,7 @@ def table() -> list[dict[str, Any]]:
 
 def table_text() -> str:
     """The table for a terminal."""
-    lines = ["What can be chosen; everything goes with everything, but for what is refused below:"]
+    lines = ["What can be chosen; all goes with all, but for what is refused below:"]
     for row in table():
         if "question" in row:
             lines.append(f"  --{row['question']}: {', '.join(row['answers'])}")

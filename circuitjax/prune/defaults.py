@@ -210,8 +210,9 @@ def _of_large(
     found: dict[str, Any] = {"eliminate": False, "certify": False}
     if "target_kl" in given and not {"ranking", "hold_under", *_OF_TRAINING} & set(given):
         return found | {"ranking": "eliminated"}
+    learned = given.get("ranking", "learned") == "learned"
     sizes = {"target_edges", "target_nodes", "threshold"}  # there is nothing to hold then
-    if not (sizes | {"gate", "control", "ranking"}) & set(given):
+    if learned and not (sizes | {"gate", "control"}) & set(given):
         found |= {"gate": "heaviside", "control": "hold", "warm_start": "fisher", "steps": 150}
     begun = given.get("warm_start", found.get("warm_start"))
     return found | {"eliminate": begun == "fisher" and "target_kl" in given}

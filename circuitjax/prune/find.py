@@ -15,7 +15,7 @@ import numpy as np
 from circuitjax.circuit.circuit import Circuit
 from circuitjax.model.record import Model
 from circuitjax.prune.candidates import Candidate, candidates_of, certified, pick
-from circuitjax.prune.capabilities import refuse
+from circuitjax.prune.capabilities import refuse, refuse_unused
 from circuitjax.prune.certify import Certificate
 from circuitjax.prune.config import Hyper
 from circuitjax.prune.defaults import Search, default_jobs, default_search
@@ -145,6 +145,7 @@ def find_circuit(
         search = default_search(paired=isinstance(task, Task), config=model.config, **settings)
     elif settings:
         raise ValueError(f"{sorted(settings)[0]} and `search` are both given: choose one")
+    refuse_unused(search.choices, changes)
     problem = prepare(model, task, search, start)
     if search.choices.ranking != "learned":
         jobs = jobs or [Job(seed, Baseline.of(search.choices))]

@@ -284,6 +284,7 @@ REFUSED = {
     "ranking=eliminated": case(ranking="eliminated"),
     "selection=greedy": case(SelectionConfig(order="greedy")),
     "threshold=match_soft": case(SelectionConfig("match_soft")),
+    "eliminate": case(SelectionConfig("edges", 3, eliminate=True), control="count"),
     "control=hold": case(SelectionConfig("edges", 3), control="hold"),
     "calibration": case(loss="vocabulary"),
     "gates on owners": case(owners=True),
