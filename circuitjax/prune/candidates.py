@@ -12,7 +12,7 @@ from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.certify import Certificate, certify
 from circuitjax.prune.cut import Choice, Point, choose, scouts
 from circuitjax.prune.defaults import Search
-from circuitjax.prune.eliminate import eliminate, enough, open_first
+from circuitjax.prune.eliminate import BEYOND, eliminate, enough, open_first
 from circuitjax.prune.evaluate import answers
 from circuitjax.prune.figures import compares, figures
 from circuitjax.prune.jobs import objective_of
@@ -121,9 +121,11 @@ def _eliminated(
 ) -> Ranked:
     """The ranking with open gates ranked anew; more are opened if these miss the target."""
     opened = enough(trial, ranked.ranks, opened, target)
-    order = eliminate(trial, opened, target, tell)
+    every = not ranked.opened.any()
+    # From the whole model on, circuits fit training items: others are past the target far earlier.
+    order = eliminate(trial, opened, target, tell, beyond=1.0 if every else BEYOND)
     ranks = open_first(ranked.ranks, order.gates)
-    trained = len(order.gates) if ranked.opened.any() else order.met
+    trained = order.met if every else len(order.gates)
     return dataclasses.replace(ranked, ranks=ranks, trained=trained, eliminated=True)
 
 

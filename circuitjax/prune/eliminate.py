@@ -19,7 +19,7 @@ import numpy as np
 
 from circuitjax.prune.select import bisect
 
-__all__ = ["Order", "Trial", "eliminate", "enough", "open_first"]
+__all__ = ["BEYOND", "Order", "Trial", "eliminate", "enough", "open_first"]
 
 _SHARE = 0.07  # of the open gates, closed in one round
 _FIRST_SHARE = 0.25  # while the loss is below a third of the target: most gates are far from needed
@@ -32,7 +32,7 @@ _LAST = 32  # so few gates are closed one at a time
 _TRIED = 8  # of these, the cheapest that are really closed, to see which costs least
 _PATIENCE = 32  # gates in a row that prove to be needed, after which the rest is taken to be
 _TOLD = 0.8  # of the gates that were last told of
-_BEYOND = 1.6  # times the target: where to stop, so that the cut has room on both sides
+BEYOND = 1.6  # times the target: where to stop, so that the cut has room on both sides
 
 
 class Trial(Protocol):
@@ -107,6 +107,8 @@ def eliminate(
     opened: np.ndarray,
     target: float,
     tell: Callable[[str], None] = lambda line: None,
+    *,
+    beyond: float = BEYOND,
 ) -> Order:
     """Closes open gates, the least needed first.
 
@@ -115,13 +117,14 @@ def eliminate(
       opened: bool `[E]` to start from.
       target: nats; gates are closed until the loss is well above it.
       tell: told of the progress, now and then.
+      beyond: times the target, where to stop.
 
     Returns:
       The order; if the loss is above the end at the start, it is the estimate's.
     """
     now = trial.alive(opened)
     closed = [np.flatnonzero(opened & ~now)]
-    share, loss, end = _FIRST_SHARE, trial.loss(now), _BEYOND * target
+    share, loss, end = _FIRST_SHARE, trial.loss(now), beyond * target
     step = max(_STEP, _STEP_SHARE * target)
     estimate, needed, failures = _prices(trial, now), np.zeros(len(now), bool), 0
     told, met = np.inf, int(now.sum())
