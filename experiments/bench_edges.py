@@ -2,7 +2,7 @@
 
     python -m experiments.bench_edges --sizes=small,gpt2 --measurements=step,jobs
 
-    step   one training step on 8 examples (clean and corrupted prompts of 32 tokens, float32): the full
+    step   one training step on 8 examples (clean and corrupted prompts of --tokens, float32): the full
            model's and the corrupted run in one batch, the circuit's run, its gradient, the update
     parts  the same step's runs of the full and the corrupted model alone, and the circuit's run alone
     jobs   8 jobs as one program; `ratio` is 8 jobs one after another over it
@@ -10,9 +10,9 @@
            program, the expected sparsity at the end, KL against edges of the sets that the soft gates
            are expected to leave open, on 64 examples
 
-small: 4 layers, 4 heads, d_model 128, vocabulary 1024. gpt2: GPT-2 small's sizes. Both with random
-weights. `seconds` is the median of the repeats after a warm-up, `cold` the first call with its
-compilation; peak memory is that of the process so far.
+small: 4 layers, 4 heads, d_model 128, vocabulary 1024. gpt2, smollm2: the sizes of GPT-2 small and of
+SmolLM2-135M. All with random weights. `seconds` is the median of the repeats after a warm-up, `cold` the
+first call with its compilation; peak memory is that of the process so far.
 """
 
 import functools
@@ -30,7 +30,7 @@ from circuitjax.core.host import keep_freed_memory
 from circuitjax.gated.edges import EdgeGates
 from circuitjax.gated.examples import Examples
 from circuitjax.gated.replacement import refer
-from circuitjax.model.config import TransformerConfig
+from circuitjax.model.config import Rotary, TransformerConfig
 from circuitjax.model.record import Model
 from circuitjax.model.transformer import init_params
 from circuitjax.prune.candidates import candidates_of
@@ -50,15 +50,32 @@ SIZES: Mapping[str, TransformerConfig] = MappingProxyType(
         "gpt2": TransformerConfig(
             12, 768, 12, 64, 3072, 50257, 1024, norm="layer", tied_unembedding=True
         ),
+        "smollm2": TransformerConfig(
+            30,
+            576,
+            9,
+            64,
+            1536,
+            49152,
+            8192,
+            activation="silu",
+            position="rotary",
+            biases=False,
+            rotary=Rotary(64, 100_000.0),
+            num_kv_heads=3,
+            gated_mlp=True,
+            tied_unembedding=True,
+        ),
     }
 )
 flags.adopt_module_key_flags(bench_timing)
-_SIZES = flags.DEFINE_list("sizes", list(SIZES), "Which models.")
+_SIZES = flags.DEFINE_list("sizes", ["small", "gpt2"], "Which models.")
+_TOKENS = flags.DEFINE_integer("tokens", 32, "Length of the prompts.")
 _MEASUREMENTS = flags.DEFINE_list("measurements", ["step", "parts", "jobs"], "Which ones.")
 _CHUNK = flags.DEFINE_integer("chunk", 2, "Training steps per call of the program.")
 _STEPS = flags.DEFINE_integer("steps", 300, "Training steps of `targets`.")
 
-JOBS, BATCH, LENGTH = 8, 8, 32
+JOBS, BATCH = 8, 8
 
 
 def _search(**changes: Any) -> Search:
@@ -70,11 +87,11 @@ def _problem(name: str) -> Problem:
     config = SIZES[name]
     params = jax.jit(functools.partial(init_params, config=config))(jax.random.key(0))
     rng = np.random.default_rng(0)
-    tokens = rng.integers(0, config.vocab_size, (64, 2, LENGTH))
+    tokens = rng.integers(0, config.vocab_size, (64, 2, _TOKENS.value))
     right, wrong = rng.integers(0, config.vocab_size, (2, 64, 1))
     examples = Examples(
         tokens=jnp.asarray(tokens, jnp.int32),
-        positions=jnp.full((64, 1), LENGTH - 1, jnp.int32),
+        positions=jnp.full((64, 1), _TOKENS.value - 1, jnp.int32),
         right=jnp.asarray(right, jnp.int32),
         wrong=jnp.asarray(wrong, jnp.int32),
     )
@@ -168,7 +185,7 @@ _MEASURE = MappingProxyType(
 def main(argv: list[str]) -> None:
     del argv
     check_repeats()
-    check_numbers(_CHUNK, _STEPS)
+    check_numbers(_CHUNK, _STEPS, _TOKENS)
     for flag, values, known in (
         ("sizes", _SIZES.value, SIZES),
         ("measurements", _MEASUREMENTS.value, _MEASURE),
