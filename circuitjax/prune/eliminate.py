@@ -19,7 +19,7 @@ import numpy as np
 
 from circuitjax.prune.select import bisect
 
-__all__ = ["BEYOND", "Order", "Trial", "eliminate", "enough", "open_first"]
+__all__ = ["BEYOND", "PATIENCE", "Order", "Trial", "eliminate", "enough", "open_first"]
 
 _SHARE = 0.07  # of the open gates, closed in one round
 _FIRST_SHARE = 0.25  # while the loss is below a third of the target: most gates are far from needed
@@ -30,7 +30,7 @@ _MORE = 2  # times as many gates as meet the target: no more are opened for the 
 _STEPS = (1.0, 1.1, 1.3, 1.6, 2.0)  # of the gates that training left open: where enough are sought
 _LAST = 32  # so few gates are closed one at a time
 _TRIED = 8  # of these, the cheapest that are really closed, to see which costs least
-_PATIENCE = 32  # gates in a row that prove to be needed, after which the rest is taken to be
+PATIENCE = 32  # gates in a row that prove to be needed, after which the rest is taken to be
 _TOLD = 0.8  # of the gates that were last told of
 BEYOND = 1.6  # times the target: where to stop, so that the cut has room on both sides
 
@@ -109,6 +109,7 @@ def eliminate(
     tell: Callable[[str], None] = lambda line: None,
     *,
     beyond: float = BEYOND,
+    patience: int = PATIENCE,
 ) -> Order:
     """Closes open gates, the least needed first.
 
@@ -118,6 +119,7 @@ def eliminate(
       target: nats; gates are closed until the loss is well above it.
       tell: told of the progress, now and then.
       beyond: times the target, where to stop.
+      patience: gates in a row that prove to be needed, after which it stops.
 
     Returns:
       The order; if the loss is above the end at the start, it is the estimate's.
@@ -128,7 +130,7 @@ def eliminate(
     step = max(_STEP, _STEP_SHARE * target)
     estimate, needed, failures = _prices(trial, now), np.zeros(len(now), bool), 0
     told, met = np.inf, int(now.sum())
-    while loss <= end and now.sum() > 1 and failures < _PATIENCE:
+    while loss <= end and now.sum() > 1 and failures < patience:
         places = np.flatnonzero(now & ~needed)
         if not len(places):
             break
