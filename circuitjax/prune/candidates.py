@@ -10,9 +10,9 @@ from circuitjax.core.host import forget_programs
 from circuitjax.gated.protocol import Part
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.certify import Certificate, certify
-from circuitjax.prune.cut import Choice, Point, choose, scouts
+from circuitjax.prune.cut import Choice, Point, choose, is_large, scouts
 from circuitjax.prune.defaults import Search
-from circuitjax.prune.eliminate import BEYOND, eliminate, enough, open_first
+from circuitjax.prune.eliminate import BEYOND, PATIENCE, eliminate, enough, open_first
 from circuitjax.prune.evaluate import answers
 from circuitjax.prune.figures import compares, figures
 from circuitjax.prune.jobs import objective_of
@@ -27,6 +27,7 @@ __all__ = ["Candidate", "candidates_of", "certified", "empty_candidate", "pick",
 Tell = Callable[[str], None]  # told of progress, a line at a time
 
 _FAR = 1.0  # nats: the KL up to which gates are eliminated where a size is the target
+_LITTLE = 4  # patience of an elimination where every look is dear
 _FEW_TIES = 32  # items that gates of one score are told apart on, where elimination follows
 
 
@@ -100,7 +101,8 @@ def _ranked(
             return found
         trial, exists = trial_of_cut(problem, search), problem.whole.exists()
         target = selection.value if selection.is_loss else _FAR
-        return [_eliminated(trial, one, exists, target, tell) for one in found]
+        patience = _LITTLE if is_large(problem) else PATIENCE
+        return [_eliminated(trial, one, exists, target, tell, patience) for one in found]
     objective, ties = objective_of(problem, search), scouts(problem, problem.judged)
     if search.selection.eliminate:  # it ranks what is open anew
         ties = problem.validation.first(_FEW_TIES)
@@ -117,13 +119,19 @@ def _ranked(
 
 
 def _eliminated(
-    trial: GateTrial, ranked: Ranked, opened: np.ndarray, target: float, tell: Tell
+    trial: GateTrial,
+    ranked: Ranked,
+    opened: np.ndarray,
+    target: float,
+    tell: Tell,
+    patience: int = PATIENCE,
 ) -> Ranked:
     """The ranking with open gates ranked anew; more are opened if these miss the target."""
     opened = enough(trial, ranked.ranks, opened, target)
     every = not ranked.opened.any()
     # From the whole model on, circuits fit training items: others are past the target far earlier.
-    order = eliminate(trial, opened, target, tell, beyond=1.0 if every else BEYOND)
+    beyond = 1.0 if every else BEYOND
+    order = eliminate(trial, opened, target, tell, beyond=beyond, patience=patience)
     ranks = open_first(ranked.ranks, order.gates)
     trained = order.met if every else len(order.gates)
     return dataclasses.replace(ranked, ranks=ranks, trained=trained, eliminated=True)

@@ -25,7 +25,7 @@ from circuitjax.prune.problem import Problem
 from circuitjax.prune.rank import Ranked
 from circuitjax.prune.select import Selection, bisect, first_grid, neighbours
 
-__all__ = ["Choice", "Point", "choose", "scouts"]
+__all__ = ["Choice", "Point", "choose", "is_large", "scouts"]
 
 _NEAR = 1.05  # the first search ends this near to the crossing, as a factor; the second looks wider
 _HOPELESS = 1.5  # times the target on a few items: only all gates are tried on all items then
@@ -131,6 +131,11 @@ class _Cutter:
         return int(self.prober.opened(ranking, k).sum())
 
 
+def is_large(problem: Problem) -> bool:
+    """Whether each look at a circuit of this network takes half a minute."""
+    return problem.whole.eval_items < _AT_ONCE
+
+
 def choose(
     problem: Problem,
     selection: SelectionConfig,
@@ -168,7 +173,7 @@ def choose(
     cutter = _Cutter(problem, selection, prober, loss)
     every = range(len(ranked))
 
-    large = problem.whole.eval_items < _AT_ONCE
+    large = is_large(problem)
 
     def cut(index: int, rough: bool) -> Choice:
         return _cut(cutter, ranked[index], index, brief=brief or large or rough, rough=rough)
