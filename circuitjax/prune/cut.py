@@ -32,9 +32,7 @@ _HOPELESS = 1.5  # times the target on a few items: only all gates are tried on 
 _ELIMINATED = (0.6, 0.75, 0.9, 1.0)  # of the gates that elimination ranked: a first look
 _FROM_ALL = (1.0, 1.3, 1.7, 2.2)  # of those that met the target, where it began from all: likewise
 _CLOSE = 1.02  # how near a brief search comes to the smallest k
-_AT_ONCE = (
-    16  # items: a network of which fewer fit is large, and each look at it takes half a minute
-)
+_AT_ONCE = 16  # items: a network of which fewer fit at a time is large
 _FINALISTS = 2  # of many rankings: those whose k is chosen on all validation items
 
 
