@@ -5,7 +5,8 @@
     kl           KL(whole model || circuit), for circuits that were cut to one
 
 A circuit that was cut to a number of parts has no target of its own: it is held to its own loss on the
-validation examples. All losses are in nats.
+validation examples, or to 0.01 where it has less: a calibration can tell validation pairs apart to any
+number of digits, and no other examples would hold to these. All losses are in nats.
 """
 
 import dataclasses
@@ -38,6 +39,8 @@ __all__ = [
     "per_item",
     "share_of",
 ]
+
+_LEAST = 0.01  # nats: no circuit is held to less than this for its own loss's sake
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +106,7 @@ def measure_of(problem: Problem, search: Search, circuit: Circuit) -> Measure:
     own = Variants(problem, circuit.view(problem.model), kind)
     measure = Measure(kind, math.inf)
     found = own.answers(own.asked(problem.validation), own.gates[None])
-    return Measure(kind, float(measure.losses(found, measure.stored(circuit))[0]))
+    return Measure(kind, max(float(measure.losses(found, measure.stored(circuit))[0]), _LEAST))
 
 
 class Variants:
