@@ -135,7 +135,9 @@ def trial_of_cut(problem: Problem, search: Search) -> GateTrial:
     kind = "kl" if whole else kind
     # What starts from the curvature is eliminated by it.
     begun = whole or search.choices.warm_start == "fisher"
-    curved = begun and kind == "kl" and len(problem.conditions) == 1
+    conditions = [condition_named(under.name) for under in problem.conditions]
+    plain = all(c.leaves == "nothing" and not c.frozen for c in conditions)
+    curved = begun and kind == "kl" and plain and len(conditions) == 1
     if curved:
         some = problem.train.first(max(some.items, _LEAST))
     return GateTrial(problem, some, kind, loss, kl_share=selection.kl_share, curved=curved)

@@ -12,8 +12,10 @@ from circuitjax.gated.measures import kl_divergence
 from circuitjax.prune.curvature import KlRises, _along, curvature
 from circuitjax.prune.defaults import default_search
 from circuitjax.prune.evaluate import references
+from circuitjax.prune.find import prepare
 from circuitjax.prune.rank import Baseline, scores_without_training
 from circuitjax.prune.trial import trial_of_cut
+from tests.prune.planted import TASK, planted_model
 from tests.prune.test_attribution import make
 
 
@@ -118,3 +120,18 @@ def test_the_ranking_is_the_curvature_over_training_items():
     found = scores_without_training(problem, Baseline("fisher"), 3)
     np.testing.assert_array_equal(found, curvature(problem.whole, problem.batches, problem.train))
     assert Baseline("fisher").to_dict() == {"ranking": "fisher", "items": 512}
+
+
+@pytest.mark.parametrize(("condition", "curved"), [("interchange", True), ("supersets", False)])
+def test_under_a_condition_that_leaves_parts_in_estimates_are_slopes(condition, curved):
+    search = default_search(
+        "edges",
+        ranking="eliminated",
+        target_kl=0.1,
+        hold_under=condition,
+        train=8,
+        validation=8,
+        test=8,
+    )
+    trial = trial_of_cut(prepare(planted_model(), TASK, search), search)
+    assert (trial._curved is not None) == curved
