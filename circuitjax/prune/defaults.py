@@ -199,11 +199,11 @@ def _of_large(
 ) -> dict[str, Any]:
     """What else holds for residual edges of a network whose examples cost a second and more.
 
-    A KL is met by elimination from the whole model, without training: it finds smaller circuits in less
-    time. Where training is asked for, or a loss is the target, it starts from a ranking's cut and holds
-    the target: gates that open and close by chance leave such a network nothing to learn from in a few
-    hundred steps. What is left open is eliminated by the curvature of the KL, as first slopes hold vital
-    edges to be harmful; any other search's scores are cut as they are.
+    A KL is met by elimination from the whole model, without training: at a loose one it found far fewer
+    edges in less time. Where training is asked for, or a loss is the target, it starts from a ranking's
+    cut and holds the target: gates that open and close by chance leave such a network nothing to learn
+    from in a few hundred steps. What is left open is eliminated by the curvature of the KL, as first
+    slopes hold vital edges to be harmful; any other search's scores are cut as they are.
     """
     if config is None or grain != "edges" or at_once(config) == AT_ONCE:
         return {}
