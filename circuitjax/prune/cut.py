@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from circuitjax.core.policy import side_by_side
+from circuitjax.gated.edges import AT_ONCE
 from circuitjax.gated.examples import Examples
 from circuitjax.prune.answer_memory import AnswerMemory
 from circuitjax.prune.config import SelectionConfig
@@ -32,7 +33,6 @@ _HOPELESS = 1.5  # times the target on a few items: only all gates are tried on 
 _ELIMINATED = (0.6, 0.75, 0.9, 1.0)  # of the gates that elimination ranked: a first look
 _FROM_ALL = (1.0, 1.3, 1.7, 2.2)  # of those that met the target, where it began from all: likewise
 _CLOSE = 1.02  # how near a brief search comes to the smallest k
-_AT_ONCE = 16  # items: a network of which fewer fit at a time is large
 _FINALISTS = 2  # of many rankings: those whose k is chosen on all validation items
 
 
@@ -130,8 +130,8 @@ class _Cutter:
 
 
 def is_large(problem: Problem) -> bool:
-    """Whether each look at a circuit of this network takes half a minute."""
-    return problem.whole.eval_items < _AT_ONCE
+    """Whether each look at a circuit of this network takes half a minute: few items fit at a time."""
+    return problem.whole.eval_items < AT_ONCE
 
 
 def choose(
