@@ -11,8 +11,8 @@ examples under interchange; CPR and CMD are the benchmark's areas (`circuitjax.b
 `eliminated` closes edges from the whole model on, the least needed first, by slope and curvature of the
 KL; `learned` trains gates to hold a KL (--target_kl) and eliminates what they leave open, or with
 --target_sparsity by the published method and by scores alone. Seconds are CPU seconds, compilation
-included. Scores by gradients are kept as graphs in the benchmark's
-format too, in graphs/, and a ranking may be such a file of anyone's: --rankings=scores.json.
+included. Scores by gradients are kept as graphs in the benchmark's format too, in graphs/, and a ranking
+may be such a file of anyone's: --rankings=scores.json.
 """
 
 import dataclasses
@@ -34,7 +34,7 @@ from circuitjax.core.records import open_sealed, seal
 from circuitjax.export.benchmark_file import read_scores, scores_graph
 from circuitjax.model.config import TransformerConfig
 from circuitjax.prune.attribution import ATTRIBUTIONS, gains, signed
-from circuitjax.prune.candidates import rank_jobs
+from circuitjax.prune.candidates import FAR, rank_jobs
 from circuitjax.prune.config import SYNONYMS
 from circuitjax.prune.defaults import Search, default_hyper, default_search
 from circuitjax.prune.find import prepare, refuse_search
@@ -81,7 +81,6 @@ _OUT = flags.DEFINE_string("out", None, "Directory. Default: runs/edge_rankings/
 
 FORMAT = "circuitjax-ranking-2"
 _UNSIGNED = ("random", "fisher", "eliminated")
-_TO_THE_END = 1.0  # nats: the KL around which an order by elimination ends, far above any use
 
 
 def _known(name: str) -> str:
@@ -124,10 +123,8 @@ def _eliminated(problem: Problem, search: Search) -> np.ndarray:
 
 
 def _ranking_all(search: Search) -> Search:
-    """The search with an elimination that goes on until hardly anything is left."""
-    return dataclasses.replace(
-        search, selection=dataclasses.replace(search.selection, value=_TO_THE_END)
-    )
+    """The search with an elimination that goes on until little is left, whatever gates are to hold."""
+    return dataclasses.replace(search, selection=dataclasses.replace(search.selection, value=FAR))
 
 
 def _scores(name: str, config: TransformerConfig) -> np.ndarray:

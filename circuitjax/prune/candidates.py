@@ -22,11 +22,11 @@ from circuitjax.prune.select import Selection
 from circuitjax.prune.train import Job, MaskState
 from circuitjax.prune.trial import GateTrial, trial_of_cut
 
-__all__ = ["Candidate", "candidates_of", "certified", "empty_candidate", "pick", "rank_jobs"]
+__all__ = ["FAR", "Candidate", "candidates_of", "certified", "empty_candidate", "pick", "rank_jobs"]
 
 Tell = Callable[[str], None]  # told of progress, a line at a time
 
-_FAR = 1.0  # nats: the KL up to which gates are eliminated where a size is the target
+FAR = 1.0  # nats: the KL up to which gates are eliminated where a size is the target
 _LITTLE = 4  # patience of an elimination where every look is dear
 _FEW_TIES = 32  # items that gates of one score are told apart on, where elimination follows
 
@@ -100,7 +100,7 @@ def _ranked(
         if search.choices.ranking != "eliminated":
             return found
         trial, exists = trial_of_cut(problem, search), problem.whole.exists()
-        target = selection.value if selection.is_loss else _FAR
+        target = selection.value if selection.is_loss else FAR
         patience = _LITTLE if is_large(problem) else PATIENCE
         return [_eliminated(trial, one, exists, target, tell, patience) for one in found]
     objective, ties = objective_of(problem, search), scouts(problem, problem.judged)

@@ -2,10 +2,10 @@
 
 Scores after training say which gates are open, but hardly in which order the open ones matter: some
 sit on dead paths, some stand in for each other. Here the rise of the loss by closing each gate is
-estimated to first order, a share of the cheapest (for the edges that go with each) is closed, and all is
-estimated anew. A round that
-costs more than expected is taken back and tried with a smaller share. The last gates go one at a time;
-there the estimate only proposes a few and the loss decides, for a derivative knows little of them.
+estimated, a share of the cheapest (for the edges that go with each) is closed, and all is estimated
+anew. A round that costs more than expected is taken back and tried with a smaller share. The last gates
+go one at a time; there the estimate only proposes a few and the loss decides, for a derivative knows
+little of them.
 
 Training with hard gates can also end short of the target: where a circuit is a chain, the gates of
 two of its links may close within a few steps, and then neither has a gradient to open by. Elimination
@@ -116,9 +116,9 @@ def eliminate(
     Args:
       trial: what closing costs.
       opened: bool `[E]` to start from.
-      target: nats; gates are closed until the loss is well above it.
+      target: nats, that circuits are to meet.
       tell: told of the progress, now and then.
-      beyond: times the target, where to stop.
+      beyond: times the target: the loss that it goes on to.
       patience: gates in a row that prove to be needed, after which it stops.
 
     Returns:

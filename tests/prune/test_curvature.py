@@ -11,7 +11,7 @@ from circuitjax.gated.conditions import logits_under
 from circuitjax.gated.measures import kl_divergence
 from circuitjax.prune.curvature import KlRises, _along, curvature
 from circuitjax.prune.defaults import default_search
-from circuitjax.prune.evaluate import references
+from circuitjax.prune.evaluate import gate_slopes, references
 from circuitjax.prune.find import prepare
 from circuitjax.prune.rank import Baseline, scores_without_training
 from circuitjax.prune.trial import trial_of_cut
@@ -100,6 +100,22 @@ def test_the_rise_of_a_circuits_kl_is_its_slope_and_the_curvature_of_its_own_ans
     np.testing.assert_allclose(found, half + first, atol=0.2 * np.max(half))
     assert np.corrcoef(found - first, half)[0, 1] > 0.95
     assert (found - first).sum() == pytest.approx(half.sum(), rel=0.15)
+
+
+def test_every_call_measures_on_the_next_items_and_remembers_the_last_ones():
+    search = default_search("edges", target_kl=0.1, train=32, validation=8, test=8)
+    problem = prepare(planted_model(), TASK, search)
+    opened = problem.whole.alive(problem.whole.exists())
+    opened[np.flatnonzero(opened)[::3]] = False
+    halves = [problem.train.take(np.arange(start, start + 16)) for start in (0, 16)]
+    first, second = (gate_slopes(problem, opened, half, "kl") for half in halves)
+    assert not np.allclose(first, second, atol=1e-4)
+    rises = KlRises(problem.whole, problem.batches, problem.train)
+    rises(opened)
+    np.testing.assert_allclose(rises._slope / rises._weight, first, atol=1e-5)
+    rises(opened)
+    both = (0.75 * first + second) / 1.75
+    np.testing.assert_allclose(rises._slope / rises._weight, both, atol=1e-5)
 
 
 def test_what_starts_from_the_curvature_is_eliminated_by_it():

@@ -80,6 +80,19 @@ def test_of_many_rankings_the_most_promising_are_cut_on_all_pairs(monkeypatch):
     assert all(p.items == 8 for i in set(range(5)) - set(settled) for p in found[i].curve)
 
 
+def test_of_a_large_network_the_cut_is_near_and_brief(monkeypatch):
+    problem, rng = planted_problem(), np.random.default_rng(3)
+    ranked = planted_first(problem, rng, 0.5)
+    (exact,) = choose(problem, TARGET, [ranked])
+    monkeypatch.setattr(cut, "AT_ONCE", 10**6)
+    (near,) = choose(problem, TARGET, [ranked])
+    assert exact.reached
+    assert near.reached
+    assert exact.selection.k <= near.selection.k <= 1.02 * exact.selection.k + 1
+    assert exact.k_after is not None
+    assert near.k_after is None
+
+
 def test_where_finalists_miss_the_target_the_next_ones_are_tried(monkeypatch):
     """On one pair the worst rankings promise everything; on all pairs only one holds."""
     problem, rng = planted_problem(), np.random.default_rng(13)

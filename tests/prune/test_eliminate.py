@@ -149,3 +149,25 @@ def test_elimination_starts_with_room_only_where_few_more_gates_give_it(drops, o
     ranks = np.random.default_rng(3).permutation(8000)
     found = enough(ByCount(losses), ranks, ranks < opened, 0.15)
     np.testing.assert_array_equal(found, ranks < start)
+
+
+def test_it_says_how_many_met_the_target_and_goes_no_further_than_it_is_told_to():
+    """Each gate is worth 0.01 nats: thirty of sixty may close within the target."""
+    asked = []
+    for beyond in (1.0, 1.6):
+        trial = Additive(np.full(60, 0.01))
+        order = eliminate(trial, np.ones(60, bool), 0.3005, beyond=beyond)
+        assert order.met == 30
+        asked.append(trial.asked)
+    assert asked[0] < asked[1]
+
+
+def test_little_patience_ends_it_once_gates_prove_to_be_needed():
+    worth = np.r_[np.full(40, 1.0), np.full(10, 1e-6)]
+    asked = []
+    for patience in (4, 32):
+        trial = Additive(worth)
+        order = eliminate(trial, np.ones(50, bool), 0.3, patience=patience)
+        assert set(order.gates[:40]) == set(range(40))
+        asked.append(trial.asked)
+    assert asked[0] < asked[1]

@@ -107,6 +107,11 @@ def test_elimination_from_the_whole_model_finds_it_without_training(grain):
     assert is_the_planted_one(circuit), found_parts(circuit)
 
 
+def test_hyperparameters_that_nothing_reads_are_refused():
+    with pytest.raises(ValueError, match="lr has no meaning with ranking=random: leave it out"):
+        find_circuit(planted_model(), TASK, ablation="zero", ranking="random", lr=0.1)
+
+
 def test_nodes_by_interchange_keep_all_seven_where_nothing_is_calibrated():
     """Uncalibrated, one neuron alone misses the target: the circuit is the planted one, node by node."""
     circuit = find_circuit(
